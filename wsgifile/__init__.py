@@ -1,0 +1,20 @@
+"""WSGI middleware that sends files fast, exactly, and closes them.
+
+General layout, in the order in which a response travels:
+
+- ``middleware``: the WSGI call. Gives the application our ``wsgi.file_wrapper``,
+  and takes what it returns.
+- ``wrapper``: that file wrapper, and with it the one read(size) loop.
+- ``recognise``: is it a file, and do its descriptor's bytes mean the same?
+- ``plan``: the header and the number of bytes that go out.
+- ``senders``: the server's own wrapper, then os.sendfile, then the read loop.
+- ``servers``: what we know of each server, a small file each.
+
+``paste`` and ``__main__`` are the two other doors: PasteDeploy and the command
+line. Importing the package imports neither of them, and no server.
+"""
+
+from .middleware import FileWrapperMiddleware
+from .wrapper import FileWrapper
+
+__all__ = ["FileWrapper", "FileWrapperMiddleware"]

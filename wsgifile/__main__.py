@@ -1,0 +1,161 @@
+"""The command line: ``python -m wsgifile``, and the script ``wsgifile``."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import importlib
+import os
+import socket
+import sys
+from typing import TYPE_CHECKING, Any, NoReturn
+from urllib.parse import quote
+
+from . import FileWrapperMiddleware
+from .wrapper import DEFAULT_BLOCK_SIZE
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, with exit status 2."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def _parser() -> _Parser:
+    parser = _Parser(
+        prog="wsgifile",
+        description="Serve a directory, a file or a WSGI application with waitress,"
+        " through FileWrapperMiddleware. Ctrl-C ends it.",
+    )
+    parser.add_argument(
+        "target",
+        nargs="?",
+        default=".",
+        metavar="TARGET",
+        help="a directory, a file, or package.module:callable (default: this directory)",
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address (default: %(default)s)")
+    parser.add_argument(
+        "--port",
+        type=_int_between(0, 65535),
+        default=8080,
+        help="TCP port, 0 for any free one (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--threads",
+        type=_int_between(1, 1024),
+        default=4,
+        help="threads that run the application (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--block-size",
+        type=_int_between(1, 2**30),
+        default=DEFAULT_BLOCK_SIZE,
+        metavar="BYTES",
+        help="bytes to read at once where a file has to be read (default: %(default)s)",
+    )
+    return parser
+
+
+def _int_between(least: int, most: int) -> Any:
+    def number(text: str) -> int:
+        if not (text.isascii() and text.isdigit() and least <= int(text) <= most):
+            raise argparse.ArgumentTypeError(f"{text!r} is no number from {least} to {most}")
+        return int(text)
+
+    return number
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line, until Ctrl-C; the exit status is returned."""
+    parser = _parser()
+    args = parser.parse_args(argv)
+    try:
+        from waitress.server import create_server
+    except ImportError:
+        parser.error("waitress is not installed: pip install 'wsgifile[serve]'")
+    try:
+        app, path = load(args.target)
+    except LoadError as error:
+        parser.error(str(error))
+    try:
+        server = create_server(
+            FileWrapperMiddleware(app, block_size=args.block_size),
+            host=args.host,
+            port=args.port,
+            threads=args.threads,
+        )
+    except (OSError, ValueError) as error:
+        parser.error(f"cannot listen on {args.host} port {args.port}: {_reason(error)}")
+    for host, port in getattr(server, "effective_listen", None) or [
+        (server.effective_host, server.effective_port)
+    ]:
+        shown = f"[{host}]" if ":" in host else host
+        print(f"Serving {args.target} on http://{shown}:{port}{path}", flush=True)
+    # Returns on Ctrl-C.
+    server.run()
+    return 0
+
+
+class LoadError(Exception):
+    """TARGET is nothing that can be served; the message says why."""
+
+
+def load(target: str) -> tuple[WSGIApplication, str]:
+    """The application that TARGET means, and the path of its URL to show.
+
+    :raises LoadError: if there is none.
+    """
+    if os.path.isdir(target):
+        from .directory import Directory
+
+        return Directory.serving(target), "/"
+    if os.path.exists(target):
+        from .directory import single_file_app
+
+        try:
+            with open(target, "rb"):
+                pass
+        except OSError as error:
+            raise LoadError(f"cannot read {target}: {_reason(error)}") from None
+        return single_file_app(os.path.abspath(target)), "/" + quote(os.path.basename(target))
+    module, colon, attributes = target.partition(":")
+    if not (colon and all(part.isidentifier() for part in f"{module}.{attributes}".split("."))):
+        raise LoadError(f"{target} does not exist, and is not of the form package.module:callable")
+    return _load_callable(module, attributes), "/"
+
+
+def _load_callable(module: str, attributes: str) -> WSGIApplication:
+    # The script's sys.path begins with its own directory, not with this one.
+    sys.path.insert(0, os.getcwd())
+    try:
+        found: Any = importlib.import_module(module)
+    except Exception as error:
+        # Whatever a module raises when imported: somebody else's code.
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise LoadError(f"cannot import {module}: {reason}") from error
+    for attribute in attributes.split("."):
+        try:
+            found = getattr(found, attribute)
+        except AttributeError:
+            raise LoadError(f"{module} has no {attributes}") from None
+    if not callable(found):
+        raise LoadError(f"{module}:{attributes} is not callable, so it is no WSGI application")
+    app: WSGIApplication = found
+    return app
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, socket.gaierror):
+        return "no such host"
+    if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+        return "the port is in use"
+    return getattr(error, "strerror", None) or str(error)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,162 @@
+"""The WSGI call: inject, call, recognise, plan, send, close."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from . import servers
+from .plan import Headers, make_plan
+from .recognise import FileRegion, recognise
+from .senders import Send, open_body
+from .wrapper import DEFAULT_BLOCK_SIZE, FileWrapper, check_block_size, close_app_iter
+
+if TYPE_CHECKING:
+    from _typeshed import OptExcInfo
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+__all__ = ["FileWrapperMiddleware"]
+
+_KEY = "wsgi.file_wrapper"
+_MISSING = object()
+
+
+class FileWrapperMiddleware:
+    """WSGI middleware that sends files fast, exactly, and closes them.
+
+    Put it outermost, next to the server::
+
+        app = FileWrapperMiddleware(app)
+
+    The application finds our :class:`FileWrapper` as
+    ``environ["wsgi.file_wrapper"]``. If it returns that, or any object with a
+    ``read`` method, the file is sent by the server's own wrapper, else by
+    os.sendfile, else by a loop of ``read(block_size)``, the first of them that
+    is safe. Everything else passes through untouched. See PEP 3333, "Optional
+    Platform-Specific File Handling".
+
+    :param app: the WSGI application.
+    :param block_size: bytes to read at once where a file has to be read.
+    :raises TypeError: if app is not callable or block_size is no int.
+    :raises ValueError: if block_size is less than 1.
+    """
+
+    def __init__(self, app: WSGIApplication, *, block_size: int = DEFAULT_BLOCK_SIZE) -> None:
+        if not callable(app):
+            raise TypeError(f"app must be a WSGI application, a callable, not {app!r}")
+        check_block_size(block_size)
+        self.app = app
+        self.block_size = block_size
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer one request (PEP 3333)."""
+        response = _Response(start_response)
+        servers_own = environ.get(_KEY, _MISSING)
+        environ[_KEY] = FileWrapper
+        try:
+            app_iter = self.app(environ, response.start_response)
+        finally:
+            # In place, and before the server looks: gunicorn asks its environ
+            # whether it got a file.
+            if servers_own is _MISSING:
+                environ.pop(_KEY, None)
+            else:
+                environ[_KEY] = servers_own
+        try:
+            region = recognise(app_iter) if response.started else None
+            if region is None:
+                response.commit()
+                return app_iter
+            return self._send(environ, response, app_iter, region)
+        except BaseException:
+            # The server never gets to see app_iter, so it cannot close it.
+            close_app_iter(app_iter)
+            raise
+
+    def _send(
+        self,
+        environ: WSGIEnvironment,
+        response: _Response,
+        app_iter: Iterable[bytes],
+        region: FileRegion,
+    ) -> Iterable[bytes]:
+        plan = make_plan(
+            environ.get("REQUEST_METHOD", "GET"),
+            response.status,
+            response.headers,
+            region,
+            response.written,
+        )
+        # After a write() by the application the header is out as it was.
+        server = None
+        if not response.committed:
+            response.headers = plan.headers
+            server = servers.find(environ, response.server_start_response)
+        response.commit()
+        block_size = max(self.block_size, region.block_size)
+        write = response.server_write
+        return open_body(Send(app_iter, region, plan.count, block_size, server, write))
+
+
+class _Response:
+    """The start_response that the application gets, which only remembers.
+
+    The server hears of it by commit(): when the application has returned, or at
+    its first write(). From then on calls are passed on, as those of an
+    application that calls start_response only when it is iterated.
+    """
+
+    __slots__ = (
+        "committed",
+        "exc_info",
+        "headers",
+        "server_start_response",
+        "server_write",
+        "started",
+        "status",
+        "written",
+    )
+
+    status: str
+    headers: Headers
+    server_write: Callable[[bytes], object]
+
+    def __init__(self, server_start_response: StartResponse) -> None:
+        self.server_start_response = server_start_response
+        self.started = self.committed = False
+        self.exc_info: OptExcInfo | None = None
+        self.written = 0
+
+    def start_response(
+        self, status: str, headers: Headers, exc_info: OptExcInfo | None = None, /
+    ) -> Callable[[bytes], object]:
+        if self.started and not exc_info:
+            raise AssertionError("start_response called a second time without exc_info")
+        self.started = True
+        self.status, self.headers, self.exc_info = status, headers, exc_info
+        if not self.committed:
+            return self.write
+        self._tell_server()
+        return self.server_write
+
+    def write(self, data: bytes) -> None:
+        """PEP 3333's write(): the header has to be with the server before these bytes."""
+        self.commit()
+        self.server_write(data)
+        self.written += len(data)
+
+    def commit(self) -> None:
+        """Stop remembering: tell the server what is known, and pass on what comes."""
+        if not self.committed:
+            self.committed = True
+            if self.started:
+                self._tell_server()
+
+    def _tell_server(self) -> None:
+        # Not kept: its traceback refers to frames that refer to us.
+        exc_info, self.exc_info = self.exc_info, None
+        if exc_info:
+            write = self.server_start_response(self.status, self.headers, exc_info)
+        else:
+            write = self.server_start_response(self.status, self.headers)
+        self.server_write = write

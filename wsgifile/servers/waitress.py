@@ -1,0 +1,66 @@
+"""waitress, whose wrapper sends from the main loop: no download holds a thread.
+
+Its ReadOnlyFileBasedBuffer is recognised by isinstance, handed to the channel,
+and asked for blocks as the socket takes them. Ours is bounded and reads the
+descriptor at a position of its own. Where waitress's own finds the file shorter
+than it was it tries for ever; ours raises, and the channel closes.
+"""
+
+from __future__ import annotations
+
+import os
+
+from waitress.buffers import ReadOnlyFileBasedBuffer
+
+from ..senders import FileSlice, Send
+from ..wrapper import Body, ShortFileError
+from . import Server as Base
+
+__all__ = ["Server"]
+
+
+class Server(Base):
+    """waitress.task: start_response is a function in WSGITask.execute."""
+
+    def wrap(self, send: Send, what: FileSlice) -> Body | None:
+        """A buffer for the channel, if the system can read at a position."""
+        return Buffer(send, what) if hasattr(os, "pread") else None
+
+
+class Buffer(Body, ReadOnlyFileBasedBuffer):  # type: ignore[misc]
+    """A slice of a file in the channel's list of output buffers.
+
+    If a filter iterates it, it is a Body like any other.
+    """
+
+    def __init__(self, send: Send, what: FileSlice) -> None:
+        super().__init__(send.app_iter, send.blocks(), send.block_size)
+        self.file = what.file
+        self._position = what.offset
+        self._count = self.remain = what.count
+
+    def prepare(self, size: int | None = None) -> int:
+        """How many bytes there are; size is the Content-Length."""
+        return self.remain
+
+    def get(self, numbytes: int = -1, skip: bool = False) -> bytes:
+        """Up to numbytes of what comes next. waitress calls skip() when they are sent."""
+        size = min(self.remain, self.block_size)
+        if numbytes >= 0:
+            size = min(size, numbytes)
+        data = os.pread(self.file.fileno(), size, self._position)
+        if size and not data:
+            raise ShortFileError(self.file, self._count, self._count - self.remain)
+        if skip:
+            self.skip(len(data))
+        return data
+
+    def skip(self, numbytes: int, allow_prune: bool = False) -> None:
+        """Go on by numbytes."""
+        self._position += numbytes
+        self.remain -= numbytes
+
+    def close(self) -> None:
+        """The channel has sent everything, or the client has gone."""
+        self.remain = 0
+        super().close()

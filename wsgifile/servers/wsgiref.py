@@ -1,0 +1,36 @@
+"""wsgiref, the standard library's reference server.
+
+Its wrapper is a loop of 8 KiB reads, not worth using. Its socket blocks.
+"""
+
+from __future__ import annotations
+
+import socket
+from types import FrameType
+from typing import Any
+
+from ..wrapper import Body
+from . import Server as Base
+
+__all__ = ["Server"]
+
+
+class Server(Base):
+    """wsgiref.simple_server: start_response is a method of its ServerHandler."""
+
+    def socket(self) -> socket.socket | None:
+        """The request handler's connection."""
+        sock: socket.socket | None = self._handler.request_handler.connection
+        return sock
+
+    def iterates(self, body: Body, frame: FrameType) -> bool:
+        """The handler keeps what the application returned."""
+        return self._handler.result is body
+
+    def count_sent(self, count: int) -> None:
+        """For the number at the end of its log line."""
+        self._handler.bytes_sent += count
+
+    @property
+    def _handler(self) -> Any:
+        return self.start_response.__self__

@@ -1,0 +1,229 @@
+"""The read(size) loop: blocks of a file-like object, checked and bounded.
+
+There is one loop, :meth:`FileWrapper.next_block`. Applications meet it as
+:class:`FileWrapper`, servers as :class:`Body`, which adds the duty to close
+what the application returned. Whatever may not be sent by its descriptor is
+sent from here.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import Any, Protocol
+
+__all__ = ["DEFAULT_BLOCK_SIZE", "Body", "FileLike", "FileWrapper", "ShortFileError"]
+
+DEFAULT_BLOCK_SIZE = 262144
+
+
+class FileLike(Protocol):
+    """What PEP 3333 asks of a file-like object: a ``read(size)`` giving bytes."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+
+class ShortFileError(OSError):
+    """The file ended before the promised number of bytes was sent.
+
+    The response's header is out by then, so the only honest end is a broken
+    connection: let this error reach the server.
+    """
+
+    def __init__(self, filelike: object, expected: int, sent: int) -> None:
+        super().__init__(
+            f"{name_of(filelike)} ended after {sent} of the {expected} bytes promised"
+        )
+        #: Bytes promised, usually by Content-Length.
+        self.expected = expected
+        #: Bytes that the file gave.
+        self.sent = sent
+
+
+def name_of(filelike: object) -> str:
+    """The file's name for a message; its repr where it has none."""
+    name = getattr(filelike, "name", None)
+    return repr(filelike if name is None else name)
+
+
+def check_block_size(block_size: int) -> None:
+    """Raise TypeError or ValueError unless this is a positive int."""
+    if not isinstance(block_size, int) or isinstance(block_size, bool):
+        raise TypeError(f"block_size must be an int, not {block_size!r}")
+    if block_size < 1:
+        raise ValueError(f"block_size must be at least 1 byte, not {block_size}")
+
+
+class FileWrapper:
+    """A ``wsgi.file_wrapper`` as PEP 3333 has it: a file-like object in blocks.
+
+    :param filelike: an object whose ``read(size)`` returns bytes.
+    :param block_size: how many bytes to read at once, **at least**. Frameworks
+        ask for as little as 4096, which costs a multiple of the CPU time of
+        large blocks, so that smaller values are raised to 256 KiB. (Behind
+        :class:`~wsgifile.FileWrapperMiddleware`, to its ``block_size``.)
+    :raises TypeError: if there is no ``read``, or if block_size is no int.
+    :raises ValueError: if block_size is less than 1.
+
+    Iterating reads from where the file stands, and raises TypeError when
+    ``read`` returns something other than bytes, ValueError when it returns
+    more than it was asked for. ``seek``, ``tell`` and ``seekable`` are there
+    if the file has them.
+    """
+
+    def __init__(self, filelike: FileLike, block_size: int = DEFAULT_BLOCK_SIZE) -> None:
+        if not callable(getattr(filelike, "read", None)):
+            raise TypeError(f"filelike must have a read() method, {filelike!r} has none")
+        check_block_size(block_size)
+        self.filelike = filelike
+        self.block_size = block_size
+        # Where to seek before the first read, None: stay where the file is.
+        self.start: int | None = None
+        # Bytes promised and bytes still to come, None: all until the end.
+        self.count: int | None = None
+        self.remaining: int | None = None
+        self._read = _reader(filelike)
+
+    @classmethod
+    def bounded(
+        cls,
+        filelike: FileLike,
+        start: int | None,
+        count: int | None,
+        block_size: int = DEFAULT_BLOCK_SIZE,
+    ) -> FileWrapper:
+        """Exactly count bytes (None: all) from position start (None: from here).
+
+        Nothing is read or moved until the first block. A file with less than
+        count bytes makes iteration raise :exc:`ShortFileError`.
+        """
+        wrapper = cls(filelike, block_size)
+        wrapper.start = start
+        wrapper.count = wrapper.remaining = count
+        return wrapper
+
+    def next_block(self, size: int) -> bytes:
+        """Up to size more bytes; ``b""`` at the end."""
+        if self.remaining is not None:
+            size = min(size, self.remaining)
+            if not size:
+                return b""
+        if self.start is not None:
+            self.filelike.seek(self.start)  # type: ignore[attr-defined]
+            self.start = None
+        data = self._read(size)
+        if type(data) is not bytes:
+            data = _as_bytes(data, self.filelike)
+        if len(data) > size:
+            raise ValueError(
+                f"read({size}) of {name_of(self.filelike)} returned {len(data)} bytes"
+            )
+        if self.remaining is not None:
+            if not data:
+                assert self.count is not None
+                raise ShortFileError(self.filelike, self.count, self.count - self.remaining)
+            self.remaining -= len(data)
+        return data
+
+    def __iter__(self) -> FileWrapper:
+        return self
+
+    def __next__(self) -> bytes:
+        block = self.next_block(max(self.block_size, DEFAULT_BLOCK_SIZE))
+        if not block:
+            raise StopIteration
+        return block
+
+    def close(self) -> None:
+        """Close the file, if it has a close()."""
+        close_app_iter(self.filelike)
+
+    def app_iter_range(self, start: int, stop: int | None) -> FileWrapper | None:
+        """The bytes from start up to, but not including, stop.
+
+        WebOb asks for this to answer a Range request (``Response.app_iter_range``);
+        both count from where this wrapper would begin. None, by which WebOb
+        sends the whole file, if the file cannot seek.
+        """
+        if self.start is None and not _seekable(self.filelike):
+            return None
+        base = self.filelike.tell() if self.start is None else self.start  # type: ignore[attr-defined]
+        ends = [end for end in (stop, self.remaining) if end is not None]
+        count = max(0, min(ends) - start) if ends else None
+        return self.bounded(self.filelike, base + start, count, self.block_size)
+
+    def __getattr__(self, name: str) -> Any:
+        # There exactly where the file has them: hasattr() is how frameworks ask.
+        # Not on a bounded wrapper, which positions the file by itself.
+        if name in {"seek", "tell", "seekable"} and self.start is None and self.count is None:
+            return getattr(self.filelike, name)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+
+class Body:
+    """What the server gets to iterate: the blocks, and the application's close().
+
+    Not derived from FileWrapper, nor named so: there are servers that know
+    their own wrapper by this name. The close() of what the application
+    returned is called once, however often the server calls ours.
+    """
+
+    def __init__(self, app_iter: object, blocks: FileWrapper, block_size: int) -> None:
+        self.blocks = blocks
+        self.block_size = block_size
+        self._app_iter: object = app_iter
+
+    def __iter__(self) -> Body:
+        return self
+
+    def __next__(self) -> bytes:
+        block = self.blocks.next_block(self.block_size)
+        if not block:
+            raise StopIteration
+        return block
+
+    def close(self) -> None:
+        """Close what the application returned, the first time only."""
+        app_iter, self._app_iter = self._app_iter, None
+        close_app_iter(app_iter)
+
+
+def close_app_iter(app_iter: object) -> None:
+    """Call close() if there is one; some file-likes say ``close = False``.
+
+    By attribute and as late as this, because Django replaces the ``close`` of
+    the file's instance by the response's.
+    """
+    close = getattr(app_iter, "close", None)
+    if callable(close):
+        close()
+
+
+def _reader(filelike: FileLike) -> Any:
+    # BufferedReader.read(n) waits until n bytes are there: a pipe would not
+    # trickle. read1(n) is one read of the descriptor, for n bytes if need be.
+    # Exactly this type: a subclass may give other bytes by read().
+    if type(filelike) is io.BufferedReader and "read" not in vars(filelike):
+        return filelike.read1
+    return filelike.read
+
+
+def _seekable(filelike: object) -> bool:
+    seekable = getattr(filelike, "seekable", None)
+    if callable(seekable):
+        return bool(seekable())
+    return hasattr(filelike, "seek") and hasattr(filelike, "tell")
+
+
+def _as_bytes(data: object, filelike: object) -> bytes:
+    if isinstance(data, (bytes, bytearray, memoryview)):
+        return bytes(data)
+    if isinstance(data, str):
+        raise TypeError(
+            f'read() of {name_of(filelike)} returned str, not bytes: open the file with mode "rb"'
+        )
+    if data is None:
+        raise TypeError(
+            f"read() of {name_of(filelike)} returned None, not bytes:"
+            " a non-blocking file that has no data yet cannot be sent"
+        )
+    raise TypeError(f"read() of {name_of(filelike)} returned {type(data).__name__}, not bytes")
