@@ -1,0 +1,328 @@
+"""The application under test, with a path for every case, and what it must give.
+
+Runs inside the server's process; the tests import it for what they expect.
+``FILES`` is a directory that both know by an environment variable.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import json
+import os
+import random
+import tempfile
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any
+
+FILES = os.environ.get("WSGIFILE_TEST_FILES", "")
+DATA = random.Random(1).randbytes(1_500_007)
+OTHER = random.Random(2).randbytes(1_500_007)
+
+#: What happened in this process, for the tests to ask: ``/-/events``.
+events: list[list[Any]] = []
+
+Case = Callable[[dict[str, Any]], tuple[str, list[tuple[str, str]], Any]]
+CASES: dict[str, Case] = {}
+#: The bytes that a GET of the case must give.
+EXPECTED: dict[str, bytes] = {}
+
+
+def case(expected: bytes) -> Callable[[Callable[[dict[str, Any]], Any]], Callable[..., Any]]:
+    """Register a case that returns its body, or (status, headers, body)."""
+
+    def register(function: Callable[[dict[str, Any]], Any]) -> Callable[..., Any]:
+        def full(environ: dict[str, Any]) -> tuple[str, list[tuple[str, str]], Any]:
+            result = function(environ)
+            return result if isinstance(result, tuple) else ("200 OK", [], result)
+
+        CASES[function.__name__] = full
+        EXPECTED[function.__name__] = expected
+        return function
+
+    return register
+
+
+def path(name: str) -> str:
+    return os.path.join(FILES, name)
+
+
+def write_files() -> None:
+    """Make what the cases open. Called once, by the tests."""
+    with open(path("data"), "wb") as file:
+        file.write(DATA)
+    with open(path("empty"), "wb"):
+        pass
+    with gzip.open(path("data.gz"), "wb", compresslevel=1) as gz:
+        gz.write(DATA)
+    with bz2.open(path("data.bz2"), "wb") as bz:
+        bz.write(DATA)
+
+
+def counted(file: Any) -> Any:
+    """Record its close(), by an attribute of the instance as Django does."""
+    close = file.close
+
+    def record() -> None:
+        events.append(["close"])
+        close()
+
+    file.close = record
+    return file
+
+
+def opened(name: str = "data") -> Any:
+    return counted(open(path(name), "rb"))
+
+
+@case(DATA)
+def plain(environ):
+    return opened()
+
+
+@case(b"")
+def empty(environ):
+    return opened("empty")
+
+
+@case(DATA[:10])
+def length_smaller(environ):
+    return "200 OK", [("Content-Length", "10")], opened()
+
+
+@case(DATA)
+def length_given(environ):
+    return "200 OK", [("Content-Length", str(len(DATA)))], opened()
+
+
+@case(DATA[3:])
+def read_a_little(environ):
+    file = opened()
+    file.read(3)
+    return file
+
+
+@case(DATA[1_000_000:])
+def seeked(environ):
+    file = opened()
+    file.seek(1_000_000)
+    return file
+
+
+@case(DATA[3:])
+def unbuffered(environ):
+    file = counted(open(path("data"), "rb", buffering=0))
+    file.read(3)
+    return file
+
+
+@case(DATA)
+def wrapped(environ):
+    return environ["wsgi.file_wrapper"](opened(), 4096)
+
+
+@case(DATA[70_000:900_000])
+def range_206(environ):
+    length = len(DATA[70_000:900_000])
+    body = environ["wsgi.file_wrapper"](opened()).app_iter_range(70_000, 900_000)
+    headers = [("Content-Range", f"bytes 70000-899999/{len(DATA)}")]
+    return "206 Partial Content", [*headers, ("Content-Length", str(length))], body
+
+
+@case(b"")
+def not_modified(environ):
+    return "304 Not Modified", [("Content-Length", str(len(DATA)))], opened()
+
+
+@case(b"")
+def no_content(environ):
+    return "204 No Content", [], opened()
+
+
+@case(DATA)
+def gzip_file(environ):
+    return counted(gzip.open(path("data.gz")))
+
+
+@case(DATA)
+def bz2_file(environ):
+    class File(bz2.BZ2File):  # BZ2File takes no attributes of the instance
+        def close(self):
+            if not self.closed:
+                events.append(["close"])
+            super().close()
+
+    return File(path("data.bz2"))
+
+
+class ForeignDescriptor:
+    """Its descriptor is of other bytes than its read() gives."""
+
+    def __init__(self):
+        self.inner = io.BytesIO(OTHER)
+        self.file = open(path("data"), "rb")
+
+    def read(self, size=-1):
+        return self.inner.read(size)
+
+    def fileno(self):
+        return self.file.fileno()
+
+    def close(self):
+        self.file.close()
+
+
+@case(OTHER)
+def foreign_fileno(environ):
+    return counted(ForeignDescriptor())
+
+
+
+@case(DATA)
+def bytes_io(environ):
+    class Counted(io.BytesIO):
+        def close(self):
+            if not self.closed:
+                events.append(["close"])
+            super().close()
+
+    return Counted(DATA)
+
+
+class OnlyRead:
+    def __init__(self, data):
+        self.read = io.BytesIO(data).read
+
+
+class ReadAndClose(OnlyRead):
+    def close(self):
+        pass
+
+
+@case(DATA)
+def only_read(environ):
+    return OnlyRead(DATA)
+
+
+@case(DATA)
+def read_and_close(environ):
+    return counted(ReadAndClose(DATA))
+
+
+@case(DATA)
+def pipe(environ):
+    read_end, write_end = os.pipe()
+
+    def write():
+        with open(write_end, "wb") as file:
+            file.write(DATA)
+
+    threading.Thread(target=write).start()
+    return counted(open(read_end, "rb"))
+
+
+@case(DATA)
+def temporary_file(environ):
+    file = tempfile.TemporaryFile()
+    file.write(DATA)
+    file.seek(0)
+    return counted(file)
+
+
+@case(DATA)
+def named_temporary_file(environ):
+    file = tempfile.NamedTemporaryFile()
+    file.write(DATA)
+    file.seek(0)
+    return counted(file)
+
+
+@case(DATA)
+def spooled_in_memory(environ):
+    file = tempfile.SpooledTemporaryFile(max_size=10_000_000)
+    file.write(DATA)
+    file.seek(0)
+    return counted(file)
+
+
+@case(DATA)
+def spooled_rolled_over(environ):
+    file = tempfile.SpooledTemporaryFile(max_size=10)
+    file.write(DATA)
+    file.seek(0)
+    return counted(file)
+
+
+@case(DATA)
+def generator(environ):
+    return (DATA[i : i + 100_000] for i in range(0, len(DATA), 100_000))
+
+
+@case(DATA)
+def list_(environ):
+    return [DATA]
+
+
+# No EXPECTED: what has to happen here is not a body.
+
+
+def trouble(function: Callable[[dict[str, Any]], Any]) -> Callable[..., Any]:
+    case(b"")(function)
+    del EXPECTED[function.__name__]
+    return function
+
+
+@trouble
+def length_larger(environ):
+    return "200 OK", [("Content-Length", str(len(DATA) + 5))], opened()
+
+
+@trouble
+def large(environ):
+    return opened("large")
+
+
+class ReadRaises(OnlyRead):
+    def __init__(self, good_reads, error):
+        self.error = error
+        self.good_reads = good_reads
+
+    def read(self, size):
+        if self.good_reads == 0:
+            raise self.error("the disk has gone")
+        self.good_reads -= 1
+        return DATA[:size]
+
+    def close(self):
+        pass
+
+
+@trouble
+def read_raises_first(environ):
+    return "200 OK", [("Content-Length", "1000000")], counted(ReadRaises(0, ValueError))
+
+
+@trouble
+def read_raises_later(environ):
+    return "200 OK", [("Content-Length", "1000000")], counted(ReadRaises(2, OSError))
+
+
+@trouble
+def text_mode(environ):
+    file = open(path("data"), encoding="latin-1")
+    return counted(file)
+
+
+def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    """``/CASE`` is that case, ``/-/events`` tells and forgets what happened."""
+    name = environ["PATH_INFO"].strip("/")
+    if name == "-/events":
+        body = json.dumps(events).encode()
+        events.clear()
+        start_response("200 OK", [("Content-Length", str(len(body)))])
+        return [body]
+    status, headers, body = CASES[name](environ)
+    start_response(status, [("Content-Type", "application/octet-stream"), *headers])
+    return body

@@ -1,0 +1,124 @@
+"""A client that reads in small pieces and believes nothing: h11 checks the framing."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import h11
+
+
+@dataclass
+class Answer:
+    status: int
+    headers: dict[str, str]
+    body: bytes = b""
+    #: The connection ended before the body did.
+    short: bool = False
+    #: Another request may follow on the connection.
+    reusable: bool = field(default=False, repr=False)
+
+
+class Client:
+    """One connection, which reconnects when the server has closed it."""
+
+    def __init__(self, port: int, timeout: float = 20) -> None:
+        self.port = port
+        self.timeout = timeout
+        self.sock: socket.socket | None = None
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self.sock is not None:
+            self.sock.close()
+            self.sock = None
+
+    def connect(self) -> socket.socket:
+        if self.sock is None:
+            self.sock = socket.create_connection(("127.0.0.1", self.port), self.timeout)
+            self.h11 = h11.Connection(h11.CLIENT)
+        return self.sock
+
+    def send(self, target: str, method: str = "GET", version: str = "1.1") -> None:
+        sock = self.connect()
+        request = h11.Request(method=method, target=target, headers=[("Host", "localhost")])
+        sent = self.h11.send(request) + self.h11.send(h11.EndOfMessage())
+        sock.sendall(sent.replace(b"HTTP/1.1", b"HTTP/" + version.encode(), 1))
+
+    def receive(self, piece: int = 3001) -> Answer:
+        """The whole answer. RemoteProtocolError for bytes that belong to none."""
+        sock = self.connect()
+        answer: Answer | None = None
+        body = bytearray()
+        while True:
+            try:
+                event = self.h11.next_event()
+            except h11.RemoteProtocolError:
+                # That the peer closed within a body; anything else is a fault.
+                if answer is None or not self.h11.their_state is h11.ERROR or not self.closed:
+                    raise
+                answer.short = True
+                break
+            if event is h11.NEED_DATA:
+                try:
+                    data = sock.recv(piece)
+                except ConnectionResetError:
+                    data = b""
+                self.closed = not data
+                self.h11.receive_data(data)
+            elif isinstance(event, h11.Response):
+                headers = {k.decode().lower(): v.decode() for k, v in event.headers}
+                answer = Answer(event.status_code, headers)
+            elif isinstance(event, h11.Data):
+                body += event.data
+            elif isinstance(event, h11.EndOfMessage):
+                break
+            else:
+                raise AssertionError(f"unexpected {event!r}")
+        assert answer is not None
+        answer.body = bytes(body)
+        answer.reusable = not answer.short and self.h11.their_state is h11.DONE
+        if answer.reusable:
+            assert self.h11.trailing_data[0] == b"", "bytes after the end of the body"
+            self.h11.start_next_cycle()
+        else:
+            if not answer.short:
+                assert self._rest() == b"", "bytes after the end of the body"
+            self.close()
+        return answer
+
+    def _rest(self) -> bytes:
+        assert self.sock is not None
+        rest: bytes = self.h11.trailing_data[0]
+        try:
+            while data := self.sock.recv(65536):
+                rest += data
+        except ConnectionResetError:
+            pass
+        return rest
+
+    def get(self, target: str, **kwargs: Any) -> Answer:
+        self.send(target, **kwargs)
+        return self.receive()
+
+
+def events(port: int, *, closes: int) -> list[list[Any]]:
+    """What the server's process did since the last time, once so many closes are in."""
+    seen: list[list[Any]] = []
+    deadline = time.monotonic() + 10
+    while True:
+        with Client(port) as client:
+            answer = client.get("/bare/-/events")
+        seen += json.loads(answer.body)
+        if seen.count(["close"]) >= closes:
+            return seen
+        assert time.monotonic() < deadline, f"close() was not called: {seen}"
+        time.sleep(0.02)

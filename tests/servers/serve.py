@@ -1,0 +1,134 @@
+"""Start a server with the application under test: ``serve.py SERVER PORT``.
+
+gunicorn imports ``app`` from here. What the senders do is recorded, so that
+tests can tell which one it was.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import cases
+
+import wsgifile.wrapper
+
+HOST = "127.0.0.1"
+
+
+def record(owner: Any, name: str, kind: str, what: Any) -> None:
+    """Have calls of owner.name add [kind, what(*arguments)], unless that is None."""
+    original = getattr(owner, name)
+
+    def recording(*args: Any, **kwargs: Any) -> Any:
+        told = what(*args)
+        if told is not None:
+            cases.events.append([kind, told])
+        return original(*args, **kwargs)
+
+    setattr(owner, name, recording)
+
+
+def first_read(wrapper: Any, size: int) -> int | None:
+    told, wrapper.told = getattr(wrapper, "told", False), True
+    return None if told or wrapper.remaining == 0 else size
+
+
+record(os, "sendfile", "sendfile", lambda out, in_, offset, count: offset)
+record(wsgifile.wrapper.FileWrapper, "next_block", "read", first_read)
+
+
+class UpperIter:
+    def __init__(self, app_iter: Any) -> None:
+        self.blocks = map(bytes.upper, app_iter)
+        self.close = app_iter.close
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self.blocks
+
+
+class Upper:
+    """A filter that lets start_response pass and changes the body all the same."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    def __call__(self, environ: Any, start_response: Any) -> Iterable[bytes]:
+        return UpperIter(self.app(environ, start_response))
+
+
+class Hidden:
+    """A filter with a start_response of its own, and a body that is passed on."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    def __call__(self, environ: Any, start_response: Any) -> Iterable[bytes]:
+        def hidden(status: str, headers: Any, *exc_info: Any) -> Any:
+            return start_response(status, [*headers, ("X-Filter", "yes")], *exc_info)
+
+        return self.app(environ, hidden)
+
+
+middleware = wsgifile.FileWrapperMiddleware(cases.application)
+STACKS: dict[str, Any] = {
+    "ours": middleware,
+    "bare": cases.application,
+    "upper": Upper(middleware),
+    "hidden": Hidden(middleware),
+    "twice": wsgifile.FileWrapperMiddleware(middleware),
+    "filter_between": wsgifile.FileWrapperMiddleware(Hidden(middleware)),
+}
+
+
+def app(environ: Any, start_response: Any) -> Iterable[bytes]:
+    """``/STACK/CASE``: not a filter, it hands on what it got, both ways."""
+    stack, _, rest = environ["PATH_INFO"].lstrip("/").partition("/")
+    environ["PATH_INFO"] = rest
+    return STACKS[stack](environ, start_response)
+
+
+def waitress(port: int) -> None:
+    import waitress
+    from waitress.buffers import ReadOnlyFileBasedBuffer
+    from waitress.channel import HTTPChannel
+
+    record(
+        HTTPChannel,
+        "write_soon",
+        "wrapper",
+        lambda channel, data: (
+            type(data).__module__ if isinstance(data, ReadOnlyFileBasedBuffer) else None
+        ),
+    )
+    waitress.serve(app, host=HOST, port=port, threads=2)
+
+
+def gunicorn(port: int) -> None:
+    from gunicorn.app.wsgiapp import run
+    from gunicorn.http.wsgi import Response
+
+    record(Response, "sendfile", "wrapper", lambda resp, respiter: type(respiter).__module__)
+    options = ["--bind", f"{HOST}:{port}", "--workers", "1", "--access-logfile", "-"]
+    options += ["--no-control-socket"]
+    sys.modules["serve"] = sys.modules[__name__]
+    sys.argv = ["gunicorn", *options, "serve:app"]
+    run()
+
+
+def wsgiref(port: int) -> None:
+    from wsgiref.simple_server import make_server
+
+    make_server(HOST, port, app).serve_forever()
+
+
+def werkzeug(port: int) -> None:
+    from werkzeug.serving import run_simple
+
+    run_simple(HOST, port, app)
+
+
+if __name__ == "__main__":
+    globals()[sys.argv[1]](int(sys.argv[2]))

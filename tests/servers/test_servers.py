@@ -1,0 +1,235 @@
+"""One behavioural suite, run over every server and so over every sender.
+
+"ours" is the middleware next to the server: waitress and gunicorn send by their
+wrappers, wsgiref and Werkzeug by os.sendfile. In the other stacks a filter
+stands between, and the read loop has to give the same.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+import cases
+import pytest
+from cases import DATA, EXPECTED
+from client import Client, events
+
+BODILESS = {"not_modified", "no_content"}
+# What a case may be sent by, if the server offers it: a slice of a kernel file.
+BY_DESCRIPTOR = {
+    "plain",
+    "length_smaller",
+    "length_given",
+    "read_a_little",
+    "seeked",
+    "unbuffered",
+    "wrapped",
+    "range_206",
+    "temporary_file",
+    "named_temporary_file",
+    "spooled_rolled_over",
+}
+# Nothing to close, or nothing that could tell.
+UNCOUNTED = {"only_read", "generator", "list_"}
+# What is recorded of the senders by which these have to go.
+FAST = {
+    "waitress": {("wrapper", "wsgifile.servers.waitress")},
+    # Its wrapper is one of os.sendfile.
+    "gunicorn": {("wrapper", "wsgifile.servers.gunicorn"), "sendfile"},
+    "wsgiref": {"sendfile"},
+    "werkzeug": {"sendfile"},
+}
+# The end of the line that a server logs after a request, if it logs one.
+LOGGED = {
+    "waitress": None,
+    "gunicorn": f'"GET /ours/plain HTTP/1.1" 200 {len(DATA)} ',
+    "wsgiref": f'"GET /ours/plain HTTP/1.1" 200 {len(DATA)}\n',
+    "werkzeug": "GET /ours/plain HTTP/1.1\" 200 -\n",  # it counts no bytes
+}
+
+
+@pytest.fixture
+def client(server):
+    events(server.port, closes=0)  # forget
+    with Client(server.port) as client:
+        yield client
+
+
+def senders(seen):
+    """The kinds of sender that ran; for a wrapper, whose it was."""
+    return {tuple(e[:2]) if e[0] == "wrapper" else e[0] for e in seen if e[0] != "close"}
+
+
+def check_usable(client):
+    """The next request, on the same connection if the server left it open."""
+    answer = client.get("/ours/length_smaller")
+    assert (answer.status, answer.body) == (200, DATA[:10])
+
+
+@pytest.mark.parametrize("stack", ["ours", "hidden", "twice", "filter_between"])
+@pytest.mark.parametrize("name", EXPECTED)
+def test_bytes(server, client, stack, name):
+    """Every source: the exact bytes, nothing behind them, one close()."""
+    answer = client.get(f"/{stack}/{name}")
+    assert answer.body == EXPECTED[name]
+    assert not answer.short
+    if name in BY_DESCRIPTOR | {"empty", "spooled_in_memory"}:
+        assert answer.headers["content-length"] == str(len(EXPECTED[name]))
+    closes = 0 if name in UNCOUNTED else 1
+    seen = events(server.port, closes=closes)
+    assert seen.count(["close"]) == closes
+    check_usable(client)
+
+
+@pytest.mark.parametrize("stack", ["ours", "hidden", "twice", "filter_between"])
+@pytest.mark.parametrize("name", sorted(EXPECTED))
+def test_sender(server, client, stack, name):
+    """The fast way really runs where it may, and only there.
+
+    "hidden" has a filter with a start_response of its own outside: plain WSGI.
+    "filter_between" has it between two of our middlewares: what the inner one
+    made reaches the outer one, which is next to the server.
+    """
+    client.get(f"/{stack}/{name}")
+    seen = senders(events(server.port, closes=0 if name in UNCOUNTED else 1))
+    if name in {"generator", "list_", "empty"} | BODILESS:
+        assert seen == set()
+    elif name in BY_DESCRIPTOR and stack != "hidden":
+        assert seen == FAST[server.name]
+    else:
+        assert seen == {"read"}
+
+
+def test_filter_is_not_bypassed_by_body(server, client):
+    """A filter that changes the blocks does see them, start_response or not."""
+    assert client.get("/upper/plain").body == DATA.upper()
+    assert client.get("/upper/range_206").body == EXPECTED["range_206"].upper()
+
+
+@pytest.mark.parametrize("name", ["plain", "length_given", "gzip_file", "range_206"])
+def test_head(server, client, name, request):
+    """No body, and the length if it is known; the file is closed."""
+    if server.name == "waitress" and name == "gzip_file":
+        reason = "without a length waitress ends even a HEAD by a last chunk, then closes"
+        request.applymarker(pytest.mark.xfail(reason=reason, raises=AssertionError))
+    answer = client.get(f"/ours/{name}", method="HEAD")
+    assert answer.status in (200, 206)
+    if name != "gzip_file":
+        assert answer.headers["content-length"] == str(len(EXPECTED[name]))
+    seen = events(server.port, closes=1)
+    assert seen.count(["close"]) == 1
+    assert senders(seen) <= {"read"}
+    check_usable(client)
+
+
+@pytest.mark.parametrize("name", ["plain", "gzip_file", "range_206"])
+def test_http_1_0(server, client, name):
+    answer = client.get(f"/ours/{name}", version="1.0")
+    assert answer.body == EXPECTED[name]
+
+
+@pytest.mark.parametrize("stack", ["ours", "hidden"])
+def test_length_larger(server, client, stack):
+    """A Content-Length that the file cannot keep ends the connection."""
+    answer = client.get(f"/{stack}/length_larger")
+    assert answer.short
+    assert answer.body == DATA
+    assert events(server.port, closes=1).count(["close"]) == 1
+    check_usable(client)
+
+
+@pytest.mark.parametrize("stack", ["ours", "hidden"])
+def test_truncated_while_sent(server, client, stack):
+    """The connection ends, nothing spins, and the server goes on serving."""
+    large = cases.path("large")
+    with open(large, "wb") as file:
+        file.truncate(64 * 2**20)
+    client.send(f"/{stack}/large")
+    time.sleep(0.2)
+    os.truncate(large, 1000)
+    answer = client.receive(piece=1 << 20)
+    assert answer.short
+    assert len(answer.body) < 64 * 2**20
+    seen = events(server.port, closes=1)
+    assert seen.count(["close"]) == 1
+    check_usable(client)
+    before = cpu_seconds(server.process.pid)
+    time.sleep(0.3)
+    assert cpu_seconds(server.process.pid) - before < 0.2
+
+
+def test_growing_while_sent(server, client):
+    """The length is what it was when the response began."""
+    large = cases.path("large")
+    with open(large, "wb") as file:
+        file.truncate(16 * 2**20)
+    client.send("/ours/large")
+    time.sleep(0.2)
+    with open(large, "ab") as file:
+        file.write(b"more" * 1000)
+    answer = client.receive(piece=1 << 20)
+    assert not answer.short
+    assert len(answer.body) == 16 * 2**20
+    check_usable(client)
+
+
+@pytest.mark.parametrize("stack", ["ours", "hidden"])
+def test_client_leaves(server, client, stack):
+    """close() runs once, and the server serves others."""
+    with open(cases.path("large"), "wb") as file:
+        file.truncate(64 * 2**20)
+    client.send(f"/{stack}/large")
+    assert client.connect().recv(1000)
+    client.close()
+    assert events(server.port, closes=1).count(["close"]) == 1
+    check_usable(client)
+
+
+def test_read_raises_first(server, client):
+    """Before any byte is out there is still a 500 to be had."""
+    assert client.get("/ours/read_raises_first").status == 500
+    assert events(server.port, closes=1).count(["close"]) == 1
+    check_usable(client)
+
+
+def test_read_raises_later(server, client):
+    """Later there is only the end of the connection."""
+    answer = client.get("/ours/read_raises_later")
+    assert answer.short
+    assert answer.body == DATA[:262144] * 2
+    assert events(server.port, closes=1).count(["close"]) == 1
+    check_usable(client)
+
+
+def test_text_mode(server, client):
+    """A 500, and the log says which file and what to do."""
+    assert client.get("/ours/text_mode").status == 500
+    assert events(server.port, closes=1).count(["close"]) == 1
+    log = server.log.read_text()
+    assert 'TypeError: ' in log
+    assert 'data\' is open in text mode: open it with mode "rb" to send it' in log
+    check_usable(client)
+
+
+def test_access_log(server, client):
+    """Servers that count the bytes of a body count those that we send, too."""
+    client.get("/ours/plain")
+    events(server.port, closes=1)
+    line = LOGGED[server.name]
+    assert ("GET /ours/plain" if line is None else line) in server.log.read_text() or line is None
+
+
+def cpu_seconds(pid):
+    """CPU time of a process and of its children that have ended or run."""
+    total = 0.0
+    for task in [pid, *children(pid)]:
+        with open(f"/proc/{task}/stat") as file:
+            fields = file.read().rpartition(")")[2].split()
+        total += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return total
+
+
+def children(pid):
+    with open(f"/proc/{pid}/task/{pid}/children") as file:
+        return [int(child) for child in file.read().split()]
