@@ -96,8 +96,8 @@ def main(argv: list[str] | None = None) -> int:
     ]:
         shown = f"[{host}]" if ":" in host else host
         print(f"Serving {args.target} on http://{shown}:{port}{path}", flush=True)
-    # Returns on Ctrl-C.
-    server.run()
+    server.run()  # Returns on Ctrl-C.
+    server.close()
     return 0
 
 
@@ -134,8 +134,8 @@ def _load_callable(module: str, attributes: str) -> WSGIApplication:
     sys.path.insert(0, os.getcwd())
     try:
         found: Any = importlib.import_module(module)
-    except Exception as error:
-        # Whatever a module raises when imported: somebody else's code.
+    except (Exception, SystemExit) as error:
+        # Somebody else's code: it may raise whatever it likes.
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise LoadError(f"cannot import {module}: {reason}") from error
     for attribute in attributes.split("."):

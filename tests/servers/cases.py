@@ -179,7 +179,6 @@ def foreign_fileno(environ):
     return counted(ForeignDescriptor())
 
 
-
 @case(DATA)
 def bytes_io(environ):
     class Counted(io.BytesIO):

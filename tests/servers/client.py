@@ -63,7 +63,7 @@ class Client:
                 event = self.h11.next_event()
             except h11.RemoteProtocolError:
                 # That the peer closed within a body; anything else is a fault.
-                if answer is None or not self.h11.their_state is h11.ERROR or not self.closed:
+                if answer is None or self.h11.their_state is not h11.ERROR or not self.closed:
                     raise
                 answer.short = True
                 break

@@ -1,0 +1,19 @@
+"""The second filter and the application of pipeline.ini."""
+
+from webob.dec import wsgify
+from webob.static import DirectoryApp
+
+
+def hello_filter(global_conf, greeting):
+    """A filter that answers /hello itself and passes everything else on."""
+
+    @wsgify.middleware
+    def hello(request, app):
+        return greeting + "\n" if request.path_info == "/hello" else app
+
+    return hello
+
+
+def directory_app(global_conf, path):
+    """WebOb's application for the files of a directory."""
+    return DirectoryApp(path)

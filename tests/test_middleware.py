@@ -1,0 +1,419 @@
+"""PEP 3333 through the middleware, in-process."""
+
+from __future__ import annotations
+
+import io
+import sys
+from wsgiref.util import setup_testing_defaults
+from wsgiref.validate import validator
+
+import pytest
+import webob
+import webtest
+from webob.static import FileApp
+
+from wsgifile import FileWrapper, FileWrapperMiddleware
+from wsgifile.wrapper import DEFAULT_BLOCK_SIZE, ShortFileError
+
+DATA = bytes(range(256)) * 4096
+
+
+class Server:
+    """What a server does: remembers the calls, and lets write() and blocks add up."""
+
+    def __init__(self, **environ):
+        self.environ = {"QUERY_STRING": "", **environ}
+        setup_testing_defaults(self.environ)
+        self.calls = []
+        self.out = b""
+
+    def start_response(self, status, headers, exc_info=None):
+        if exc_info and self.out:
+            raise exc_info[1]
+        assert exc_info or not self.calls
+        self.calls.append((status, headers))
+        return self.write
+
+    def write(self, data):
+        assert self.calls, "write() before start_response()"
+        self.out += data
+
+    def run(self, app):
+        self.result = app(self.environ, self.start_response)
+        try:
+            for block in self.result:
+                self.write(block)
+        finally:
+            if hasattr(self.result, "close"):
+                self.result.close()
+        return self.out
+
+    @property
+    def headers(self):
+        return dict(self.calls[-1][1])
+
+
+class File(io.BytesIO):
+    """Counts its closes, and which blocks were read."""
+
+    def __init__(self, data=DATA):
+        super().__init__(data)
+        self.closes = 0
+        self.sizes = []
+
+    def read(self, size=-1):
+        self.sizes.append(size)
+        return super().read(size)
+
+    def __next__(self):
+        raise AssertionError("iterated by lines")
+
+    def close(self):
+        self.closes += 1
+        super().close()
+
+
+def returning(app_iter, headers=(), status="200 OK"):
+    def app(environ, start_response):
+        start_response(status, list(headers))
+        return app_iter
+
+    return FileWrapperMiddleware(app)
+
+
+def test_file_is_read_in_blocks():
+    """Never again by lines."""
+    file = File()
+    assert Server().run(returning(file)) == DATA
+    assert set(file.sizes) == {DEFAULT_BLOCK_SIZE}
+    assert file.closes == 1
+
+
+def test_block_size():
+    file = File()
+    assert Server().run(FileWrapperMiddleware(returning(file).app, block_size=1000)) == DATA
+    assert set(file.sizes) == {1000}
+
+
+def test_block_size_that_the_application_asks_for_is_a_minimum():
+    file = File()
+    app = returning(FileWrapper(file, 4096)).app
+    assert Server().run(FileWrapperMiddleware(app, block_size=1000)) == DATA
+    assert set(file.sizes) == {4096}
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"block_size": 0}, ValueError),
+        ({"block_size": "1"}, TypeError),
+        ({"block_size": True}, TypeError),
+    ],
+)
+def test_options_are_checked(options, error):
+    with pytest.raises(error, match="block_size"):
+        FileWrapperMiddleware(lambda environ, start_response: [], **options)
+
+
+def test_app_is_checked():
+    with pytest.raises(TypeError, match="app must be a WSGI application"):
+        FileWrapperMiddleware(None)
+
+
+@pytest.mark.parametrize("app_iter", [[b"x"], (b"x",), {b"x": 1}, b"", iter([b"x"])])
+def test_everything_else_is_untouched(app_iter):
+    """The very object, and the very headers."""
+    headers = [("X-Y", "z")]
+
+    def app(environ, start_response):
+        start_response("200 OK", headers)
+        return app_iter
+
+    server = Server()
+    assert FileWrapperMiddleware(app)(server.environ, server.start_response) is app_iter
+    assert server.calls[0][1] is headers
+
+
+@pytest.mark.parametrize("before", [None, object()])
+def test_environ_is_restored_in_place(before):
+    """gunicorn looks at its environ after the call, and outer layers too."""
+    seen = []
+
+    def app(environ, start_response):
+        seen.append(environ)
+        wrapper = environ["wsgi.file_wrapper"]
+        assert wrapper is FileWrapper
+        environ["app.says"] = "hello"
+        del environ["wsgi.file_wrapper"]
+        start_response("200 OK", [])
+        return []
+
+    server = Server()
+    if before is not None:
+        server.environ["wsgi.file_wrapper"] = before
+    server.run(FileWrapperMiddleware(app))
+    assert seen[0] is server.environ
+    assert server.environ["app.says"] == "hello"
+    assert server.environ.get("wsgi.file_wrapper") is before
+
+
+def test_environ_is_restored_after_an_error():
+    def app(environ, start_response):
+        raise KeyError("of the application")
+
+    server = Server()
+    with pytest.raises(KeyError):
+        server.run(FileWrapperMiddleware(app))
+    assert "wsgi.file_wrapper" not in server.environ
+
+
+def test_late_start_response():
+    """An application may call it when its first block is asked for."""
+
+    def app(environ, start_response):
+        start_response("201 Created", [("X-Late", "yes")])
+        yield b"body"
+
+    server = Server()
+    assert server.run(FileWrapperMiddleware(app)) == b"body"
+    assert server.calls == [("201 Created", [("X-Late", "yes")])]
+
+
+def test_late_exc_info():
+    """An error in the middle of a generator: the server decides."""
+
+    def app(environ, start_response):
+        start_response("200 OK", [])
+        yield b"some"
+        try:
+            raise KeyError("boom")
+        except KeyError:
+            start_response("500 Oops", [], sys.exc_info())
+        yield b"never"
+
+    server = Server()
+    with pytest.raises(KeyError, match="boom"):
+        server.run(FileWrapperMiddleware(app))
+    assert server.out == b"some"
+
+
+def test_exc_info_replaces():
+    """Before anything is out, an error page takes the place of the file."""
+    file = File()
+
+    def app(environ, start_response):
+        start_response("200 OK", [("Content-Length", "3")])
+        try:
+            raise KeyError("boom")
+        except KeyError:
+            start_response("500 Oops", [("X-Error", "yes")], sys.exc_info())
+        return file
+
+    server = Server()
+    assert server.run(FileWrapperMiddleware(app)) == DATA
+    assert server.calls == [("500 Oops", [("X-Error", "yes")])]
+
+
+def test_start_response_twice():
+    def app(environ, start_response):
+        start_response("200 OK", [])
+        start_response("200 OK", [])
+
+    with pytest.raises(AssertionError, match="second time without exc_info"):
+        Server().run(FileWrapperMiddleware(app))
+
+
+def test_no_start_response():
+    """Not ours to judge: the server gets what the application returned."""
+    file = File()
+    server = Server()
+    app = FileWrapperMiddleware(lambda environ, start_response: file)
+    assert app(server.environ, server.start_response) is file
+    assert not server.calls
+
+
+@pytest.mark.parametrize("headers", [[], [("Content-Length", str(len(DATA) + 4))]])
+def test_write_then_file(headers):
+    """PEP 3333's write(): its bytes first, then the file, both within Content-Length."""
+    file = File()
+
+    def app(environ, start_response):
+        write = start_response("200 OK", headers)
+        write(b"some")
+        return file
+
+    server = Server()
+    assert server.run(FileWrapperMiddleware(app)) == b"some" + DATA
+    assert server.calls == [("200 OK", headers)]
+    assert file.closes == 1
+
+
+def test_write_then_file_is_bounded():
+    def app(environ, start_response):
+        start_response("200 OK", [("Content-Length", "10")])(b"some")
+        return File()
+
+    assert Server().run(FileWrapperMiddleware(app)) == b"some" + DATA[:6]
+
+
+def test_write_then_exc_info():
+    """After write() the server itself says that it is too late."""
+
+    def app(environ, start_response):
+        start_response("200 OK", [])(b"some")
+        try:
+            raise KeyError("boom")
+        except KeyError:
+            start_response("500 Oops", [], sys.exc_info())
+
+    with pytest.raises(KeyError, match="boom"):
+        Server().run(FileWrapperMiddleware(app))
+
+
+def test_write_alone():
+    def app(environ, start_response):
+        start_response("200 OK", [])(b"some")
+        return []
+
+    assert Server().run(FileWrapperMiddleware(app)) == b"some"
+
+
+@pytest.mark.parametrize(
+    ("method", "status"),
+    [("HEAD", "200 OK"), ("GET", "204 No Content"), ("GET", "304 Not Modified")],
+)
+def test_no_body(method, status):
+    file = File()
+    server = Server(REQUEST_METHOD=method)
+    headers = [("Content-Length", str(len(DATA)))]
+    assert server.run(returning(file, headers, status)) == b""
+    assert file.closes == 1
+    assert file.sizes == []
+    assert ("Content-Length" in server.headers) == (method == "HEAD")
+
+
+def test_close_without_iterating():
+    """A client that left before the first block."""
+    file = File()
+    server = Server()
+    result = returning(file)(server.environ, server.start_response)
+    result.close()
+    result.close()
+    assert file.closes == 1
+
+
+def test_close_of_the_instance():
+    """Django replaces the file's close() by the response's, on the instance."""
+    closed = []
+    with open(__file__, "rb") as file:
+        original = file.close
+        file.close = lambda: closed.append("response")
+        Server().run(returning(FileWrapper(file)))
+        assert closed == ["response"]
+        original()
+
+
+def test_text_mode():
+    """Before any header is out, so that the server can still say 500."""
+    server = Server()
+    with open(__file__, encoding="utf-8") as file:
+        with pytest.raises(TypeError, match=r"test_middleware.py' is open in text mode.*\"rb\""):
+            server.run(returning(file))
+        assert file.closed
+    assert not server.calls
+
+
+def test_read_returns_str():
+    class Text:
+        name = "text.txt"
+
+        def read(self, size):
+            return "text"
+
+    with pytest.raises(TypeError, match=r"text.txt.*\"rb\""):
+        Server().run(returning(Text()))
+
+
+def test_runs_short():
+    """An error is the one thing that makes every server end the connection."""
+    file = File()
+    server = Server()
+    with pytest.raises(ShortFileError) as caught:
+        server.run(returning(file, [("Content-Length", str(len(DATA) + 1))]))
+    assert (caught.value.expected, caught.value.sent) == (len(DATA) + 1, len(DATA))
+    assert server.out == DATA
+    assert file.closes == 1
+
+
+def test_bad_header_closes_the_file():
+    """The server raises from its start_response and never sees the file."""
+    file = File()
+
+    def start_response(status, headers, exc_info=None):
+        raise ValueError("a newline in a header")
+
+    with pytest.raises(ValueError, match="newline"):
+        returning(file)({}, start_response)
+    assert file.closes == 1
+
+
+def test_bad_length_closes_the_file():
+    file = File()
+    with pytest.raises(ValueError, match="Content-Length"):
+        Server().run(returning(file, [("Content-Length", "many")]))
+    assert file.closes == 1
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("make", [File, lambda: open(__file__, "rb"), lambda: [b"x"]])
+@pytest.mark.parametrize("length", [True, False])
+def test_validator_outside(method, make, length):
+    """wsgiref.validate has nothing to say."""
+    app_iter = make()
+    size = len(b"".join(app_iter)) if isinstance(app_iter, list) else app_iter.seek(0, 2)
+    if not isinstance(app_iter, list):
+        app_iter.seek(0)
+    headers = [("Content-Type", "text/plain")]
+    if length:
+        headers.append(("Content-Length", str(size)))
+    server = Server(REQUEST_METHOD=method)
+    if method == "HEAD" and isinstance(app_iter, list):
+        app_iter = []
+    server.run(validator(returning(app_iter, headers)))
+    assert server.calls[0][0] == "200 OK"
+
+
+def test_webtest_lint():
+    """WebTest lints by default; the body and the length agree."""
+    file = File()
+    answer = webtest.TestApp(returning(file, [("Content-Type", "text/plain")])).get("/")
+    assert answer.body == DATA
+    assert answer.content_length == len(DATA)
+    assert file.closes == 1
+
+
+@pytest.mark.parametrize(
+    ("range_", "status", "slice_"),
+    [
+        ("bytes=10-19", 206, slice(10, 20)),
+        ("bytes=-5", 206, slice(-5, None)),
+        ("bytes=100-", 206, slice(100, None)),
+        (None, 200, slice(None)),
+    ],
+)
+def test_webob_range(tmp_path, range_, status, slice_):
+    """WebOb's own 206 by app_iter_range(): no byte is read in vain."""
+    path = tmp_path / "data"
+    path.write_bytes(DATA)
+    headers = {"Range": range_} if range_ else {}
+    app = webtest.TestApp(FileWrapperMiddleware(FileApp(str(path))))
+    answer = app.get("/", headers=headers)
+    assert (answer.status_code, answer.body) == (status, DATA[slice_])
+
+
+def test_webob_response_with_a_file():
+    """Response(app_iter=open()) hands us the file itself."""
+    file = File()
+    response = webob.Response(app_iter=file, content_type="text/plain")
+    assert Server().run(FileWrapperMiddleware(response)) == DATA
+    assert file.closes == 1

@@ -1,0 +1,82 @@
+"""egg:wsgifile, as PasteDeploy loads it."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import webtest
+from paste.deploy import loadapp
+
+from wsgifile import FileWrapperMiddleware
+
+EXAMPLE = os.path.join(os.path.dirname(os.path.dirname(__file__)), "examples", "pipeline.ini")
+
+INI = """
+[app:main]
+paste.app_factory = wsgifile_paste_app:factory
+filter-with = wsgifile
+
+[filter:wsgifile]
+use = egg:wsgifile
+{option}
+"""
+
+
+@pytest.fixture
+def load(tmp_path, monkeypatch):
+    (tmp_path / "wsgifile_paste_app.py").write_text(
+        "def factory(global_conf):\n"
+        "    def app(environ, start_response):\n"
+        "        start_response('200 OK', [('Content-Type', 'text/plain')])\n"
+        "        return open(__file__, 'rb')\n"
+        "    return app\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def load(option="", ini=INI):
+        (tmp_path / "test.ini").write_text(ini.format(option=option))
+        return loadapp(f"config:{tmp_path}/test.ini")
+
+    return load
+
+
+def test_filter(load):
+    app = load("block_size = 1000")
+    assert isinstance(app, FileWrapperMiddleware)
+    assert app.block_size == 1000
+    assert b"def factory" in webtest.TestApp(app).get("/").body
+
+
+def test_filter_app(load):
+    """[filter-app:x], where PasteDeploy hands over the application at once."""
+    ini = "[filter-app:main]\nuse = egg:wsgifile\nnext = inner\n" + INI.replace(
+        "app:main", "app:inner"
+    ).replace("filter-with = wsgifile", "")
+    assert isinstance(load(ini=ini), FileWrapperMiddleware)
+
+
+def test_defaults(load):
+    assert load().block_size == FileWrapperMiddleware(lambda *args: []).block_size
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("blok_size = 1", "egg:wsgifile has no option 'blok_size', only: block_size"),
+        ("block_size = big", "egg:wsgifile: block_size = 'big' is no int"),
+        ("block_size =", "egg:wsgifile: block_size = '' is no int"),
+        ("block_size = 0", "block_size must be at least 1 byte"),
+    ],
+)
+def test_wrong_options(load, option, message):
+    """When the ini is loaded, not at the first request."""
+    with pytest.raises(ValueError, match=message):
+        load(option)
+
+
+def test_example_loads(monkeypatch):
+    monkeypatch.syspath_prepend(os.path.dirname(EXAMPLE))
+    app = webtest.TestApp(loadapp(f"config:{EXAMPLE}"))
+    assert b"[pipeline:main]" in app.get("/pipeline.ini").body
+    assert app.get("/hello").body == b"Hello from a filter\n"

@@ -1,0 +1,256 @@
+"""recognise(): a descriptor is trusted only if it holds what read() gives."""
+
+from __future__ import annotations
+
+import bz2
+import codecs
+import gzip
+import io
+import lzma
+import mmap
+import os
+import socket
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+
+import pytest
+
+from wsgifile import FileWrapper
+from wsgifile.recognise import recognise
+
+DATA = bytes(range(256)) * 1000
+
+
+@pytest.fixture
+def path(tmp_path):
+    path = tmp_path / "data.bin"
+    path.write_bytes(DATA)
+    return path
+
+
+def kernel_bytes(region):
+    """What a descriptor-based sender would send."""
+    return os.pread(region.kernel.fileno(), region.size, region.offset)
+
+
+@pytest.mark.parametrize("app_iter", [[b"x"], (b"x",), (x for x in [b"x"]), b"x", {}, object()])
+def test_no_file(app_iter):
+    assert recognise(app_iter) is None
+
+
+@pytest.mark.parametrize("buffering", [-1, 0, 100])
+@pytest.mark.parametrize("mode", ["rb", "r+b"])
+@pytest.mark.parametrize("read", [0, 3, 5000])
+def test_kernel_file(path, buffering, mode, read):
+    """From where read() would go on, though the descriptor runs ahead of it."""
+    with open(path, mode, buffering=buffering) as file:
+        file.read(read)
+        region = recognise(file)
+        assert region.kernel is file
+        assert (region.offset, region.size) == (read, len(DATA) - read)
+        assert kernel_bytes(region) == file.read()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        tempfile.TemporaryFile,
+        tempfile.NamedTemporaryFile,
+        lambda: tempfile.SpooledTemporaryFile(max_size=1),
+    ],
+)
+def test_temporary_files(make):
+    """The wrapper types of tempfile change nothing about the bytes."""
+    with make() as file:
+        file.write(DATA)
+        file.seek(7)
+        region = recognise(file)
+        assert region.filelike is file
+        assert kernel_bytes(region) == DATA[7:]
+
+
+def test_writes_still_in_the_buffer(tmp_path):
+    """read() would flush them first, so they belong to the file."""
+    with open(tmp_path / "new", "w+b") as file:
+        file.write(b"0123456789")
+        file.seek(2)
+        file.write(b"xx")
+        region = recognise(file)
+        assert (region.offset, region.size) == (4, 6)
+        assert kernel_bytes(region) == file.read() == b"456789"
+
+
+def test_position_behind_the_end(path):
+    with open(path, "rb") as file:
+        file.seek(10**6)
+        assert recognise(file).size == 0
+
+
+def gz(path):
+    return gzip.open(path)
+
+
+def zip_member(path, method):
+    with zipfile.ZipFile(path.with_suffix(".zip"), "w", method) as archive:
+        archive.write(path, "x")
+    return zipfile.ZipFile(path.with_suffix(".zip")).open("x")
+
+
+def tar_member(path):
+    with tarfile.open(path.with_suffix(".tar"), "w") as archive:
+        archive.add(path, "x")
+    return tarfile.open(path.with_suffix(".tar")).extractfile("x")
+
+
+class SubFile(io.FileIO):
+    def read(self, size=-1):
+        return (super().read(size) or b"")[::-1]
+
+
+class SubReader(io.BufferedReader):
+    pass
+
+
+def foreign_descriptor(path):
+    class Foreign:
+        def read(self, size=-1):
+            return b""
+
+        def fileno(self):
+            return 0
+
+    return Foreign()
+
+
+def instance_read(path):
+    file = open(path, "rb")
+    file.read = io.BytesIO(b"other").read
+    return file
+
+
+def instance_read_raw(path):
+    file = open(path, "rb")
+    file.raw.readinto = lambda buffer: 0
+    return file
+
+
+def instance_read_tempfile(path):
+    file = tempfile.NamedTemporaryFile()
+    file.read = io.BytesIO(b"other").read
+    return file
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda path: gzip.GzipFile(fileobj=io.BytesIO(gzip.compress(DATA))),
+        lambda path: bz2.BZ2File(io.BytesIO(bz2.compress(DATA))),
+        lambda path: lzma.LZMAFile(io.BytesIO(lzma.compress(DATA))),
+        lambda path: zip_member(path, zipfile.ZIP_STORED),
+        lambda path: zip_member(path, zipfile.ZIP_DEFLATED),
+        tar_member,
+        lambda path: SubFile(path),
+        lambda path: io.BufferedReader(SubFile(path)),
+        lambda path: SubReader(io.FileIO(path)),
+        lambda path: io.BufferedReader(io.BytesIO(DATA)),
+        lambda path: codecs.EncodedFile(open(path, "rb"), "latin-1"),
+        foreign_descriptor,
+        instance_read,
+        instance_read_raw,
+        instance_read_tempfile,
+    ],
+)
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_descriptor_of_other_bytes(path, make):
+    """fileno() proves nothing: these are read, and their length is not known."""
+    file = make(path)
+    region = recognise(file)
+    assert (region.filelike, region.kernel, region.size) == (file, None, None)
+
+
+def test_pipe_socket_and_device():
+    with subprocess.Popen([sys.executable, "-c", ""], stdout=subprocess.PIPE) as process:
+        assert recognise(process.stdout).kernel is None
+    a, b = socket.socketpair()
+    with a, b, a.makefile("rb") as file:
+        assert recognise(file).kernel is None
+    with open("/dev/zero", "rb") as file:
+        assert (recognise(file).kernel, recognise(file).size) == (None, None)
+
+
+def test_not_readable(path):
+    """open(path, "wb") cannot be sent; its read() will say so."""
+    with open(path, "r+b", buffering=0) as readable, io.FileIO(path, "a") as file:
+        assert recognise(readable).kernel is readable
+        assert recognise(file).kernel is None
+
+
+def test_size_zero():
+    """Nothing in it, or a file of /proc, which has bytes but no size."""
+    with tempfile.TemporaryFile() as file:
+        assert (recognise(file).kernel, recognise(file).size) == (None, 0)
+    with open("/proc/self/status", "rb") as file:
+        region = recognise(file)
+        assert (region.kernel, region.size) == (None, None)
+        assert file.read().startswith(b"Name:")
+    with open("/proc/self/status", "rb", buffering=0) as file:
+        assert recognise(file).size is None
+
+
+def test_bytes_io():
+    file = io.BytesIO(DATA)
+    file.seek(10)
+    region = recognise(file)
+    assert (region.kernel, region.offset, region.size) == (None, 10, len(DATA) - 10)
+    file.write(b"x")  # no buffer is left exported
+    file.seek(10**6)
+    assert recognise(file).size == 0
+
+
+def test_mmap(path):
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        assert recognise(mapped).filelike is mapped
+
+
+def test_wrapper_and_range(path):
+    """Our wrapper says which bytes; the block size asked for is handed on."""
+    with open(path, "rb") as file:
+        file.seek(100)
+        region = recognise(FileWrapper(file, 4096))
+        assert (region.kernel, region.offset, region.block_size) == (file, 100, 4096)
+        region = recognise(FileWrapper(file).app_iter_range(10, 50))
+        assert (region.offset, region.size) == (110, 40)
+        region = recognise(FileWrapper(file).app_iter_range(10, 10**9))
+        assert (region.offset, region.size) == (110, len(DATA) - 110)
+
+
+def test_subclass_of_the_wrapper_is_not_ours():
+    """It may give other bytes; it iterates itself."""
+
+    class Sub(FileWrapper):
+        pass
+
+    assert recognise(Sub(io.BytesIO(DATA))) is None
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda path: open(path, encoding="latin-1"),
+        lambda path: io.StringIO("text"),
+        lambda path: tempfile.NamedTemporaryFile("w+"),
+        lambda path: tempfile.SpooledTemporaryFile(mode="w+"),
+    ],
+)
+@pytest.mark.parametrize("wrap", [lambda file: file, FileWrapper])
+def test_text_mode(path, make, wrap):
+    with make(path) as file, pytest.raises(TypeError, match='open in text mode.*"rb"'):
+        recognise(wrap(file))
+
+
+def test_text_mode_names_the_file(path):
+    with open(path, encoding="latin-1") as file, pytest.raises(TypeError, match="data.bin"):
+        recognise(file)

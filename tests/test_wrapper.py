@@ -1,0 +1,224 @@
+"""FileWrapper: the PEP 3333 iterable, and the one read loop."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import threading
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wsgifile import FileWrapper
+from wsgifile.wrapper import DEFAULT_BLOCK_SIZE, Body, ShortFileError
+
+DATA = bytes(range(256)) * 4096
+
+
+class Recording:
+    """Has read() alone, and remembers the sizes it was asked for."""
+
+    def __init__(self, data: bytes) -> None:
+        self.inner = io.BytesIO(data)
+        self.sizes: list[int] = []
+
+    def read(self, size: int) -> bytes:
+        self.sizes.append(size)
+        return self.inner.read(size)
+
+
+def test_iterates_in_blocks():
+    """PEP 3333: file_wrapper(filelike, block_size), positionally, iterates itself."""
+    file = Recording(DATA)
+    wrapper = FileWrapper(file, 300_000)
+    assert iter(wrapper) is wrapper
+    assert b"".join(wrapper) == DATA
+    assert set(file.sizes) == {300_000}
+
+
+def test_block_size_is_a_minimum():
+    """The 4096 that Django asks for would cost a multiple of the CPU time."""
+    file = Recording(DATA)
+    assert b"".join(FileWrapper(file, 4096)) == DATA
+    assert set(file.sizes) == {DEFAULT_BLOCK_SIZE}
+
+
+@pytest.mark.parametrize("block_size", [0, -1])
+def test_block_size_too_small(block_size):
+    with pytest.raises(ValueError, match="block_size must be at least 1 byte"):
+        FileWrapper(io.BytesIO(), block_size)
+
+
+@pytest.mark.parametrize("block_size", ["4096", 4096.0, None, True])
+def test_block_size_no_int(block_size):
+    with pytest.raises(TypeError, match="block_size must be an int"):
+        FileWrapper(io.BytesIO(), block_size)
+
+
+@pytest.mark.parametrize("filelike", [None, [b"x"], object()])
+def test_needs_read(filelike):
+    with pytest.raises(TypeError, match=r"must have a read\(\) method"):
+        FileWrapper(filelike)
+
+
+@pytest.mark.parametrize(
+    ("returned", "error", "message"),
+    [
+        ("text", TypeError, 'returned str, not bytes: open the file with mode "rb"'),
+        (None, TypeError, "returned None, not bytes: a non-blocking file"),
+        (7, TypeError, "returned int, not bytes"),
+        (b"x" * (DEFAULT_BLOCK_SIZE + 1), ValueError, "returned 262145 bytes"),
+    ],
+)
+def test_wrong_read(returned, error, message):
+    """What read() may not return is an error that names the file."""
+
+    class Wrong:
+        name = "wrong.bin"
+
+        def read(self, size):
+            return returned
+
+    with pytest.raises(error, match="wrong.bin.*" + message):
+        next(FileWrapper(Wrong()))
+
+
+@pytest.mark.parametrize("kind", [bytearray, memoryview])
+def test_other_bytes(kind):
+    """Servers insist on bytes; readers that give another buffer are common."""
+
+    class Buffers(Recording):
+        def read(self, size):
+            return kind(super().read(size))
+
+    blocks = list(FileWrapper(Buffers(DATA)))
+    assert {type(block) for block in blocks} == {bytes}
+    assert b"".join(blocks) == DATA
+
+
+def test_close_closes_the_file():
+    file = io.BytesIO()
+    FileWrapper(file).close()
+    assert file.closed
+
+
+@pytest.mark.parametrize("close", [False, None])
+def test_close_that_is_no_method(close):
+    """Some file-likes say ``close = False``."""
+    file = Recording(b"")
+    file.close = close
+    FileWrapper(file).close()
+
+
+def test_seek_and_tell_are_the_files():
+    wrapper = FileWrapper(io.BytesIO(DATA))
+    assert wrapper.seekable()
+    wrapper.seek(len(DATA) - 3)
+    assert wrapper.tell() == len(DATA) - 3
+    assert b"".join(wrapper) == DATA[-3:]
+
+
+@pytest.mark.parametrize("name", ["seek", "tell", "seekable", "nonsense"])
+def test_no_seek_without_the_files(name):
+    """Frameworks ask with hasattr()."""
+    assert not hasattr(FileWrapper(Recording(DATA)), name)
+
+
+def test_pipe_trickles():
+    """What is there comes at once: nobody waits for a full block."""
+    read_end, write_end = os.pipe()
+    with open(read_end, "rb") as file, open(write_end, "wb", buffering=0) as writer:
+        wrapper = FileWrapper(file)
+        writer.write(b"first")
+        result: list[bytes] = []
+        thread = threading.Thread(target=lambda: result.append(next(wrapper)), daemon=True)
+        thread.start()
+        thread.join(10)
+        assert result == [b"first"]
+
+
+def test_read_of_the_instance_is_obeyed():
+    """read1() is taken for read() only if nobody put another read() there."""
+    with open(__file__, "rb") as file:
+        file.read = io.BytesIO(DATA).read
+        assert b"".join(FileWrapper(file)) == DATA
+
+
+def test_range_does_not_move_the_file():
+    """Nothing is touched before the first block, for HEAD may never ask for it."""
+    file = io.BytesIO(DATA)
+    file.seek(10)
+    part = FileWrapper(file).app_iter_range(5, 20)
+    assert file.tell() == 10
+    assert b"".join(part) == DATA[15:30]
+    assert not hasattr(part, "seek")
+
+
+def test_range_without_seek():
+    """WebOb then sends the whole."""
+    assert FileWrapper(Recording(DATA)).app_iter_range(5, 20) is None
+    read_end, write_end = os.pipe()
+    os.close(write_end)
+    with open(read_end, "rb") as file:
+        assert FileWrapper(file).app_iter_range(5, 20) is None
+
+
+def test_range_of_gzip(tmp_path):
+    with gzip.open(tmp_path / "x.gz", "wb") as file:
+        file.write(DATA)
+    with gzip.open(tmp_path / "x.gz") as file:
+        assert b"".join(FileWrapper(file).app_iter_range(1000, 500_000)) == DATA[1000:500_000]
+
+
+def test_range_runs_short():
+    """A range that the file does not have is never passed off as one."""
+    part = FileWrapper(io.BytesIO(b"0123456789")).app_iter_range(5, 20)
+    assert next(part) == b"56789"
+    with pytest.raises(ShortFileError, match="after 5 of the 15 bytes") as caught:
+        next(part)
+    assert (caught.value.expected, caught.value.sent) == (15, 5)
+
+
+@given(
+    data=st.binary(max_size=200),
+    ranges=st.lists(
+        st.tuples(st.integers(0, 220), st.none() | st.integers(0, 220)), min_size=1, max_size=3
+    ),
+    block_size=st.integers(1, 50),
+    position=st.integers(0, 30),
+)
+def test_ranges_of_ranges_are_slices(data, ranges, block_size, position):
+    """app_iter_range is slicing, also of what is a range already."""
+    file = io.BytesIO(data)
+    file.seek(position)
+    expected = data[position:]
+    part = FileWrapper(file)
+    for start, stop in ranges:
+        part = part.app_iter_range(start, stop)
+        expected = expected[start:stop]
+    got = b""
+    try:
+        while block := part.next_block(block_size):
+            assert len(block) <= block_size
+            got += block
+    except ShortFileError:
+        assert len(got) < part.count
+    assert got == expected
+
+
+def test_body_closes_once():
+    class AppIter:
+        closes = 0
+
+        def close(self):
+            self.closes += 1
+
+    app_iter = AppIter()
+    body = Body(app_iter, FileWrapper(io.BytesIO(DATA)), 1000)
+    assert iter(body) is body
+    assert b"".join(body) == DATA
+    body.close()
+    body.close()
+    assert app_iter.closes == 1
