@@ -81,6 +81,10 @@ def test_writes_still_in_the_buffer(tmp_path):
         region = recognise(file)
         assert (region.offset, region.size) == (4, 6)
         assert kernel_bytes(region) == file.read() == b"456789"
+        file.seek(0)
+        part = FileWrapper(file).app_iter_range(0, 10)
+        file.write(b"new")
+        assert kernel_bytes(recognise(part)) == b"newx456789"
 
 
 def test_position_behind_the_end(path):

@@ -59,17 +59,11 @@ class Send:
         return FileWrapper.bounded(region.filelike, region.offset, self.count)
 
     def slice(self) -> FileSlice | None:
-        """The bytes to send as a slice of a kernel file, if it has them all.
-
-        None as well if there are none to send, or less than were promised: the
-        read loop is the one place that deals with either.
-        """
-        region, count = self.region, self.count
-        if region.kernel is None or region.offset is None or region.size is None:
+        """The bytes to send as a slice of a kernel file, if they are one."""
+        region = self.region
+        if region.kernel is None or region.offset is None or not self.count:
             return None
-        if not count or count > region.size:
-            return None
-        return FileSlice(region.kernel, region.offset, count)
+        return FileSlice(region.kernel, region.offset, self.count)
 
 
 def open_body(send: Send) -> Body:

@@ -25,6 +25,8 @@ class Running:
     port: int
     process: subprocess.Popen[bytes]
     log: Path
+    #: Size of the log when the test began.
+    logged: int = 0
 
 
 @pytest.fixture(scope="session")

@@ -51,8 +51,14 @@ LOGGED = {
 @pytest.fixture
 def client(server):
     events(server.port, closes=0)  # forget
+    server.logged = server.log.stat().st_size
     with Client(server.port) as client:
         yield client
+
+
+def log_since(server):
+    """What the server has logged since the test began."""
+    return server.log.read_bytes()[server.logged :].decode()
 
 
 def senders(seen):
@@ -130,11 +136,12 @@ def test_http_1_0(server, client, name):
 
 @pytest.mark.parametrize("stack", ["ours", "hidden"])
 def test_length_larger(server, client, stack):
-    """A Content-Length that the file cannot keep ends the connection."""
+    """A Content-Length that the file cannot keep ends the connection, and is logged."""
     answer = client.get(f"/{stack}/length_larger")
     assert answer.short
     assert answer.body == DATA
     assert events(server.port, closes=1).count(["close"]) == 1
+    assert f"data' ended after {len(DATA)} of the {len(DATA) + 5} bytes" in log_since(server)
     check_usable(client)
 
 
@@ -152,6 +159,7 @@ def test_truncated_while_sent(server, client, stack):
     assert len(answer.body) < 64 * 2**20
     seen = events(server.port, closes=1)
     assert seen.count(["close"]) == 1
+    assert f"large' ended after {len(answer.body)} of the {64 * 2**20} bytes" in log_since(server)
     check_usable(client)
     before = cpu_seconds(server.process.pid)
     time.sleep(0.3)
@@ -205,7 +213,7 @@ def test_text_mode(server, client):
     """A 500, and the log says which file and what to do."""
     assert client.get("/ours/text_mode").status == 500
     assert events(server.port, closes=1).count(["close"]) == 1
-    log = server.log.read_text()
+    log = log_since(server)
     assert "TypeError: " in log
     assert 'data\' is open in text mode: open it with mode "rb" to send it' in log
     check_usable(client)
@@ -215,7 +223,7 @@ def test_access_log(server, client):
     """Servers that count the bytes of a body count those that we send, too."""
     client.get("/ours/plain")
     events(server.port, closes=1)
-    log = server.log.read_text()
+    log = log_since(server)
     if server.name in LOGGED:
         assert LOGGED[server.name] in log
     else:
