@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
+import socket
+import subprocess
+import sys
+import urllib.request
 
 import pytest
 import webtest
 from paste.deploy import loadapp
 
 from wsgifile import FileWrapperMiddleware
-
-EXAMPLE = os.path.join(os.path.dirname(os.path.dirname(__file__)), "examples", "pipeline.ini")
 
 INI = """
 [app:main]
@@ -75,8 +78,25 @@ def test_wrong_options(load, option, message):
         load(option)
 
 
-def test_example_loads(monkeypatch):
-    monkeypatch.syspath_prepend(os.path.dirname(EXAMPLE))
-    app = webtest.TestApp(loadapp(f"config:{EXAMPLE}"))
-    assert b"[pipeline:main]" in app.get("/pipeline.ini").body
-    assert app.get("/hello").body == b"Hello from a filter\n"
+def test_example(tmp_path):
+    """Served by egg:waitress#main, as the command on its top says; on a free port."""
+    examples = shutil.copytree(
+        os.path.join(os.path.dirname(__file__), "..", "examples"), tmp_path / "x"
+    )
+    ini = (examples / "pipeline.ini").read_text()
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+    (examples / "pipeline.ini").write_text(ini.replace("port = 8080", f"port = {port}"))
+    command = [sys.executable, "serve_ini.py", "pipeline.ini"]
+    process = subprocess.Popen(command, cwd=examples, stderr=subprocess.PIPE, text=True)
+    try:
+        assert "Serving on" in process.stderr.readline()
+        url = f"http://127.0.0.1:{port}/"
+        with urllib.request.urlopen(url + "pipeline_parts.py", timeout=20) as answer:
+            assert answer.read() == (examples / "pipeline_parts.py").read_bytes()
+        with urllib.request.urlopen(url + "hello", timeout=20) as answer:
+            assert answer.read() == b"Hello from a filter\n"
+    finally:
+        process.terminate()
+        process.communicate(timeout=20)

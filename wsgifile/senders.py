@@ -17,7 +17,7 @@ import socket
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 from .recognise import FileRegion, KernelFile
 from .wrapper import Body, FileWrapper, ShortFileError
@@ -25,7 +25,7 @@ from .wrapper import Body, FileWrapper, ShortFileError
 if TYPE_CHECKING:
     from .servers import Server
 
-__all__ = ["FileSlice", "Send", "open_body"]
+__all__ = ["FileSlice", "Send", "is_plain_socket", "open_body"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +89,18 @@ def os_sendfile(send: Send) -> Body | None:
     if send.server is None or what is None or not hasattr(os, "sendfile"):
         return None
     sock = send.server.socket()
-    # Exactly this type: TLS encrypts what passes, gevent must not be blocked.
-    if type(sock) is not socket.socket or sock.gettimeout() == 0:
+    if not is_plain_socket(sock) or sock.gettimeout() == 0:
         return None
     return SendfileBody(send, what, send.server, sock)
+
+
+def is_plain_socket(sock: object) -> TypeGuard[socket.socket]:
+    """Whether this is the standard library's socket, not a sub-class or look-alike.
+
+    TLS encrypts what passes, gevent and eventlet must not be blocked. By name,
+    for their monkey patching puts theirs in the place of ``socket.socket``.
+    """
+    return (type(sock).__module__, type(sock).__qualname__) == ("socket", "socket")
 
 
 def read_loop(send: Send) -> Body:

@@ -56,7 +56,10 @@ def wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
             time.sleep(0.05)
 
 
-@pytest.fixture(scope="session", params=["waitress", "gunicorn", "wsgiref", "werkzeug"])
+SERVERS = ["waitress", "gunicorn", "gunicorn_gthread", "wsgiref", "werkzeug"]
+
+
+@pytest.fixture(scope="session", params=SERVERS)
 def server(
     request: pytest.FixtureRequest, files: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Running]:

@@ -106,16 +106,20 @@ def waitress(port: int) -> None:
     waitress.serve(app, host=HOST, port=port, threads=2)
 
 
-def gunicorn(port: int) -> None:
+def gunicorn(port: int, *more: str) -> None:
     from gunicorn.app.wsgiapp import run
     from gunicorn.http.wsgi import Response
 
     record(Response, "sendfile", "wrapper", lambda resp, respiter: type(respiter).__module__)
     options = ["--bind", f"{HOST}:{port}", "--workers", "1", "--access-logfile", "-"]
-    options += ["--no-control-socket"]
+    options += ["--no-control-socket", *more]
     sys.modules["serve"] = sys.modules[__name__]
     sys.argv = ["gunicorn", *options, "serve:app"]
     run()
+
+
+def gunicorn_gthread(port: int) -> None:
+    gunicorn(port, "--worker-class", "gthread", "--threads", "2")
 
 
 def wsgiref(port: int) -> None:

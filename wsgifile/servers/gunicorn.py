@@ -15,7 +15,7 @@ from typing import Any
 
 from gunicorn.http.wsgi import FileWrapper
 
-from ..senders import FileSlice, Send
+from ..senders import FileSlice, Send, is_plain_socket
 from ..wrapper import Body, ShortFileError
 from . import Server as Base
 
@@ -26,9 +26,13 @@ class Server(Base):
     """gunicorn.http.wsgi: start_response is a method of its Response."""
 
     def wrap(self, send: Send, what: FileSlice) -> Body | None:
-        """A wrapper, unless gunicorn would iterate it: that is the read loop's."""
+        """A wrapper, if gunicorn will send it by os.sendfile.
+
+        Else it would iterate it, or, with a worker of gevent's, read 8 KiB at a
+        time: the read loop does better.
+        """
         response = self.start_response.__self__
-        if response.cfg.is_ssl or not response.can_sendfile():
+        if not is_plain_socket(response.sock) or not response.can_sendfile():
             return None
         return Wrapper(send, what, response)
 
