@@ -70,6 +70,7 @@ def raw(url, target):
         sock.sendall(b"GET " + target + b" HTTP/1.0\r\n\r\n")
         answer = b"".join(iter(lambda: sock.recv(65536), b""))
     assert b"secret" not in answer
+    assert b"/tmp/" not in answer
     return int(answer.split()[1])
 
 
@@ -120,12 +121,25 @@ def test_nothing_outside(site):
             b"/..%2fsecret",
         ):
             assert raw(url, target) in (400, 403, 404), target
-        for target in (b"/%ff", b"/%00", b"/nosuch", b"/" + b"a" * 5000):
+        for target in (b"/%ff", b"/%00", b"/nosuch", b"/data.bin/", b"/" + b"a" * 5000):
             assert raw(url, target) == 404, target
         with pytest.raises(urllib.error.HTTPError) as caught:
             get(url, method="DELETE")
         assert caught.value.code == 405
         caught.value.close()
+
+
+def test_name_that_is_no_utf_8(site):
+    """The listing links to it, and the link leads to it."""
+    directory = os.path.join(os.fsencode(site), b"sub", b"\xe9t\xe9")
+    os.mkdir(directory)
+    with open(os.path.join(directory, b"\xff"), "wb") as file:
+        file.write(b"odd")
+    with serving(str(site)) as url:
+        assert './%E9t%E9/"' in get(url + "sub/")[2].decode()
+        # Without its slash it redirects.
+        assert './%FF"' in get(url + "sub/%E9t%E9?x=1")[2].decode()
+        assert get(url + "sub/%E9t%E9/%FF")[2] == b"odd"
 
 
 def test_file(site):
@@ -165,6 +179,7 @@ def test_options(site):
         (["exits:app"], "cannot import exits: SystemExit: 3"),
         (["json:nosuch"], "json has no nosuch"),
         (["json:__doc__"], "json:__doc__ is not callable, so it is no WSGI application"),
+        (["fifo"], "fifo is neither a file nor a directory"),
         (["--port", "x"], "argument --port: 'x' is no number from 0 to 65535"),
         (["--port", "65536"], "argument --port: '65536' is no number from 0 to 65535"),
         (["--threads", "0"], "argument --threads: '0' is no number from 1 to 1024"),
@@ -175,6 +190,7 @@ def test_options(site):
 )
 def test_one_clear_line(tmp_path, args, message):
     """Exit status 2, no traceback."""
+    os.mkfifo(tmp_path / "fifo")
     (tmp_path / "broken.py").write_text("1 / 0\n")
     (tmp_path / "exits.py").write_text("raise SystemExit(3)\n")
     result = subprocess.run(

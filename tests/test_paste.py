@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import urllib.request
@@ -12,6 +11,7 @@ import urllib.request
 import pytest
 import webtest
 from paste.deploy import loadapp
+from ports import free_port, wait_until_listening
 
 from wsgifile import FileWrapperMiddleware
 
@@ -84,14 +84,12 @@ def test_example(tmp_path):
         os.path.join(os.path.dirname(__file__), "..", "examples"), tmp_path / "x"
     )
     ini = (examples / "pipeline.ini").read_text()
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
+    port = free_port()
     (examples / "pipeline.ini").write_text(ini.replace("port = 8080", f"port = {port}"))
     command = [sys.executable, "serve_ini.py", "pipeline.ini"]
-    process = subprocess.Popen(command, cwd=examples, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, cwd=examples)
     try:
-        assert "Serving on" in process.stderr.readline()
+        wait_until_listening(port, process)
         url = f"http://127.0.0.1:{port}/"
         with urllib.request.urlopen(url + "pipeline_parts.py", timeout=20) as answer:
             assert answer.read() == (examples / "pipeline_parts.py").read_bytes()
@@ -99,4 +97,4 @@ def test_example(tmp_path):
             assert answer.read() == b"Hello from a filter\n"
     finally:
         process.terminate()
-        process.communicate(timeout=20)
+        process.wait(20)

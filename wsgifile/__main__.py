@@ -111,18 +111,17 @@ def load(target: str) -> tuple[WSGIApplication, str]:
     :raises LoadError: if there is none.
     """
     if os.path.isdir(target):
-        from .directory import Directory
+        from .directory import directory_app
 
-        return Directory.serving(target), "/"
+        return directory_app(target), "/"
+    if os.path.isfile(target):
+        from .directory import file_app
+
+        if not os.access(target, os.R_OK):
+            raise LoadError(f"{target} may not be read")
+        return file_app(target), "/" + quote(os.path.basename(target))
     if os.path.exists(target):
-        from .directory import single_file_app
-
-        try:
-            with open(target, "rb"):
-                pass
-        except OSError as error:
-            raise LoadError(f"cannot read {target}: {_reason(error)}") from None
-        return single_file_app(os.path.abspath(target)), "/" + quote(os.path.basename(target))
+        raise LoadError(f"{target} is neither a file nor a directory")
     module, colon, attributes = target.partition(":")
     if not (colon and all(part.isidentifier() for part in f"{module}.{attributes}".split("."))):
         raise LoadError(f"{target} does not exist, and is not of the form package.module:callable")

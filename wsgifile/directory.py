@@ -1,114 +1,114 @@
-"""Applications for a directory or a file: WebOb's, plus a plain listing."""
+"""Applications for a directory or a file: WebOb's FileApp, and a plain listing.
+
+Not WebOb's DirectoryApp: it serves an index.html of the directory above, and
+writes the full path of a missing file into its 404 page.
+"""
 
 from __future__ import annotations
 
 import html
 import mimetypes
 import os
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from webob import Request, Response, exc
-from webob.static import DirectoryApp, FileApp
+from webob.dec import wsgify
+from webob.static import FileApp
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+    from _typeshed.wsgi import WSGIApplication
 
-__all__ = ["Directory", "file_app", "single_file_app"]
-
-
-def file_app(path: str) -> WSGIApplication:
-    """WebOb's application for one file: Last-Modified, conditions, ranges."""
-    # WebOb would announce a .tar.gz as a tar in a Content-Encoding, which
-    # browsers undo: what they save under that name is no gzip file any more.
-    content_type, encoding = mimetypes.guess_type(path)
-    if encoding is not None:
-        content_type = f"application/{encoding}" if encoding == "gzip" else None
-    app: WSGIApplication = FileApp(
-        path, content_type=content_type or "application/octet-stream", content_encoding=None
-    )
-    return app
+__all__ = ["directory_app", "file_app"]
 
 
-def single_file_app(path: str) -> WSGIApplication:
-    """The file at its own name and at ``/``, 404 elsewhere."""
-    app = file_app(path)
-    names = {"", "/", "/" + os.path.basename(path)}
+def directory_app(root: str) -> WSGIApplication:
+    """The files below root; for a directory its index.html, or a listing."""
+    root = os.path.join(os.path.abspath(root), "")
 
-    def single_file(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        known = Request(environ).path_info in names
-        answer: WSGIApplication = app if known else exc.HTTPNotFound()
-        return answer(environ, start_response)
-
-    return _utf8_paths(single_file)
-
-
-class Directory(DirectoryApp):  # type: ignore[misc]
-    """WebOb's DirectoryApp, with a listing where a directory has no index.html."""
-
-    def make_fileapp(self, path: str) -> WSGIApplication:
-        """As :func:`file_app`."""
-        return file_app(path)
-
-    def index(self, req: Request, path: str) -> Any:
-        """The response for a directory: its index.html if there is one, else the listing."""
-        # WebOb checks this for files, not for directories: "/../" comes here.
-        if not os.path.join(path, "").startswith(self.path):
-            return exc.HTTPForbidden()
-        if os.path.isfile(os.path.join(path, self.index_page)):
-            return super().index(req, path)
-        if not req.path_info.endswith("/"):
-            query = f"?{req.query_string}" if req.query_string else ""
-            return exc.HTTPMovedPermanently(location=f"{req.path_url}/{query}")
-        if req.method not in ("GET", "HEAD"):
+    @wsgify  # type: ignore[untyped-decorator]
+    def directory(request: Request) -> Any:
+        wanted = _path_info(request)
+        path = os.path.abspath(os.path.join(root, wanted.lstrip("/")))
+        if not os.path.join(path, "").startswith(root):
+            return exc.HTTPNotFound()
+        if not os.path.isdir(path):
+            return exc.HTTPNotFound() if wanted.endswith("/") else _send(path)
+        if not wanted.endswith("/"):
+            # Or the links of the page would lead to the directory above.
+            query = f"?{request.query_string}" if request.query_string else ""
+            name = quote(os.fsencode(os.path.basename(path)))
+            return exc.HTTPMovedPermanently(location=f"./{name}/{query}")
+        index = os.path.join(path, "index.html")
+        if os.path.isfile(index):
+            return _send(index)
+        if request.method not in ("GET", "HEAD"):
             return exc.HTTPMethodNotAllowed()
         try:
-            page = _listing(path, req.path_info, at_top=os.path.join(path, "") == self.path)
+            page = _listing(path, wanted)
         except OSError:
             return exc.HTTPForbidden()
         return Response(page, content_type="text/html", charset="utf-8")
 
-    @classmethod
-    def serving(cls, path: str) -> WSGIApplication:
-        """The application for this directory."""
-        return _utf8_paths(cls(path))
+    return directory  # type: ignore[no-any-return]
 
 
-def _listing(path: str, title: str, *, at_top: bool) -> str:
+def file_app(path: str) -> WSGIApplication:
+    """The file at its own name and at ``/``, 404 elsewhere."""
+    path = os.path.abspath(path)
+    names = {"/", "/" + os.path.basename(path)}
+
+    @wsgify  # type: ignore[untyped-decorator]
+    def file(request: Request) -> Any:
+        return _send(path) if _path_info(request) in names else exc.HTTPNotFound()
+
+    return file  # type: ignore[no-any-return]
+
+
+def _path_info(request: Request) -> str:
+    # As the names of files are decoded: there are some that are no UTF-8.
+    return os.fsdecode(request.environ.get("PATH_INFO", "").encode("latin-1")) or "/"
+
+
+def _send(path: str) -> Any:
+    """WebOb's application for one file: Last-Modified, conditions, ranges."""
+    # FileApp's own 404 and 403 name the file with its full path.
+    if not os.path.isfile(path):
+        return exc.HTTPNotFound()
+    if not os.access(path, os.R_OK):
+        return exc.HTTPForbidden()
+    # It would announce a .tar.gz as a tar in a Content-Encoding, which browsers
+    # undo: what they save under that name is no gzip file any more.
+    content_type, encoding = mimetypes.guess_type(path)
+    if encoding is not None:
+        content_type = "application/gzip" if encoding == "gzip" else None
+    return FileApp(
+        path, content_type=content_type or "application/octet-stream", content_encoding=None
+    )
+
+
+def _listing(path: str, title: str) -> str:
     with os.scandir(path) as entries:
         names = sorted(
             (entry.name + "/" if entry.is_dir() else entry.name for entry in entries),
             key=lambda name: (not name.endswith("/"), name.lower()),
         )
-    if not at_top:
+    if title != "/":
         names.insert(0, "../")
-    title = html.escape(title)
     lines = [
         "<!doctype html>",
         '<html lang="en"><meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width">',
-        f"<title>{title}</title>",
-        f"<h1>{title}</h1>",
+        f"<title>{_text(title)}</title>",
+        f"<h1>{_text(title)}</h1>",
         "<ul>",
     ]
-    for name in names:
-        raw = os.fsencode(name)
-        text = html.escape(raw.decode(errors="replace"))
-        # "./" first: a name like "a:b" would be read as a scheme.
-        lines.append(f'<li><a href="./{quote(raw)}">{text}</a></li>')
+    # "./" first: a name like "a:b" would be taken for a scheme.
+    lines += [
+        f'<li><a href="./{quote(os.fsencode(name))}">{_text(name)}</a></li>' for name in names
+    ]
     return "\n".join([*lines, "</ul>", "</html>", ""])
 
 
-def _utf8_paths(app: WSGIApplication) -> WSGIApplication:
-    """404 for a path that is not UTF-8, at which WebOb would raise."""
-
-    def utf8_paths(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        answer = app
-        try:
-            environ.get("PATH_INFO", "").encode("latin-1").decode("utf-8")
-        except UnicodeError:
-            answer = exc.HTTPNotFound()
-        return answer(environ, start_response)
-
-    return utf8_paths
+def _text(name: str) -> str:
+    return html.escape(os.fsencode(name).decode(errors="replace"))

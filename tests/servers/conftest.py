@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import cases
 import pytest
+from ports import free_port, wait_until_listening
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE))
-
-import cases  # noqa: E402
 
 
 @dataclass
@@ -36,26 +33,6 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> str:
     return cases.FILES
 
 
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
-
-
-def wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 20
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-            return
-        except OSError:
-            ended = process.poll() is not None
-            if ended or time.monotonic() > deadline:
-                raise AssertionError(f"the server did not start:\n{log.read_text()}") from None
-            time.sleep(0.05)
-
-
 SERVERS = ["waitress", "gunicorn", "gunicorn_gthread", "wsgiref", "werkzeug"]
 
 
@@ -73,7 +50,7 @@ def server(
             stderr=subprocess.STDOUT,
         )
     try:
-        wait_for(port, process, log)
+        wait_until_listening(port, process, log)
         yield Running(name, port, process, log)
         assert process.poll() is None, f"the server has ended:\n{log.read_text()}"
     finally:
