@@ -204,6 +204,23 @@ def test_size_zero():
         assert recognise(file).size is None
 
 
+def test_size_that_is_not_true():
+    """Files of /sys are a page long, they say."""
+    with open("/sys/kernel/uevent_seqnum", "rb") as file:
+        assert os.fstat(file.fileno()).st_size > len(file.read())
+        file.seek(0)
+        region = recognise(file)
+        assert (region.kernel, region.size) == (None, None)
+
+
+def test_all_holes(tmp_path):
+    """No blocks either, but the size is true."""
+    with open(tmp_path / "sparse", "w+b") as file:
+        file.truncate(5 * 2**30)
+        region = recognise(file)
+        assert (region.kernel, region.size) == (file, 5 * 2**30)
+
+
 def test_bytes_io():
     file = io.BytesIO(DATA)
     file.seek(10)

@@ -56,8 +56,8 @@ class FileRegion:
 def recognise(app_iter: object) -> FileRegion | None:
     """The file that app_iter is, or None if it is not one of ours to send.
 
-    No position is moved, and nothing read but ahead into the buffer of a file
-    that says to be of size 0.
+    No position is moved. Nothing is read but to see whether a size is true, and
+    that without taking it away from read().
 
     :raises TypeError: for a file opened in text mode.
     """
@@ -83,12 +83,11 @@ def recognise(app_iter: object) -> FileRegion | None:
     if kernel is not None:
         # By tell(), as the descriptor of a buffered reader runs ahead of it.
         offset = kernel.tell() if offset is None else offset
-        length = os.fstat(kernel.fileno()).st_size
+        length = _length(kernel.fileno())
         if length:
             size = max(0, length - offset)
         else:
-            # Empty, or a file of /proc or /sys, which has bytes but no size.
-            if not isinstance(kernel, io.FileIO) and not kernel.peek(1):
+            if length == 0 and not isinstance(kernel, io.FileIO) and not kernel.peek(1):
                 size = 0
             kernel = None
     elif type(inner) is io.BytesIO and _READING.isdisjoint(vars(inner)):
@@ -98,6 +97,20 @@ def recognise(app_iter: object) -> FileRegion | None:
     if size is not None and blocks.remaining is not None:
         size = min(size, blocks.remaining)
     return FileRegion(filelike, kernel, offset, size, blocks.block_size)
+
+
+def _length(fd: int) -> int | None:
+    """The size of a regular file; None if it is not true, 0 if it need not be.
+
+    Files of /proc have bytes and say 0, those of /sys say 4096 for a word. The
+    latter occupy no blocks, like a file that is all holes, but that one has a
+    byte at its end.
+    """
+    status = os.fstat(fd)
+    size = status.st_size
+    if size and getattr(status, "st_blocks", 1) == 0 and not os.pread(fd, 1, size - 1):
+        return None
+    return size
 
 
 def _innermost(filelike: object) -> object:
