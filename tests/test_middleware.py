@@ -223,6 +223,30 @@ def test_start_response_twice():
         Server().run(FileWrapperMiddleware(app))
 
 
+def test_exc_info_by_keyword():
+    """Every server's own takes it."""
+
+    def app(environ, start_response):
+        try:
+            raise KeyError("boom")
+        except KeyError:
+            start_response("500 Oops", [], exc_info=sys.exc_info())
+        return [b"page"]
+
+    server = Server()
+    assert server.run(FileWrapperMiddleware(app)) == b"page"
+    assert server.calls == [("500 Oops", [])]
+
+
+def test_range_of_unknown_length():
+    """The range bounds what is sent, whether the file tells its size or not."""
+    file = File()
+    server = Server()
+    app = returning(FileWrapper(file).app_iter_range(10, 30))
+    assert server.run(app) == DATA[10:30]
+    assert server.headers["Content-Length"] == "20"
+
+
 def test_no_start_response():
     """Not ours to judge: the server gets what the application returned."""
     file = File()

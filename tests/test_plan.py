@@ -12,8 +12,8 @@ from wsgifile.recognise import FileRegion
 TYPE = ("Content-Type", "text/plain")
 
 
-def plan(method="GET", status="200 OK", headers=(), size=100, written=0):
-    region = FileRegion(io.BytesIO(), None, 0, size, 1)
+def plan(method="GET", status="200 OK", headers=(), size=100, written=0, limit=None):
+    region = FileRegion(io.BytesIO(), None, 0, size, limit, 1)
     return make_plan(method, status, list(headers), region, written)
 
 
@@ -45,6 +45,15 @@ def test_written_by_the_application_counts():
 def test_length_malformed(value):
     with pytest.raises(ValueError, match="Content-Length must be one number"):
         plan(headers=[("Content-Length", value)])
+
+
+def test_length_beyond_the_range():
+    """Bytes of the file that lie behind the range are not for the client."""
+    with pytest.raises(ValueError, match="Content-Length 11 of a range of 10 bytes"):
+        plan(headers=[("Content-Length", "11")], size=10, limit=10)
+    assert plan(headers=[("Content-Length", "10")], size=10, limit=10).count == 10
+    # A file that has less than the range is a matter of sending it.
+    assert plan(headers=[("Content-Length", "10")], size=5, limit=10).count == 10
 
 
 def test_length_twice():

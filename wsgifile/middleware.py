@@ -128,8 +128,9 @@ class _Response:
         self.written = 0
 
     def start_response(
-        self, status: str, headers: Headers, exc_info: OptExcInfo | None = None, /
+        self, status: str, headers: Headers, exc_info: OptExcInfo | None = None
     ) -> Callable[[bytes], object]:
+        """PEP 3333's, which takes exc_info by keyword as well, as servers do."""
         if self.started and not exc_info:
             raise AssertionError("start_response called a second time without exc_info")
         self.started = True

@@ -35,7 +35,8 @@ def make_plan(
     added where the length of the file is certain. HEAD, 1xx, 204 and 304 send
     no body (RFC 9110, sections 9.3.2, 15.2, 15.3.5, 15.4.5).
 
-    :raises ValueError: for a Content-Length that is no number, or two of them.
+    :raises ValueError: for a Content-Length that is no number, or two of them, or
+        more than the range of the file that the application asked for.
     """
     promised = _content_length(headers)
     if status.startswith(("1", "204", "304")):
@@ -44,12 +45,15 @@ def make_plan(
         if promised is not None:
             headers = [item for item in headers if item[0].lower() != "content-length"]
         return Plan(status, headers, 0)
+    count = region.size
     if promised is not None:
-        count: int | None = max(0, promised - written)
-    else:
-        count = region.size
-        if count is not None and not _has(headers, "transfer-encoding"):
-            headers = [*headers, ("Content-Length", str(count))]
+        left = max(0, promised - written)
+        if region.limit is not None and left > region.limit:
+            # What lies behind the range is not meant for the client.
+            raise ValueError(f"Content-Length {promised} of a range of {region.limit} bytes")
+        count = left
+    elif count is not None and not _has(headers, "transfer-encoding"):
+        headers = [*headers, ("Content-Length", str(count))]
     return Plan(status, headers, 0 if method == "HEAD" else count)
 
 

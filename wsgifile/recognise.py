@@ -47,8 +47,10 @@ class FileRegion:
     kernel: KernelFile | None
     #: Position of the first byte; None: where the file stands, which it cannot tell.
     offset: int | None
-    #: Bytes from offset to the end; None: not known.
+    #: Bytes from offset to the end, of the file or of the range; None: not known.
     size: int | None
+    #: Length of the range that the application asked for; None: it did not.
+    limit: int | None
     #: The least number of bytes to read at once that the application asked for.
     block_size: int
 
@@ -94,9 +96,10 @@ def recognise(app_iter: object) -> FileRegion | None:
         offset = inner.tell() if offset is None else offset
         with inner.getbuffer() as buffer:
             size = max(0, buffer.nbytes - offset)
-    if size is not None and blocks.remaining is not None:
-        size = min(size, blocks.remaining)
-    return FileRegion(filelike, kernel, offset, size, blocks.block_size)
+    limit = blocks.remaining
+    if limit is not None:
+        size = limit if size is None else min(size, limit)
+    return FileRegion(filelike, kernel, offset, size, limit, blocks.block_size)
 
 
 def _length(fd: int) -> int | None:
