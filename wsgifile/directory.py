@@ -38,7 +38,7 @@ def directory_app(root: str) -> WSGIApplication:
             # Or the links of the page would lead to the directory above.
             query = f"?{request.query_string}" if request.query_string else ""
             name = quote(os.fsencode(os.path.basename(path)))
-            return exc.HTTPMovedPermanently(location=f"./{name}/{query}")
+            return Response(status=301, location=f"./{name}/{query}")
         index = os.path.join(path, "index.html")
         if os.path.isfile(index):
             return _send(index)
