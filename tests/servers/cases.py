@@ -222,36 +222,30 @@ def pipe(environ):
     return counted(open(read_end, "rb"))
 
 
-@case(DATA)
-def temporary_file(environ):
-    file = tempfile.TemporaryFile()
+def filled(file: Any) -> Any:
     file.write(DATA)
     file.seek(0)
     return counted(file)
+
+
+@case(DATA)
+def temporary_file(environ):
+    return filled(tempfile.TemporaryFile())
 
 
 @case(DATA)
 def named_temporary_file(environ):
-    file = tempfile.NamedTemporaryFile()
-    file.write(DATA)
-    file.seek(0)
-    return counted(file)
+    return filled(tempfile.NamedTemporaryFile())
 
 
 @case(DATA)
 def spooled_in_memory(environ):
-    file = tempfile.SpooledTemporaryFile(max_size=10_000_000)
-    file.write(DATA)
-    file.seek(0)
-    return counted(file)
+    return filled(tempfile.SpooledTemporaryFile(max_size=10_000_000))
 
 
 @case(DATA)
 def spooled_rolled_over(environ):
-    file = tempfile.SpooledTemporaryFile(max_size=10)
-    file.write(DATA)
-    file.seek(0)
-    return counted(file)
+    return filled(tempfile.SpooledTemporaryFile(max_size=10))
 
 
 @case(DATA)
