@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import select
 import socket
 import time
 from dataclasses import dataclass, field
@@ -47,6 +48,20 @@ class Client:
             self.h11 = h11.Connection(h11.CLIENT)
         return self.sock
 
+    def still_open(self) -> bool:
+        """Whether the server left the connection open, and sent nothing more."""
+        assert self.sock is not None
+        readable, _, _ = select.select([self.sock], [], [], 0.001)
+        if not readable:
+            return True
+        try:
+            more = self.sock.recv(1)
+        except ConnectionResetError:
+            more = b""
+        assert more == b"", "bytes after the end of the body"
+        self.close()
+        return False
+
     def send(self, target: str, method: str = "GET", version: str = "1.1") -> None:
         sock = self.connect()
         request = h11.Request(method=method, target=target, headers=[("Host", "localhost")])
@@ -89,6 +104,8 @@ class Client:
         if answer.reusable:
             assert self.h11.trailing_data[0] == b"", "bytes after the end of the body"
             self.h11.start_next_cycle()
+            # There are servers that close without having said so.
+            answer.reusable = self.still_open()
         else:
             if not answer.short:
                 assert self._rest() == b"", "bytes after the end of the body"

@@ -122,16 +122,136 @@ def gunicorn_gthread(port: int) -> None:
     gunicorn(port, "--worker-class", "gthread", "--threads", "2")
 
 
+def gunicorn_gevent(port: int) -> None:
+    gunicorn(port, "--worker-class", "gevent")
+
+
 def wsgiref(port: int) -> None:
     from wsgiref.simple_server import make_server
 
     make_server(HOST, port, app).serve_forever()
 
 
-def werkzeug(port: int) -> None:
+def werkzeug(port: int, **options: Any) -> None:
     from werkzeug.serving import run_simple
 
-    run_simple(HOST, port, app)
+    run_simple(HOST, port, app, **options)
+
+
+def werkzeug_http11(port: int) -> None:
+    from werkzeug.serving import WSGIRequestHandler
+
+    class HTTP11(WSGIRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+    werkzeug(port, threaded=True, request_handler=HTTP11)
+
+
+def cheroot(port: int) -> None:
+    from cheroot.wsgi import Server
+
+    Server((HOST, port), app, numthreads=4).start()
+
+
+def gevent(port: int) -> None:
+    from gevent import monkey
+
+    monkey.patch_all()
+    from gevent.pywsgi import WSGIServer
+
+    WSGIServer((HOST, port), app).serve_forever()
+
+
+def eventlet(port: int) -> None:
+    import eventlet
+    import eventlet.wsgi
+
+    eventlet.monkey_patch()
+    eventlet.wsgi.server(eventlet.listen((HOST, port)), app)
+
+
+def paste(port: int) -> None:
+    from paste.httpserver import serve
+
+    serve(app, HOST, str(port))
+
+
+def twisted(port: int) -> None:
+    from twisted.internet import reactor
+    from twisted.web.server import Site
+    from twisted.web.wsgi import WSGIResource
+
+    reactor.listenTCP(
+        port, Site(WSGIResource(reactor, reactor.getThreadPool(), app)), interface=HOST
+    )
+    reactor.run()
+
+
+def tornado(port: int) -> None:
+    import asyncio
+    from concurrent.futures import ThreadPoolExecutor
+
+    from tornado.httpserver import HTTPServer
+    from tornado.wsgi import WSGIContainer
+
+    async def main() -> None:
+        HTTPServer(WSGIContainer(app, ThreadPoolExecutor(4))).listen(port, HOST)
+        await asyncio.Event().wait()
+
+    asyncio.run(main())
+
+
+def hypercorn(port: int) -> None:
+    import asyncio
+
+    from hypercorn.asyncio import serve
+    from hypercorn.config import Config
+
+    config = Config()
+    config.bind = [f"{HOST}:{port}"]
+    asyncio.run(serve(app, config, mode="wsgi"))
+
+
+def a2wsgi(port: int) -> None:
+    import uvicorn
+    from a2wsgi import WSGIMiddleware
+
+    uvicorn.run(WSGIMiddleware(app), host=HOST, port=port)
+
+
+def granian(port: int) -> None:
+    from granian import Granian
+    from granian.constants import Interfaces
+
+    Granian("serve:app", HOST, port, interface=Interfaces.WSGI).serve()
+
+
+def uwsgi(port: int, *socket: str) -> None:
+    script = os.path.join(os.path.dirname(sys.executable), "uwsgi")
+    here = os.path.dirname(__file__)
+    listen = [*(socket or ["--http-socket"]), f"{HOST}:{port}"]
+    options = ["--module", "serve:app", "--pythonpath", here, "--need-app", "--die-on-term"]
+    os.execv(script, [script, *listen, *options, "--enable-threads", "--threads", "4"])
+
+
+def uwsgi_http11(port: int) -> None:
+    uwsgi(port, "--http11-socket")
+
+
+def uwsgi_router(port: int) -> None:
+    uwsgi(port, "--http-keepalive", "--http")
+
+
+def pyruvate(port: int) -> None:
+    import pyruvate
+
+    pyruvate.serve(app, f"{HOST}:{port}", 4)
+
+
+def fastwsgi(port: int) -> None:
+    import fastwsgi
+
+    fastwsgi.run(wsgi_app=app, host=HOST, port=port)
 
 
 if __name__ == "__main__":
