@@ -5,13 +5,15 @@ from __future__ import annotations
 import io
 import os
 import socket
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
+from wsgifile.body import Body
 from wsgifile.recognise import recognise
 from wsgifile.senders import Send, SendfileBody, open_body
-from wsgifile.servers import Server, find
-from wsgifile.wrapper import Body
+from wsgifile.servers import SERVERS, Server, find, unknown
 
 
 class Both(Server):
@@ -24,7 +26,7 @@ class Both(Server):
 
     def wrap(self, send, what):
         self.asked.append("wrap")
-        return Body(send.app_iter, send.blocks(), 1) if self.wrapper else None
+        return Body(send) if self.wrapper else None
 
     def socket(self):
         self.asked.append("socket")
@@ -44,24 +46,26 @@ def sock():
         yield sock
 
 
-def body_of(file, server, count=10):
-    return open_body(Send(file, recognise(file), count, 1000, server, None))
+def body_of(file, server, count=10, sized=True):
+    return open_body(Send(file, recognise(file), count, sized, 1000, server, lambda data: None))
 
 
-def test_order(file, sock):
+@pytest.mark.parametrize(
+    ("wrapper", "has_socket", "expected", "asked"),
+    [
+        (True, True, Body, ["wrap"]),
+        (False, True, SendfileBody, ["wrap", "socket"]),
+        (False, False, Body, ["wrap", "socket"]),
+    ],
+)
+def test_order(file, sock, wrapper, has_socket, expected, asked):
     """The server's own wrapper, then os.sendfile, then the read loop."""
-    server = Both(True, sock)
-    assert type(body_of(file, server)) is Body
-    assert server.asked == ["wrap"]
-    server = Both(False, sock)
-    assert type(body_of(file, server)) is SendfileBody
-    assert server.asked == ["wrap", "socket"]
-    server = Both(False, None)
-    assert type(body_of(file, server)) is Body
-    assert server.asked == ["wrap", "socket"]
+    server = Both(wrapper, sock if has_socket else None)
+    assert type(body_of(file, server)) is expected
+    assert server.asked == asked
 
 
-@pytest.mark.parametrize("server", [None, Both(False, None)])
+@pytest.mark.parametrize("server", [find({}, print), Both(False, None)])
 def test_declined_means_untouched(file, server):
     position = os.lseek(file.fileno(), 0, os.SEEK_CUR)
     body = body_of(file, server)
@@ -120,4 +124,85 @@ def test_find_knows_no_stranger():
         __call__ = start_response
 
     for candidate in (start_response, Response().start_response, Response(), print):
-        assert find({}, candidate) is None
+        assert type(find({}, candidate)) is unknown.Server
+
+
+@pytest.mark.parametrize("server", SERVERS.values())
+def test_servers_have_a_file(server):
+    """Named by the table: the modules of servers that are not installed are not imported."""
+    assert find_spec(f"wsgifile.servers.{server}") is not None
+
+
+class ServersWrapper:
+    """The wrapper of some server: it sends by descriptor, from where that stands."""
+
+    def __init__(self, filelike, block_size):
+        self.filelike = filelike
+
+    def send(self):
+        return os.read(self.filelike.fileno(), 1 << 20)
+
+    def close(self):
+        self.filelike.close()
+
+
+def wrapped_by(wrapper, file, count, sized=True):
+    return body_of(file, find({"wsgi.file_wrapper": wrapper}, print), count, sized)
+
+
+def test_unknown_wrapper_gets_a_whole_file():
+    with open(__file__, "rb") as file:
+        file.peek(1)  # The descriptor has run ahead.
+        data = Path(__file__).read_bytes()
+        body = wrapped_by(ServersWrapper, file, len(data))
+        assert type(body) is ServersWrapper
+        assert body.send() == data
+        body.close()
+        assert file.closed
+
+
+def test_unknown_wrapper_may_read():
+    """read() is bounded, and says so when the file runs short."""
+    with open(__file__, "rb") as file:
+        size = os.path.getsize(__file__)
+        filelike = wrapped_by(ServersWrapper, file, size).filelike
+        assert filelike.tell() == 0
+        assert filelike.read(10) == Path(__file__).read_bytes()[:10]
+        assert len(filelike.read()) == size - 10
+        assert filelike.read(10) == b""
+
+
+@pytest.mark.parametrize("change", ["offset", "count", "unsized", "declined"])
+def test_unknown_wrapper_gets_nothing_else(change):
+    class Declined(ServersWrapper):
+        pass
+
+    Declined.__module__, Declined.__name__ = "waitress.buffers", "ReadOnlyFileBasedBuffer"
+    with open(__file__, "rb") as file:
+        size = os.path.getsize(__file__)
+        if change == "offset":
+            size -= len(file.read(3))
+        size -= change == "count"
+        wrapper = Declined if change == "declined" else ServersWrapper
+        body = wrapped_by(wrapper, file, size, change != "unsized")
+        assert type(body) is Body
+        assert len(b"".join(body)) == size
+
+
+def test_body_closes_once(file):
+    class AppIter:
+        closes = 0
+        read = file.read
+
+        def close(self):
+            self.closes += 1
+
+    app_iter = AppIter()
+    body = open_body(
+        Send(app_iter, recognise(app_iter), None, False, 1000, find({}, print), print)
+    )
+    assert iter(body) is body
+    assert b"".join(body) == Path(__file__).read_bytes()[3:]
+    body.close()
+    body.close()
+    assert app_iter.closes == 1

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wsgifile import FileWrapper
-from wsgifile.wrapper import DEFAULT_BLOCK_SIZE, Body, ShortFileError
+from wsgifile.wrapper import DEFAULT_BLOCK_SIZE, ShortFileError
 
 DATA = bytes(range(256)) * 4096
 
@@ -206,19 +206,3 @@ def test_ranges_of_ranges_are_slices(data, ranges, block_size, position):
     except ShortFileError:
         assert len(got) < part.count
     assert got == expected
-
-
-def test_body_closes_once():
-    class AppIter:
-        closes = 0
-
-        def close(self):
-            self.closes += 1
-
-    app_iter = AppIter()
-    body = Body(app_iter, FileWrapper(io.BytesIO(DATA)), 1000)
-    assert iter(body) is body
-    assert b"".join(body) == DATA
-    body.close()
-    body.close()
-    assert app_iter.closes == 1

@@ -88,14 +88,20 @@ class FileWrapperMiddleware:
             response.written,
         )
         # After a write() by the application the header is out as it was.
-        server = None
+        sized = plan.sized and not response.committed
         if not response.committed:
             response.headers = plan.headers
-            server = servers.find(environ, response.server_start_response)
         response.commit()
-        block_size = max(self.block_size, region.block_size)
-        write = response.server_write
-        return open_body(Send(app_iter, region, plan.count, block_size, server, write))
+        send = Send(
+            app_iter,
+            region,
+            plan.count,
+            sized,
+            max(self.block_size, region.block_size),
+            servers.find(environ, response.server_start_response),
+            response.server_write,
+        )
+        return open_body(send)
 
 
 class _Response:

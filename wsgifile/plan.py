@@ -23,6 +23,8 @@ class Plan:
     headers: Headers
     #: Bytes of the file to send; None: all there are, their number is unknown.
     count: int | None
+    #: Whether the header has a Content-Length for it.
+    sized: bool
 
 
 def make_plan(
@@ -44,7 +46,7 @@ def make_plan(
         # of no use; with either there are servers that wait for the bytes.
         if promised is not None:
             headers = [item for item in headers if item[0].lower() != "content-length"]
-        return Plan(status, headers, 0)
+        return Plan(status, headers, 0, False)
     count = region.size
     if promised is not None:
         left = max(0, promised - written)
@@ -52,9 +54,10 @@ def make_plan(
             # What lies behind the range is not meant for the client.
             raise ValueError(f"Content-Length {promised} of a range of {region.limit} bytes")
         count = left
-    elif count is not None and not _has(headers, "transfer-encoding"):
-        headers = [*headers, ("Content-Length", str(count))]
-    return Plan(status, headers, 0 if method == "HEAD" else count)
+    sized = promised is not None
+    if not sized and count is not None and not _has(headers, "transfer-encoding"):
+        headers, sized = [*headers, ("Content-Length", str(count))], True
+    return Plan(status, headers, 0 if method == "HEAD" else count, sized)
 
 
 def _content_length(headers: Headers) -> int | None:

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from types import GeneratorType
 from typing import Any
 
-from .wrapper import Body, FileLike, FileWrapper, name_of
+from .body import Body
+from .wrapper import FileLike, FileWrapper, name_of
 
 __all__ = ["FileRegion", "KernelFile", "recognise"]
 

@@ -6,26 +6,25 @@ or declines with None, and **declined means nothing was touched**: no byte sent,
 no position moved, no header changed.
 
 The first two take the bytes from a descriptor past what WSGI defines, so they
-ask the :class:`~wsgifile.servers.Server` at hand, of which there is one only
-if nothing stands between it and us.
+ask the :class:`~wsgifile.servers.Server` at hand, which declines unless nothing
+stands between it and us.
 """
 
 from __future__ import annotations
 
-import os
-import socket
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TYPE_CHECKING, Any
 
+from .body import Body
 from .recognise import FileRegion, KernelFile
-from .wrapper import Body, FileWrapper, ShortFileError
+from .sockets import can_sendfile, corked, sendfile
+from .wrapper import FileWrapper
 
 if TYPE_CHECKING:
     from .servers import Server
 
-__all__ = ["FileSlice", "Send", "is_plain_socket", "open_body"]
+__all__ = ["FileSlice", "Send", "open_body"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +45,12 @@ class Send:
     region: FileRegion
     #: Bytes to send; None: until the end of the file.
     count: int | None
+    #: Whether the server has been told so, by Content-Length.
+    sized: bool
     #: Bytes to read at once.
     block_size: int
-    #: The server, if we know it and talk to it directly.
-    server: Server | None
+    #: The server, as far as we know it and talk to it directly.
+    server: Server
     #: What start_response returned.
     write: Callable[[bytes], object]
 
@@ -61,12 +62,12 @@ class Send:
     def slice(self) -> FileSlice | None:
         """The bytes to send as a slice of a kernel file, if they are one."""
         region = self.region
-        if region.kernel is None or region.offset is None or not self.count:
+        if region.kernel is None or region.offset is None or not self.count or not self.sized:
             return None
         return FileSlice(region.kernel, region.offset, self.count)
 
 
-def open_body(send: Send) -> Body:
+def open_body(send: Send) -> Iterable[bytes]:
     """The body by the first sender that does not decline."""
     for sender in (server_wrapper, os_sendfile, read_loop):
         body = sender(send)
@@ -75,64 +76,38 @@ def open_body(send: Send) -> Body:
     raise AssertionError("read_loop never declines")
 
 
-def server_wrapper(send: Send) -> Body | None:
+def server_wrapper(send: Send) -> Iterable[bytes] | None:
     """The server's own wsgi.file_wrapper, made safe."""
     what = send.slice()
-    if send.server is None or what is None:
-        return None
-    return send.server.wrap(send, what)
+    return None if what is None else send.server.wrap(send, what)
 
 
 def os_sendfile(send: Send) -> Body | None:
-    """os.sendfile to the server's socket, if it is a plain blocking one."""
+    """os.sendfile to the server's socket, if that is one which we know to wait for."""
     what = send.slice()
-    if send.server is None or what is None or not hasattr(os, "sendfile"):
+    sock = None if what is None else send.server.socket()
+    if what is None or sock is None or not can_sendfile(sock):
         return None
-    sock = send.server.socket()
-    if not is_plain_socket(sock) or sock.gettimeout() == 0:
-        return None
-    return SendfileBody(send, what, send.server, sock)
-
-
-def is_plain_socket(sock: object) -> TypeGuard[socket.socket]:
-    """Whether this is the standard library's socket, not a sub-class or look-alike.
-
-    TLS encrypts what passes, gevent and eventlet must not be blocked. By name,
-    for their monkey patching puts theirs in the place of ``socket.socket``.
-    """
-    return (type(sock).__module__, type(sock).__qualname__) == ("socket", "socket")
+    return SendfileBody(send, what, sock)
 
 
 def read_loop(send: Send) -> Body:
     """Blocks of read(size). The server does the sending."""
-    return Body(send.app_iter, send.blocks(), send.block_size)
+    return Body(send)
 
 
 class SendfileBody(Body):
-    """Sends itself by socket.sendfile when the server asks for the first block."""
+    """Sends itself by os.sendfile when the server asks for the first block."""
 
-    def __init__(self, send: Send, what: FileSlice, server: Server, sock: socket.socket) -> None:
-        super().__init__(send.app_iter, send.blocks(), send.block_size)
-        self._write = send.write
+    def __init__(self, send: Send, what: FileSlice, sock: Any) -> None:
+        super().__init__(send)
         self._what = what
-        self._server = server
         self._sock = sock
-        self._asked = False
 
-    def __next__(self) -> bytes:
-        if not self._asked:
-            self._asked = True
-            # A filter may have let start_response pass and still want to see,
-            # or change, the blocks: then it is not the server that is asking.
-            if self._server.iterates(self, sys._getframe(1)):
-                self._send_all()
-        return super().__next__()
-
-    def _send_all(self) -> None:
-        what = self._what
-        self._write(b"")  # The header leaves now.
-        sent = self._sock.sendfile(what.file, what.offset, what.count)
-        self._server.count_sent(sent)
-        if sent < what.count:
-            raise ShortFileError(what.file, what.count, sent)
-        self.blocks.remaining = 0
+    def begin(self) -> None:
+        """Send all. What is left then, of a file that runs short, read() will see to."""
+        with corked(self._sock):
+            self.send.write(b"")  # The header leaves now.
+            for sent in sendfile(self._sock, self._what):
+                self.blocks.skip(sent)
+                self.send.server.count_sent(sent)

@@ -1,9 +1,8 @@
 """The read(size) loop: blocks of a file-like object, checked and bounded.
 
 There is one loop, :meth:`FileWrapper.next_block`. Applications meet it as
-:class:`FileWrapper`, servers as :class:`Body`, which adds the duty to close
-what the application returned. Whatever may not be sent by its descriptor is
-sent from here.
+:class:`FileWrapper`, servers as :class:`~wsgifile.body.Body`. Whatever may not
+be sent by its descriptor is sent from here.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from __future__ import annotations
 import io
 from typing import Any, Protocol
 
-__all__ = ["DEFAULT_BLOCK_SIZE", "Body", "FileLike", "FileWrapper", "ShortFileError"]
+__all__ = ["DEFAULT_BLOCK_SIZE", "FileLike", "FileWrapper", "ShortFileError"]
 
 DEFAULT_BLOCK_SIZE = 262144
 
@@ -124,6 +123,13 @@ class FileWrapper:
             self.remaining -= len(data)
         return data
 
+    def skip(self, count: int) -> None:
+        """Go on by count bytes of a bounded wrapper, which somebody else has sent."""
+        assert self.start is not None
+        assert self.remaining is not None
+        self.start += count
+        self.remaining -= count
+
     def __iter__(self) -> FileWrapper:
         return self
 
@@ -157,34 +163,6 @@ class FileWrapper:
         if name in {"seek", "tell", "seekable"} and self.start is None and self.count is None:
             return getattr(self.filelike, name)
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-
-
-class Body:
-    """What the server gets to iterate: the blocks, and the application's close().
-
-    Not derived from FileWrapper, nor named so: there are servers that know
-    their own wrapper by this name. The close() of what the application
-    returned is called once, however often the server calls ours.
-    """
-
-    def __init__(self, app_iter: object, blocks: FileWrapper, block_size: int) -> None:
-        self.blocks = blocks
-        self.block_size = block_size
-        self._app_iter: object = app_iter
-
-    def __iter__(self) -> Body:
-        return self
-
-    def __next__(self) -> bytes:
-        block = self.blocks.next_block(self.block_size)
-        if not block:
-            raise StopIteration
-        return block
-
-    def close(self) -> None:
-        """Close what the application returned, the first time only."""
-        app_iter, self._app_iter = self._app_iter, None
-        close_app_iter(app_iter)
 
 
 def close_app_iter(app_iter: object) -> None:

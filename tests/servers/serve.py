@@ -254,5 +254,36 @@ def fastwsgi(port: int) -> None:
     fastwsgi.run(wsgi_app=app, host=HOST, port=port)
 
 
+def bjoern(port: int) -> None:
+    import bjoern
+
+    bjoern.run(app, HOST, port)
+
+
+def mod_wsgi(port: int, *more: str) -> None:
+    script = os.path.join(os.path.dirname(sys.executable), "mod_wsgi-express")
+    options = ["--host", HOST, "--port", str(port), "--callable-object", "app"]
+    options += ["--python-path", os.path.dirname(__file__), "--log-to-terminal", "--access-log"]
+    options += ["--server-root", os.path.join(cases.FILES, f"mod_wsgi-{port}")]
+    command = [script, "start-server", __file__, *options, *more]
+    if os.getuid() == 0:
+        # Apache serves nothing as root. A namespace in which we are somebody else
+        # leaves to it what only root may read: this checkout, and the files.
+        command = ["unshare", "--user", "--map-user=33", "--map-group=33", *command]
+    os.execvp(command[0], command)
+
+
+def mod_wsgi_sendfile(port: int) -> None:
+    mod_wsgi(port, "--enable-sendfile")
+
+
+def mod_wsgi_embedded(port: int, *more: str) -> None:
+    mod_wsgi(port, "--embedded-mode", "--processes", "1", *more)
+
+
+def mod_wsgi_embedded_sendfile(port: int) -> None:
+    mod_wsgi_embedded(port, "--enable-sendfile")
+
+
 if __name__ == "__main__":
     globals()[sys.argv[1]](int(sys.argv[2]))

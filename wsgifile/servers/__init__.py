@@ -6,18 +6,19 @@ the server's own, not one of a filter between us. :func:`find` looks, and
 imports a server's file here only then, when that server is long loaded.
 
 To add a server: a class derived from :class:`Server` that is named so too, in
-a file of its own, and its row in ``SERVERS``.
+a file of its own, and its row in ``SERVERS``; and if its wrapper sends by the
+descriptor a row in ``unknown.DECLINED``, as that is what a filter leaves of it.
 """
 
 from __future__ import annotations
 
-import socket
+from collections.abc import Callable, Iterable
 from importlib import import_module
-from types import FrameType, FunctionType, MethodType
-from typing import TYPE_CHECKING, Any
+from types import BuiltinFunctionType, CellType, FrameType, FunctionType, MethodType
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from ..body import Body
 from ..senders import FileSlice, Send
-from ..wrapper import Body
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -27,7 +28,13 @@ __all__ = ["SERVERS", "Server", "find"]
 #: Where start_response comes from, as (module, function) or (module, type of
 #: the object whose method it is), and the file here that knows this server.
 SERVERS = {
+    ("cheroot.wsgi", "Gateway_10"): "cheroot",
+    ("eventlet.wsgi", "start_response"): "eventlet",
+    ("gevent.pywsgi", "WSGIHandler"): "gevent",
     ("gunicorn.http.wsgi", "Response"): "gunicorn",
+    ("paste.httpserver", "WSGIHandler"): "paste",
+    ("tornado.wsgi", "start_response"): "tornado",
+    (None, "uwsgi_spit"): "uwsgi",
     ("waitress.task", "start_response"): "waitress",
     ("werkzeug.serving", "start_response"): "werkzeug",
     ("wsgiref.simple_server", "ServerHandler"): "wsgiref",
@@ -37,37 +44,68 @@ SERVERS = {
 class Server:
     """What senders may ask of a server, for one request. These answers decline."""
 
+    #: Where the server iterates: the beginning of the module's name, and the
+    #: local variable that holds what the application returned.
+    loop: ClassVar[tuple[str, str] | None] = None
+
     def __init__(self, environ: WSGIEnvironment, start_response: StartResponse) -> None:
         self.environ = environ
         self.start_response: Any = start_response
 
-    def wrap(self, send: Send, what: FileSlice) -> Body | None:
+    def wrap(self, send: Send, what: FileSlice) -> Iterable[bytes] | None:
         """A body for what, which the server takes for its own ``wsgi.file_wrapper``."""
         return None
 
-    def socket(self) -> socket.socket | None:
+    def socket(self) -> Any:
         """The client's socket."""
         return None
 
-    def iterates(self, body: Body, frame: FrameType) -> bool:
+    def iterates(self, body: Body, frame: FrameType | None) -> bool:
         """Whether it is the server itself that asks body for a block, from frame."""
-        return False
+        if self.loop is None or frame is None:
+            return False
+        module, variable = self.loop
+        name = frame.f_globals.get("__name__")
+        return (
+            isinstance(name, str)
+            and name.startswith(module)
+            and frame.f_locals.get(variable) is body
+        )
 
     def count_sent(self, count: int) -> None:
         """Tell the server's access log of bytes that it has not seen."""
 
+    def send_header(self, write: Callable[[bytes], object]) -> None:
+        """Send the header of a response without a body, if the server does not do it well."""
 
-def find(environ: WSGIEnvironment, start_response: StartResponse) -> Server | None:
-    """The server whose own start_response this is, if we know it."""
-    # Not by __module__ and __qualname__, which functools.wraps copies.
-    if type(start_response) is FunctionType:
-        origin = start_response.__globals__.get("__name__"), start_response.__code__.co_name
-    elif type(start_response) is MethodType:
-        origin = type(start_response.__self__).__module__, type(start_response.__self__).__name__
-    else:
-        return None
-    name = SERVERS.get(origin)  # type: ignore[arg-type]
-    if name is None:
-        return None
+    def abort(self, error: BaseException) -> None:
+        """Make error end the connection, if it does not do so by itself.
+
+        What this raises is what the server gets in its place.
+        """
+
+    def cell(self, name: str) -> CellType:
+        """A variable of the function in which start_response is defined."""
+        index = self.start_response.__code__.co_freevars.index(name)
+        cell: CellType = self.start_response.__closure__[index]
+        return cell
+
+
+def find(environ: WSGIEnvironment, start_response: StartResponse) -> Server:
+    """The server whose own start_response this is, or what there is for any other."""
+    name = SERVERS.get(_origin(start_response), "unknown")
     server: type[Server] = import_module(f"{__name__}.{name}").Server
     return server(environ, start_response)
+
+
+def _origin(start_response: Any) -> tuple[str | None, str]:
+    # Not by __module__ and __qualname__ of functions, which functools.wraps copies.
+    # And nothing of any other type: fastwsgi's crashes when it is looked at.
+    if type(start_response) is FunctionType:
+        return start_response.__globals__.get("__name__"), start_response.__code__.co_name
+    if type(start_response) is MethodType:
+        kind = type(start_response.__self__)
+        return kind.__module__, kind.__name__
+    if type(start_response) is BuiltinFunctionType:
+        return start_response.__module__, start_response.__name__
+    return None, ""

@@ -15,8 +15,10 @@ from typing import Any
 
 from gunicorn.http.wsgi import FileWrapper
 
-from ..senders import FileSlice, Send, is_plain_socket
-from ..wrapper import Body, ShortFileError
+from ..body import Body
+from ..senders import FileSlice, Send
+from ..sockets import is_plain
+from ..wrapper import ShortFileError
 from . import Server as Base
 
 __all__ = ["Server"]
@@ -25,23 +27,35 @@ __all__ = ["Server"]
 class Server(Base):
     """gunicorn.http.wsgi: start_response is a method of its Response."""
 
+    loop = ("gunicorn.workers.", "respiter")
+
     def wrap(self, send: Send, what: FileSlice) -> Body | None:
         """A wrapper, if gunicorn will send it by os.sendfile.
 
         Else it would iterate it, or, with a worker of gevent's, read 8 KiB at a
-        time: the read loop does better.
+        time.
         """
-        response = self.start_response.__self__
-        if not is_plain_socket(response.sock) or not response.can_sendfile():
-            return None
-        return Wrapper(send, what, response)
+        sock = self.socket()
+        return Wrapper(send, what, self._response) if is_plain(sock) else None
+
+    def socket(self) -> Any:
+        """The response's, unless gunicorn is told not to use sendfile."""
+        return self._response.sock if self._response.can_sendfile() else None
+
+    def count_sent(self, count: int) -> None:
+        """For the number in its log."""
+        self._response.sent += count
+
+    @property
+    def _response(self) -> Any:
+        return self.start_response.__self__
 
 
 class Wrapper(Body, FileWrapper):  # type: ignore[misc]
     """A slice of a file. If a filter iterates it, it is a Body like any other."""
 
     def __init__(self, send: Send, what: FileSlice, response: Any) -> None:
-        super().__init__(send.app_iter, send.blocks(), send.block_size)
+        super().__init__(send)
         self.filelike = Descriptor(what, response)
 
     def close(self) -> None:

@@ -9,11 +9,13 @@ than it was it tries for ever; ours raises, and the channel closes.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 from waitress.buffers import ReadOnlyFileBasedBuffer
 
+from ..body import Body
 from ..senders import FileSlice, Send
-from ..wrapper import Body, ShortFileError
+from ..wrapper import ShortFileError
 from . import Server as Base
 
 __all__ = ["Server"]
@@ -22,9 +24,16 @@ __all__ = ["Server"]
 class Server(Base):
     """waitress.task: start_response is a function in WSGITask.execute."""
 
+    loop = ("waitress.task", "app_iter")
+
     def wrap(self, send: Send, what: FileSlice) -> Body | None:
         """A buffer for the channel, if the system can read at a position."""
         return Buffer(send, what) if hasattr(os, "pread") else None
+
+    def send_header(self, write: Callable[[bytes], object]) -> None:
+        """Not the last chunk after it, with which a HEAD would end, too."""
+        write(b"")
+        self.cell("self").cell_contents.chunked_response = False
 
 
 class Buffer(Body, ReadOnlyFileBasedBuffer):  # type: ignore[misc]
@@ -34,7 +43,7 @@ class Buffer(Body, ReadOnlyFileBasedBuffer):  # type: ignore[misc]
     """
 
     def __init__(self, send: Send, what: FileSlice) -> None:
-        super().__init__(send.app_iter, send.blocks(), send.block_size)
+        super().__init__(send)
         self.file = what.file
         self._position = what.offset
         self._count = self.remain = what.count
@@ -45,7 +54,7 @@ class Buffer(Body, ReadOnlyFileBasedBuffer):  # type: ignore[misc]
 
     def get(self, numbytes: int = -1, skip: bool = False) -> bytes:
         """Up to numbytes of what comes next. waitress calls skip() when they are sent."""
-        size = min(self.remain, self.block_size)
+        size = min(self.remain, self.send.block_size)
         if numbytes >= 0:
             size = min(size, numbytes)
         data = os.pread(self.file.fileno(), size, self._position)

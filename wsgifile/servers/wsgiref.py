@@ -5,11 +5,10 @@ Its wrapper is a loop of 8 KiB reads, not worth using. Its socket blocks.
 
 from __future__ import annotations
 
-import socket
 from types import FrameType
 from typing import Any
 
-from ..wrapper import Body
+from ..body import Body
 from . import Server as Base
 
 __all__ = ["Server"]
@@ -18,12 +17,11 @@ __all__ = ["Server"]
 class Server(Base):
     """wsgiref.simple_server: start_response is a method of its ServerHandler."""
 
-    def socket(self) -> socket.socket | None:
+    def socket(self) -> Any:
         """The request handler's connection."""
-        sock: socket.socket | None = self._handler.request_handler.connection
-        return sock
+        return self._handler.request_handler.connection
 
-    def iterates(self, body: Body, frame: FrameType) -> bool:
+    def iterates(self, body: Body, frame: FrameType | None) -> bool:
         """The handler keeps what the application returned."""
         return self._handler.result is body
 

@@ -1,0 +1,81 @@
+"""What the server gets: the blocks to send, and the application's close()."""
+
+from __future__ import annotations
+
+import sys
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from .wrapper import close_app_iter
+
+if TYPE_CHECKING:
+    from .senders import Send
+
+__all__ = ["Body", "caller"]
+
+
+class Body:
+    """The iterable for the server, for one response.
+
+    Not derived from FileWrapper, nor named so: there are servers that know
+    their own wrapper by this name. The close() of what the application
+    returned is called once, however often the server calls ours, and at the
+    latest when the server drops us: there are servers that never call it.
+    """
+
+    _app_iter: object = None
+
+    def __init__(self, send: Send) -> None:
+        self.blocks = send.blocks()
+        self.send = send
+        self._app_iter = send.app_iter
+        self._begun = False
+
+    def __iter__(self) -> Body:
+        return self
+
+    def __next__(self) -> bytes:
+        first, self._begun = not self._begun, True
+        block = self.next_block(self.send.block_size, caller(), first)
+        # A first block even if it is empty: Hypercorn sends no header without.
+        if not block and not first:
+            raise StopIteration
+        return block
+
+    def next_block(self, size: int, frame: FrameType | None, first: bool = False) -> bytes:
+        """Up to size more bytes, for frame: if that is the server, it gets help."""
+        server = self.send.server
+        try:
+            # Who is asking? A filter may have let start_response pass and still
+            # want to see or change the blocks, or to answer for an error.
+            if first and server.iterates(self, frame):
+                self.begin()
+            return self.blocks.next_block(size)
+        except BaseException as error:
+            if server.iterates(self, frame):
+                server.abort(error)
+            raise
+
+    def begin(self) -> None:
+        """The server itself asks for the first block: is there a better way?"""
+        if self.send.count == 0:
+            self.send.server.send_header(self.send.write)
+
+    def close(self) -> None:
+        """Close what the application returned, the first time only."""
+        app_iter, self._app_iter = self._app_iter, None
+        close_app_iter(app_iter)
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def caller() -> FrameType | None:
+    """The frame that called the function from which this is called.
+
+    None if it is no Python code that did, as with servers in C.
+    """
+    try:
+        return sys._getframe(2)
+    except ValueError:
+        return None

@@ -1,0 +1,41 @@
+"""gevent.pywsgi, which has no wrapper.
+
+Its header and body are two writes, and without TCP_CORK the second waits for
+the client's acknowledgement of the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+from ..body import Body
+from . import Server as Base
+
+__all__ = ["Server"]
+
+
+class Server(Base):
+    """gevent.pywsgi: start_response is a method of its WSGIHandler."""
+
+    def socket(self) -> Any:
+        """The handler's connection."""
+        return self._handler.socket
+
+    def iterates(self, body: Body, frame: FrameType | None) -> bool:
+        """The handler keeps what the application returned."""
+        return self._handler.result is body
+
+    def count_sent(self, count: int) -> None:
+        """For the number in its log."""
+        self._handler.response_length += count
+
+    def send_header(self, write: Callable[[bytes], object]) -> None:
+        """Not the last chunk after it, with which a HEAD would end, too."""
+        write(b"")
+        self._handler.response_use_chunked = False
+
+    @property
+    def _handler(self) -> Any:
+        return self.start_response.__self__

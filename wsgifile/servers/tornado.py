@@ -1,0 +1,31 @@
+"""Tornado's WSGIContainer, which collects the whole body before it sends a byte.
+
+An application's error leaves the client waiting for ever. As nothing is out by
+then, one in the body can still become a 500. One before the body cannot: it is
+raised where Tornado has called the application, and that is past helping.
+"""
+
+from __future__ import annotations
+
+import traceback
+
+from . import Server as Base
+
+__all__ = ["Server"]
+
+
+class Server(Base):
+    """tornado.wsgi: start_response is a function in WSGIContainer.handle_request."""
+
+    loop = ("tornado.wsgi", "app_response_iter")
+
+    def abort(self, error: BaseException) -> None:
+        """A 500 in the place of what there is so far."""
+        traceback.print_exception(error, file=self.environ["wsgi.errors"])
+        message = b"Internal Server Error\n"
+        self.cell("response").cell_contents[:] = [message]
+        self.start_response(
+            "500 Internal Server Error",
+            [("Content-Type", "text/plain"), ("Content-Length", str(len(message)))],
+        )
+        raise StopIteration

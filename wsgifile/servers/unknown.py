@@ -1,0 +1,70 @@
+"""A server that we do not know, or do not see for a filter in between.
+
+Its wrapper gets a whole file on disk, from the beginning to the end, of which
+Content-Length tells the truth: what servers get wrong is everything else.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+from ..body import Body
+from ..senders import FileSlice, Send
+from . import Server as Base
+
+__all__ = ["DECLINED", "Server"]
+
+#: Wrappers that lose to the read loop, by module and name. A loop of small
+#: reads; a slice of a file at most, sent to the end or by the process's only
+#: thread; or good ones that are offered by the file here which knows the server.
+DECLINED = {
+    ("builtins", "FileWrapper"),  # bjoern, pyruvate
+    ("gunicorn.http.wsgi", "FileWrapper"),
+    ("mod_wsgi", "FileWrapper"),
+    (None, "uwsgi_sendfile"),
+    ("waitress.buffers", "ReadOnlyFileBasedBuffer"),
+    ("werkzeug.wsgi", "FileWrapper"),
+    ("wsgifile.wrapper", "FileWrapper"),
+    ("wsgiref.util", "FileWrapper"),
+}
+
+
+class Server(Base):
+    """The ``wsgi.file_wrapper`` of PEP 3333, and nothing past it."""
+
+    def wrap(self, send: Send, what: FileSlice) -> Iterable[bytes] | None:
+        """The wrapper of the environ, if it is one that we know no harm of."""
+        wrapper = self.environ.get("wsgi.file_wrapper")
+        origin = getattr(wrapper, "__module__", None), getattr(wrapper, "__name__", None)
+        if wrapper is None or origin in DECLINED:
+            return None
+        fd = what.file.fileno()
+        if what.offset or what.count != os.fstat(fd).st_size:
+            return None
+        # Some go by the descriptor's own position. Leaving the reader's buffer
+        # is what makes its seek() one of the descriptor.
+        what.file.seek(0, os.SEEK_END)
+        what.file.seek(0)
+        app_iter: Iterable[bytes] = wrapper(File(send, what), send.block_size)
+        return app_iter
+
+
+class File(Body):
+    """What the wrapper gets: a file, of which only one slice is to be had."""
+
+    def __init__(self, send: Send, what: FileSlice) -> None:
+        super().__init__(send)
+        self._what = what
+
+    def read(self, size: int = -1) -> bytes:
+        """Up to size bytes, all there are if it is negative."""
+        return b"".join(self) if size < 0 else self.blocks.next_block(size)
+
+    def fileno(self) -> int:
+        """The descriptor, which stands at the beginning as long as nothing is read."""
+        return self._what.file.fileno()
+
+    def tell(self) -> int:
+        """The position in the file."""
+        return self._what.file.tell()
