@@ -26,8 +26,8 @@ class Body:
     _app_iter: object = None
 
     def __init__(self, send: Send) -> None:
-        self.blocks = send.blocks()
         self.send = send
+        self.blocks = send.blocks()
         self._app_iter = send.app_iter
         self._begun = False
 
@@ -64,7 +64,12 @@ class Body:
     def close(self) -> None:
         """Close what the application returned, the first time only."""
         app_iter, self._app_iter = self._app_iter, None
+        if app_iter is None:
+            return
         close_app_iter(app_iter)
+        send = self.send
+        if not send.sized and send.count != 0 and send.server.iterates(self, caller()):
+            send.server.end_unsized()
 
     def __del__(self) -> None:
         self.close()

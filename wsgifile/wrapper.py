@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 from typing import Any, Protocol
 
-__all__ = ["DEFAULT_BLOCK_SIZE", "FileLike", "FileWrapper", "ShortFileError"]
+__all__ = ["DEFAULT_BLOCK_SIZE", "FileLike", "FileReadError", "FileWrapper", "ShortFileError"]
 
 DEFAULT_BLOCK_SIZE = 262144
 
@@ -21,12 +21,20 @@ class FileLike(Protocol):
     def read(self, size: int, /) -> bytes: ...
 
 
-class ShortFileError(OSError):
-    """The file ended before the promised number of bytes was sent.
+class FileReadError(Exception):
+    """The file could not be read as promised.
 
-    The response's header is out by then, so the only honest end is a broken
-    connection: let this error reach the server.
+    The response's header is out by then as a rule, so the only honest end is a
+    broken connection: let this error reach the server.
+
+    No OSError, though mostly caused by one: those of files are taken by servers
+    for the client's, to be passed over in silence. Paste even keeps the
+    connection open after them.
     """
+
+
+class ShortFileError(FileReadError):
+    """The file ended before the promised number of bytes was sent."""
 
     def __init__(self, filelike: object, expected: int, sent: int) -> None:
         super().__init__(
@@ -106,10 +114,14 @@ class FileWrapper:
             size = min(size, self.remaining)
             if not size:
                 return b""
-        if self.start is not None:
-            self.filelike.seek(self.start)  # type: ignore[attr-defined]
-            self.start = None
-        data = self._read(size)
+        try:
+            if self.start is not None:
+                self.filelike.seek(self.start)  # type: ignore[attr-defined]
+                self.start = None
+            data = self._read(size)
+        except OSError as error:
+            message = f"reading {name_of(self.filelike)} failed: {error}"
+            raise FileReadError(message) from error
         if type(data) is not bytes:
             data = _as_bytes(data, self.filelike)
         if len(data) > size:

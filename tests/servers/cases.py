@@ -24,6 +24,18 @@ OTHER = random.Random(2).randbytes(1_500_007)
 #: What happened in this process, for the tests to ask: ``/-/events``.
 events: list[list[Any]] = []
 
+#: Cases whose length nobody knows, so that their header does not tell it.
+UNSIZED = {
+    "gzip_file",
+    "bz2_file",
+    "foreign_fileno",
+    "only_read",
+    "read_and_close",
+    "pipe",
+    "generator",
+    "list_",
+}
+
 Case = Callable[[dict[str, Any]], tuple[str, list[tuple[str, str]], Any]]
 CASES: dict[str, Case] = {}
 #: The bytes that a GET of the case must give.

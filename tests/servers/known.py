@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from cases import DATA
 
@@ -23,6 +23,9 @@ class Known:
     #: An application that raises before the first byte gets no 500 here, but a
     #: connection that ends, for reasons of the server's own.
     ends_instead_of_500: bool = False
+    #: It reads a body as fast as it can, whatever the client takes, so that a
+    #: file is done with before it can be truncated.
+    buffers: bool = False
     #: Test ids (function, or function-parameter) that fail, and why it is the
     #: server's doing. They are expected to fail: xfail_strict is on.
     faults: dict[str, str] = field(default_factory=dict)
@@ -32,28 +35,69 @@ SENDFILE = frozenset({"sendfile"})
 # gunicorn's wrapper is one of os.sendfile.
 GUNICORN = frozenset({("wrapper", "wsgifile.servers.gunicorn"), "sendfile"})
 GUNICORN_LOG = f'"GET /ours/plain HTTP/1.1" 200 {SIZE} '
-HEAD_CHUNK = "without a length it ends even a HEAD by a last chunk, and closes"
+UWSGI = Known(
+    "pyuwsgi",
+    frozenset({("wrapper", "uwsgi")}),
+    f"GET /ours/plain => generated {SIZE} bytes ",
+    ends_instead_of_500=True,
+)
+KEPT_OPEN = "it keeps the connection open though the header tells no length"
+HIDDEN = "its error leaves the connection open, and behind the filter we do not see that it is uWSGI"
+MOD_WSGI = Known("mod_wsgi", log=f'"GET /ours/plain HTTP/1.1" 200 {SIZE} ')
+# Werkzeug counts no bytes.
+WERKZEUG = Known("werkzeug", SENDFILE, 'GET /ours/plain HTTP/1.1" 200 -\n')
 
 SERVERS = {
-    "waitress": Known(
-        "waitress",
-        frozenset({("wrapper", "wsgifile.servers.waitress")}),
-        faults={"test_head-gzip_file": HEAD_CHUNK},
-    ),
+    "waitress": Known("waitress", frozenset({("wrapper", "wsgifile.servers.waitress")})),
     "gunicorn": Known("gunicorn", GUNICORN, GUNICORN_LOG),
     "gunicorn_gthread": Known("gunicorn", GUNICORN, GUNICORN_LOG),
-    "gunicorn_gevent": Known("gevent", log=GUNICORN_LOG),
-    "wsgiref": Known("wsgiref", SENDFILE, f'"GET /ours/plain HTTP/1.1" 200 {SIZE}\n'),
-    # Werkzeug counts no bytes.
-    "werkzeug": Known("werkzeug", SENDFILE, 'GET /ours/plain HTTP/1.1" 200 -\n'),
-    "werkzeug_http11": Known("werkzeug", SENDFILE, 'GET /ours/plain HTTP/1.1" 200 -\n'),
-    "cheroot": Known("cheroot", ends_instead_of_500=True),
-    "gevent": Known(
-        "gevent",
-        log=f'"GET /ours/plain HTTP/1.1" 200 {MORE} ',
-        faults={"test_head-gzip_file": HEAD_CHUNK},
+    "gunicorn_gevent": Known("gevent", SENDFILE, GUNICORN_LOG),
+    "uwsgi": UWSGI,
+    "uwsgi_http11": replace(
+        UWSGI,
+        faults={
+            **dict.fromkeys(
+                [
+                    "test_bytes-hidden-unsized",
+                    "test_bytes-generator",
+                    "test_bytes-list_",
+                    "test_sender-hidden-unsized",
+                    "test_sender-generator",
+                    "test_sender-list_",
+                ],
+                KEPT_OPEN,
+            ),
+            "test_length_larger-hidden": HIDDEN,
+            "test_truncated_while_sent-hidden": HIDDEN,
+        },
     ),
-    "eventlet": Known("eventlet", log=f'"GET /ours/plain HTTP/1.1" 200 {MORE} '),
+    "uwsgi_router": replace(
+        UWSGI,
+        faults={
+            "test_length_larger-hidden": HIDDEN,
+            "test_truncated_while_sent-hidden": HIDDEN,
+            "test_text_mode": "an application that raises leaves the client waiting",
+        },
+    ),
+    "cheroot": Known("cheroot", SENDFILE, ends_instead_of_500=True),
+    "gevent": Known("gevent", SENDFILE, f'"GET /ours/plain HTTP/1.1" 200 {MORE} '),
+    "eventlet": Known("eventlet", SENDFILE, f'"GET /ours/plain HTTP/1.1" 200 {MORE} '),
+    "wsgiref": Known("wsgiref", SENDFILE, f'"GET /ours/plain HTTP/1.1" 200 {SIZE}\n'),
+    "werkzeug": WERKZEUG,
+    "werkzeug_threaded": WERKZEUG,
+    "werkzeug_http11": WERKZEUG,
     "granian": Known("granian", ends_instead_of_500=True),
+    "bjoern": Known("bjoern"),
+    "mod_wsgi": MOD_WSGI,
+    "mod_wsgi_sendfile": MOD_WSGI,
+    "mod_wsgi_embedded": MOD_WSGI,
+    "mod_wsgi_embedded_sendfile": MOD_WSGI,
+    "paste": Known("paste.httpserver", SENDFILE),
+    "paste_http11": Known("paste.httpserver", SENDFILE),
+    "twisted": Known("twisted", buffers=True),
+    "tornado": Known("tornado", buffers=True),
+    "hypercorn": Known("hypercorn"),
     "a2wsgi": Known("a2wsgi", log='"GET /ours/plain HTTP/1.1" 200 OK', ends_instead_of_500=True),
+    "pyruvate": Known("pyruvate"),
+    "fastwsgi": Known("fastwsgi"),
 }

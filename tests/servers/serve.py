@@ -37,6 +37,8 @@ def first_read(wrapper: Any, size: int) -> int | None:
 
 
 record(os, "sendfile", "sendfile", lambda out, in_, offset, count: offset)
+if "uwsgi" in sys.modules:
+    record(sys.modules["uwsgi"], "sendfile", "wrapper", lambda *args: "uwsgi")
 record(wsgifile.wrapper.FileWrapper, "next_block", "read", first_read)
 
 
@@ -138,6 +140,10 @@ def werkzeug(port: int, **options: Any) -> None:
     run_simple(HOST, port, app, **options)
 
 
+def werkzeug_threaded(port: int) -> None:
+    werkzeug(port, threaded=True)
+
+
 def werkzeug_http11(port: int) -> None:
     from werkzeug.serving import WSGIRequestHandler
 
@@ -170,10 +176,14 @@ def eventlet(port: int) -> None:
     eventlet.wsgi.server(eventlet.listen((HOST, port)), app)
 
 
-def paste(port: int) -> None:
+def paste(port: int, **options: Any) -> None:
     from paste.httpserver import serve
 
-    serve(app, HOST, str(port))
+    serve(app, HOST, str(port), **options)
+
+
+def paste_http11(port: int) -> None:
+    paste(port, protocol_version="HTTP/1.1")
 
 
 def twisted(port: int) -> None:

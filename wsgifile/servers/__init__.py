@@ -78,6 +78,9 @@ class Server:
     def send_header(self, write: Callable[[bytes], object]) -> None:
         """Send the header of a response without a body, if the server does not do it well."""
 
+    def end_unsized(self) -> None:
+        """End a response of which the header does not tell where it ends."""
+
     def abort(self, error: BaseException) -> None:
         """Make error end the connection, if it does not do so by itself.
 

@@ -13,22 +13,39 @@ import contextlib
 import io
 import os
 import socket
+import struct
+import sys
 from importlib import import_module
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..body import Body, caller
 from ..senders import FileSlice, Send
 from . import Server as Base
 
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
 __all__ = ["Server"]
 
 #: uwsgi.sendfile() takes offset and length for C's int.
 _MAX = 2**31
+#: struct linger, with which close() does not send what is left, but a reset.
+_RESET = struct.pack("ii", 1, 0)
 
 
 class Server(Base):
     """uWSGI: start_response is a function in C, uwsgi_spit."""
+
+    def __init__(self, environ: WSGIEnvironment, start_response: StartResponse) -> None:
+        super().__init__(environ, start_response)
+        # All of them, with the instruction at which each is waiting: a frame
+        # that has not moved when a block is asked for is below uWSGI.
+        self._callers = set()
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None:
+            self._callers.add((id(frame), frame.f_lasti))
+            frame = frame.f_back
 
     def wrap(self, send: Send, what: FileSlice) -> Body | None:
         """A file for its wrapper, if uwsgi.sendfile() can reach what is to be sent."""
@@ -41,14 +58,35 @@ class Server(Base):
         return body
 
     def iterates(self, body: Body, frame: FrameType | None) -> bool:
-        """uWSGI is in C. So may a filter be, but none that could answer for an error."""
-        return frame is None
+        """uWSGI is in C, and asks from its own thread's, or from below what started it.
+
+        So may a filter be, but none that could answer for an error.
+        """
+        return frame is None or (id(frame), frame.f_lasti) in self._callers
+
+    def end_unsized(self) -> None:
+        """Have --http11-socket end the connection, which it always keeps open."""
+        if not self._routed:
+            self._end()
 
     def abort(self, error: BaseException) -> None:
-        """--http11-socket and the router's keep-alive would send the next response here."""
+        """End the connection: --http11-socket would keep it open."""
+        self._end()
+
+    @property
+    def _routed(self) -> bool:
+        """Whether the connection is one of the process that listens to --http."""
+        return "UWSGI_ROUTER" in self.environ
+
+    def _end(self) -> None:
         fd = import_module("uwsgi").connection_fd()
         with contextlib.suppress(OSError), socket.socket(fileno=os.dup(fd)) as connection:
-            connection.shutdown(socket.SHUT_RDWR)
+            if self._routed:
+                # To the router an end is an end like any other, and with
+                # --http-keepalive it keeps the client's connection. A reset is an error.
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            else:
+                connection.shutdown(socket.SHUT_RDWR)
 
 
 class Wrapper(Body):
@@ -63,7 +101,7 @@ class Wrapper(Body):
 
         :raises io.UnsupportedOperation: always.
         """
-        if caller() is None and not self._begun:
+        if self.send.server.iterates(self, caller()) and not self._begun:
             self._begun = True
             what = self._what
             # It tells nothing about how far it came, and closes what it gets.
