@@ -38,7 +38,7 @@ class Body:
         first, self._begun = not self._begun, True
         block = self.next_block(self.send.block_size, caller(), first)
         # A first block even if it is empty: Hypercorn sends no header without.
-        if not block and not first:
+        if block == b"" and not first:
             raise StopIteration
         return block
 
@@ -52,9 +52,13 @@ class Body:
                 self.begin()
             return self.blocks.next_block(size)
         except BaseException as error:
-            if server.iterates(self, frame):
-                server.abort(error)
-            raise
+            if not server.iterates(self, frame):
+                raise
+            try:
+                return server.abort(error)
+            finally:
+                # fastwsgi forgets to, if it is the first block.
+                self.close()
 
     def begin(self) -> None:
         """The server itself asks for the first block: is there a better way?"""

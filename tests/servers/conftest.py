@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -18,14 +17,38 @@ from ports import free_port, wait_until_listening
 HERE = Path(__file__).parent
 
 
-@dataclass
 class Running:
-    name: str
-    port: int
-    process: subprocess.Popen[bytes]
-    log: Path
-    #: Size of the log when the test began.
-    logged: int = 0
+    """A server, in a process of its own until it is stopped."""
+
+    def __init__(self, name: str, files: str, log: Path) -> None:
+        self.name = name
+        self.files = files
+        self.log = log
+        #: Size of the log when the test began.
+        self.logged = 0
+        self.start()
+
+    def start(self) -> None:
+        self.port = free_port()
+        with self.log.open("ab") as output:
+            self.process = subprocess.Popen(
+                # -X dev shows the files that nobody closed.
+                [sys.executable, "-X", "dev", str(HERE / "serve.py"), self.name, str(self.port)],
+                env={**os.environ, "WSGIFILE_TEST_FILES": self.files},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        wait_until_listening(self.port, self.process, self.log)
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(20)
+
+    def begin(self) -> None:
+        """Get ready for a test, whatever the one before has done to it."""
+        if self.process.poll() is not None:
+            self.start()
+        self.logged = self.log.stat().st_size
 
 
 @pytest.fixture(scope="session")
@@ -55,23 +78,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def server(
     request: pytest.FixtureRequest, files: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Running]:
-    name, port = request.param, free_port()
+    name = request.param
     if find_spec(SERVERS[name].module.partition(".")[0]) is None:
         pytest.skip(f"{SERVERS[name].module} is not installed")
-    log = tmp_path_factory.mktemp(name) / "log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-X", "dev", str(HERE / "serve.py"), name, str(port)],
-            env={**os.environ, "WSGIFILE_TEST_FILES": files},
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
+    running = Running(name, files, tmp_path_factory.mktemp(name) / "log")
     try:
-        wait_until_listening(port, process, log)
-        yield Running(name, port, process, log)
-        assert process.poll() is None, f"the server has ended:\n{log.read_text()}"
+        yield running
+        assert running.process.poll() is None, f"it has ended:\n{running.log.read_text()}"
     finally:
-        process.terminate()
-        process.wait(20)
-    # -X dev shows the files that nobody closed.
-    assert "unclosed file" not in log.read_text(), log.read_text()
+        running.stop()
+    log = running.log.read_text(errors="replace")
+    assert "unclosed file" not in log, log

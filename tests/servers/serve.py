@@ -255,7 +255,8 @@ def uwsgi_router(port: int) -> None:
 def pyruvate(port: int) -> None:
     import pyruvate
 
-    pyruvate.serve(app, f"{HOST}:{port}", 4)
+    # One worker: what a client left behind is dropped with its next connection.
+    pyruvate.serve(app, f"{HOST}:{port}", 1)
 
 
 def fastwsgi(port: int) -> None:

@@ -12,6 +12,7 @@ descriptor a row in ``unknown.DECLINED``, as that is what a filter leaves of it.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable
 from importlib import import_module
 from types import BuiltinFunctionType, CellType, FrameType, FunctionType, MethodType
@@ -30,6 +31,7 @@ __all__ = ["SERVERS", "Server", "find"]
 SERVERS = {
     ("cheroot.wsgi", "Gateway_10"): "cheroot",
     ("eventlet.wsgi", "start_response"): "eventlet",
+    ("fastwsgi", ""): "fastwsgi",
     ("gevent.pywsgi", "WSGIHandler"): "gevent",
     ("gunicorn.http.wsgi", "Response"): "gunicorn",
     ("paste.httpserver", "WSGIHandler"): "paste",
@@ -81,11 +83,9 @@ class Server:
     def end_unsized(self) -> None:
         """End a response of which the header does not tell where it ends."""
 
-    def abort(self, error: BaseException) -> None:
-        """Make error end the connection, if it does not do so by itself.
-
-        What this raises is what the server gets in its place.
-        """
+    def abort(self, error: BaseException) -> bytes:
+        """Make error end the connection: raise it, or do what the server takes better."""
+        raise error
 
     def cell(self, name: str) -> CellType:
         """A variable of the function in which start_response is defined."""
@@ -103,7 +103,6 @@ def find(environ: WSGIEnvironment, start_response: StartResponse) -> Server:
 
 def _origin(start_response: Any) -> tuple[str | None, str]:
     # Not by __module__ and __qualname__ of functions, which functools.wraps copies.
-    # And nothing of any other type: fastwsgi's crashes when it is looked at.
     if type(start_response) is FunctionType:
         return start_response.__globals__.get("__name__"), start_response.__code__.co_name
     if type(start_response) is MethodType:
@@ -111,4 +110,6 @@ def _origin(start_response: Any) -> tuple[str | None, str]:
         return kind.__module__, kind.__name__
     if type(start_response) is BuiltinFunctionType:
         return start_response.__module__, start_response.__name__
-    return None, ""
+    # Nothing of any other type: fastwsgi crashes when its own is looked at. That
+    # one is seen again when it iterates.
+    return ("fastwsgi" if "fastwsgi" in sys.modules else None), ""

@@ -19,7 +19,7 @@ class Server(Base):
 
     loop = ("tornado.wsgi", "app_response_iter")
 
-    def abort(self, error: BaseException) -> None:
+    def abort(self, error: BaseException) -> bytes:
         """A 500 in the place of what there is so far."""
         traceback.print_exception(error, file=self.environ["wsgi.errors"])
         message = b"Internal Server Error\n"

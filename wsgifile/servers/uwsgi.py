@@ -69,9 +69,10 @@ class Server(Base):
         if not self._routed:
             self._end()
 
-    def abort(self, error: BaseException) -> None:
+    def abort(self, error: BaseException) -> bytes:
         """End the connection: --http11-socket would keep it open."""
         self._end()
+        raise error
 
     @property
     def _routed(self) -> bool:
