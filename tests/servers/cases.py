@@ -10,16 +10,25 @@ import bz2
 import gzip
 import io
 import json
+import lzma
+import mmap
 import os
 import random
+import sys
+import tarfile
 import tempfile
+import zipfile
 from _thread import start_new_thread
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 FILES = os.environ.get("WSGIFILE_TEST_FILES", "")
 DATA = random.Random(1).randbytes(1_500_007)
 OTHER = random.Random(2).randbytes(1_500_007)
+
+#: Zeros before the 7 bytes at the end of a file that is larger than 4 GiB.
+HUGE = 2**32 + 1000
 
 #: What happened in this process, for the tests to ask: ``/-/events``.
 events: list[list[Any]] = []
@@ -28,6 +37,14 @@ events: list[list[Any]] = []
 UNSIZED = {
     "gzip_file",
     "bz2_file",
+    "lzma_file",
+    "tar_member",
+    "zip_stored",
+    "zip_deflated",
+    "mmap_",
+    "fifo",
+    "proc_file",
+    "sys_file",
     "foreign_fileno",
     "only_read",
     "read_and_close",
@@ -71,15 +88,30 @@ def write_files() -> None:
         gz.write(DATA)
     with bz2.open(path("data.bz2"), "wb") as bz:
         bz.write(DATA)
+    with lzma.open(path("data.xz"), "wb", preset=0) as xz:
+        xz.write(DATA)
+    with tarfile.open(path("data.tar"), "w") as tar:
+        tar.add(path("data"), "data")
+    with zipfile.ZipFile(path("data.zip"), "w") as archive:
+        archive.write(path("data"), "stored")
+        archive.write(path("data"), "deflated", zipfile.ZIP_DEFLATED)
+    with open(path("sparse"), "wb") as file:
+        file.seek(1_000_000)
+        file.write(b"end")
+    with open(path("huge"), "wb") as file:
+        file.seek(HUGE)
+        file.write(b"the end")
 
 
-def counted(file: Any) -> Any:
+def counted(file: Any, archive: Any = None) -> Any:
     """Record its close(), by an attribute of the instance as Django does."""
     close = file.close
 
     def record() -> None:
         events.append(["close"])
         close()
+        if archive is not None:
+            archive.close()
 
     file.close = record
     return file
@@ -123,8 +155,13 @@ def seeked(environ):
     return file
 
 
-@case(DATA[3:])
+@case(DATA)
 def unbuffered(environ):
+    return counted(open(path("data"), "rb", buffering=0))
+
+
+@case(DATA[3:])
+def unbuffered_read(environ):
     file = counted(open(path("data"), "rb", buffering=0))
     file.read(3)
     return file
@@ -191,15 +228,107 @@ def foreign_fileno(environ):
     return counted(ForeignDescriptor())
 
 
+class CountedBytesIO(io.BytesIO):
+    def close(self):
+        if not self.closed:
+            events.append(["close"])
+        super().close()
+
+
 @case(DATA)
 def bytes_io(environ):
-    class Counted(io.BytesIO):
+    return CountedBytesIO(DATA)
+
+
+@case(DATA[3:])
+def bytes_io_read(environ):
+    file = CountedBytesIO(DATA)
+    file.read(3)
+    return file
+
+
+@case(DATA)
+def lzma_file(environ):
+    return counted(lzma.open(path("data.xz")))
+
+
+@case(DATA)
+def tar_member(environ):
+    archive = tarfile.open(path("data.tar"))
+    return counted(archive.extractfile("data"), archive)
+
+
+def zip_member(name):
+    archive = zipfile.ZipFile(path("data.zip"))
+    return counted(archive.open(name), archive)
+
+
+@case(DATA)
+def zip_stored(environ):
+    return zip_member("stored")
+
+
+@case(DATA)
+def zip_deflated(environ):
+    return zip_member("deflated")
+
+
+@case(DATA)
+def mmap_(environ):
+    class Mapped(mmap.mmap):
         def close(self):
             if not self.closed:
                 events.append(["close"])
             super().close()
 
-    return Counted(DATA)
+    with open(path("data"), "rb") as file:
+        return Mapped(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+@case(b"Linux\n")
+def proc_file(environ):
+    return opened("/proc/sys/kernel/ostype")
+
+
+@case(Path("/sys/devices/system/cpu/online").read_bytes())
+def sys_file(environ):
+    return opened("/sys/devices/system/cpu/online")
+
+
+@case(bytes(1_000_000) + b"end")
+def sparse(environ):
+    return opened("sparse")
+
+
+@case(bytes(1000) + b"the end")
+def huge_range(environ):
+    file = opened("huge")
+    file.seek(2**32)
+    return "206 Partial Content", [("Content-Range", f"bytes {2**32}-{HUGE + 6}/{HUGE + 7}")], file
+
+
+@case(DATA)
+def deleted(environ):
+    with tempfile.NamedTemporaryFile(dir=FILES, delete=False) as file:
+        file.write(DATA)
+    opened_first = opened(file.name)
+    os.unlink(file.name)
+    return opened_first
+
+
+@case(DATA)
+def fifo(environ):
+    name = tempfile.mktemp(dir=FILES)
+    os.mkfifo(name)
+
+    def write():
+        with open(name, "wb") as file:
+            file.write(DATA)
+
+    start_new_thread(write, ())
+    file = opened(name)
+    os.unlink(name)
+    return file
 
 
 class OnlyRead:
@@ -286,6 +415,29 @@ def length_larger(environ):
 
 
 @trouble
+def huge(environ):
+    return opened("huge")
+
+
+@trouble
+def directory(environ):
+    return opened(".")
+
+
+@trouble
+def close_raises(environ):
+    file = opened()
+    close = file.close
+
+    def raising():
+        close()
+        raise ValueError("the disk has gone")
+
+    file.close = raising
+    return file
+
+
+@trouble
 def large(environ):
     return opened("large")
 
@@ -329,6 +481,14 @@ def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]
         events.clear()
         start_response("200 OK", [("Content-Length", str(len(body)))])
         return [body]
+    if name == "restarted":
+        # The error page of a framework whose view had begun to answer.
+        try:
+            start_response("200 OK", [("Content-Length", "1")])
+            raise ValueError("an error of the application")
+        except ValueError:
+            start_response("500 Internal Server Error", [], sys.exc_info())
+            return opened()
     status, headers, body = CASES[name](environ)
     start_response(status, [("Content-Type", "application/octet-stream"), *headers])
     return body

@@ -26,6 +26,9 @@ class Answer:
 class Client:
     """One connection, which reconnects when the server has closed it."""
 
+    #: Ask for the application without the middleware instead: pytest --bare.
+    bare = False
+
     def __init__(self, port: int, timeout: float = 20) -> None:
         self.port = port
         self.timeout = timeout
@@ -62,9 +65,19 @@ class Client:
         self.close()
         return False
 
-    def send(self, target: str, method: str = "GET", version: str = "1.1") -> None:
+    def send(
+        self,
+        target: str,
+        method: str = "GET",
+        version: str = "1.1",
+        headers: tuple[tuple[str, str], ...] = (),
+    ) -> None:
         sock = self.connect()
-        request = h11.Request(method=method, target=target, headers=[("Host", "localhost")])
+        if self.bare:
+            target = target.replace("/ours/", "/bare/", 1)
+        request = h11.Request(
+            method=method, target=target, headers=[("Host", "localhost"), *headers]
+        )
         sent = self.h11.send(request) + self.h11.send(h11.EndOfMessage())
         sock.sendall(sent.replace(b"HTTP/1.1", b"HTTP/" + version.encode(), 1))
 
@@ -72,6 +85,7 @@ class Client:
         """The whole answer. RemoteProtocolError for bytes that belong to none."""
         sock = self.connect()
         answer: Answer | None = None
+        kept = False
         body = bytearray()
         while True:
             try:
@@ -92,6 +106,10 @@ class Client:
             elif isinstance(event, h11.Response):
                 headers = {k.decode().lower(): v.decode() for k, v in event.headers}
                 answer = Answer(event.status_code, headers)
+                # h11 knows no keep-alive of HTTP/1.0.
+                kept = event.http_version == b"1.0" and (
+                    headers.get("connection", "").lower() == "keep-alive"
+                )
             elif isinstance(event, h11.Data):
                 body += event.data
             elif isinstance(event, h11.EndOfMessage):
@@ -100,6 +118,11 @@ class Client:
                 raise AssertionError(f"unexpected {event!r}")
         assert answer is not None
         answer.body = bytes(body)
+        if kept and not answer.short:
+            assert self.h11.trailing_data[0] == b"", "bytes after the end of the body"
+            self.h11 = h11.Connection(h11.CLIENT)
+            answer.reusable = self.still_open()
+            return answer
         answer.reusable = not answer.short and self.h11.their_state is h11.DONE
         if answer.reusable:
             assert self.h11.trailing_data[0] == b"", "bytes after the end of the body"
@@ -111,6 +134,20 @@ class Client:
                 assert self._rest() == b"", "bytes after the end of the body"
             self.close()
         return answer
+
+    def receive_length(self) -> tuple[int, bytes]:
+        """Length and last 107 bytes of a body up to the connection's end, of any size."""
+        sock = self.connect()
+        head = b""
+        while b"\r\n\r\n" not in head:
+            head += sock.recv(65536)
+        end = head.partition(b"\r\n\r\n")[2]
+        length = len(end)
+        while data := sock.recv(1 << 20):
+            length += len(data)
+            end = (end + data)[-107:] if len(data) < 107 else data[-107:]
+        self.close()
+        return length, end
 
     def _rest(self) -> bytes:
         assert self.sock is not None
@@ -130,7 +167,7 @@ class Client:
 def events(port: int, *, closes: int) -> list[list[Any]]:
     """What the server's process did since the last time, once so many closes are in."""
     seen: list[list[Any]] = []
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + (2 if Client.bare else 10)
     while True:
         with Client(port) as client:
             answer = client.get("/bare/-/events")

@@ -8,13 +8,20 @@ import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import cases
 import pytest
+from client import Client
 from known import SERVERS
+from matrix import Matrix, case_of, tidy
 from ports import free_port, wait_until_listening
 
 HERE = Path(__file__).parent
+MATRIX = pytest.StashKey[Matrix]()
+FAILED = pytest.StashKey[bool]()
+#: Stacks, or tests that have only one, which mean something without the middleware.
+BARE = {"ours", None}
 
 
 class Running:
@@ -42,7 +49,11 @@ class Running:
 
     def stop(self) -> None:
         self.process.terminate()
-        self.process.wait(20)
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise
 
     def begin(self) -> None:
         """Get ready for a test, whatever the one before has done to it."""
@@ -58,20 +69,69 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> str:
     return cases.FILES
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_configure(config: pytest.Config) -> None:
+    Client.bare = config.getoption("bare")
+    config.stash[MATRIX] = Matrix()
+
+
+def server_of(item: pytest.Item) -> str | None:
+    # The hooks see the tests of all directories.
+    params = getattr(getattr(item, "callspec", None), "params", {})
+    return params.get("server") if item.path.is_relative_to(HERE) else None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Expect the faults of servers that known.py lists."""
+    if Client.bare:
+        # The other stacks have no meaning then, nor has what is known of ours.
+        ours = [i for i in items if server_of(i) and i.callspec.params.get("stack") in BARE]
+        config.hook.pytest_deselected(items=[item for item in items if item not in ours])
+        items[:] = ours
+        return
     for item in items:
-        # The hook sees the tests of all directories.
-        params = getattr(getattr(item, "callspec", None), "params", {})
-        if not item.path.is_relative_to(HERE) or "server" not in params:
+        server = server_of(item)
+        if server is None:
             continue
-        for fault, reason in SERVERS[params["server"]].faults.items():
-            function, *rest = fault.split("-")
-            tokens = set(params.values())
-            if params.get("name") in cases.UNSIZED:
-                tokens.add("unsized")
-            if item.originalname == function and set(rest) <= tokens:
-                item.add_marker(pytest.mark.xfail(reason=f"{params['server']}: {reason}"))
+        params = item.callspec.params
+        tokens = set(params.values())
+        if params.get("name") in cases.UNSIZED:
+            tokens.add("unsized")
+        known = SERVERS[server]
+        for strict, faults in (True, known.faults), (False, known.sometimes):
+            for fault, reason in faults.items():
+                function, *rest = fault.split("-")
+                if item.originalname == function and set(rest) <= tokens:
+                    mark = pytest.mark.xfail(reason=f"{server}: {reason}", strict=strict)
+                    item.add_marker(mark)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
+    report = yield
+    server = server_of(item)
+    if server is None:
+        return report
+    if report.failed:
+        item.stash[FAILED] = True
+    if report.when == "call" or (report.when == "setup" and not report.passed):
+        expected = hasattr(report, "wasxfail")
+        outcome = "xfailed" if expected and report.skipped else report.outcome
+        reason = report.wasxfail if expected else ""
+        if outcome == "skipped":
+            reason = report.longrepr[2]
+        case = case_of(item.originalname, item.callspec.params)
+        item.config.stash[MATRIX].add(server, case, outcome, tidy(reason, server))
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    matrix = config.stash[MATRIX]
+    if matrix.counts:
+        terminalreporter.section("servers by cases")
+        for line in matrix.lines():
+            terminalreporter.write_line(line)
+    if config.getoption("matrix"):
+        Path(config.getoption("matrix")).write_text(matrix.page())
 
 
 @pytest.fixture(scope="session", params=SERVERS)

@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
+from wsgiref.validate import validator
 
 import cases
 
@@ -74,11 +75,21 @@ class Hidden:
         return self.app(environ, hidden)
 
 
+def mounted(environ: Any, start_response: Any) -> Iterable[bytes]:
+    """An application with another one below a part of its path."""
+    environ["SCRIPT_NAME"] += "/sub"
+    return cases.application(environ, start_response)
+
+
 middleware = wsgifile.FileWrapperMiddleware(cases.application)
 STACKS: dict[str, Any] = {
     "ours": middleware,
+    # The same, for what is no test of its own: --bare leaves that alone.
+    "middleware": middleware,
     "bare": cases.application,
     "upper": Upper(middleware),
+    "mounted": wsgifile.FileWrapperMiddleware(mounted),
+    "validator": validator(wsgifile.FileWrapperMiddleware(validator(cases.application))),
     "hidden": Hidden(middleware),
     "twice": wsgifile.FileWrapperMiddleware(middleware),
     "filter_between": wsgifile.FileWrapperMiddleware(Hidden(middleware)),
@@ -88,7 +99,8 @@ STACKS: dict[str, Any] = {
 def app(environ: Any, start_response: Any) -> Iterable[bytes]:
     """``/STACK/CASE``: not a filter, it hands on what it got, both ways."""
     stack, _, rest = environ["PATH_INFO"].lstrip("/").partition("/")
-    environ["PATH_INFO"] = rest
+    environ["SCRIPT_NAME"] = environ.get("SCRIPT_NAME", "") + "/" + stack
+    environ["PATH_INFO"] = "/" + rest
     return STACKS[stack](environ, start_response)
 
 

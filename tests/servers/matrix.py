@@ -1,0 +1,105 @@
+"""The table of servers and cases, of what was really run."""
+
+from __future__ import annotations
+
+import platform
+import re
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+
+from known import SERVERS
+
+#: Distribution of a module, where it has another name.
+_DISTRIBUTIONS = {"paste.httpserver": "Paste"}
+_MARKS = {
+    "passed": ".",
+    "xfailed": "x",
+    "failed": "F",
+    "skipped": "s",
+}
+#: Of several tests in one place of the table the worst counts.
+_ORDER = ["passed", "skipped", "xfailed", "failed"]
+
+
+class Matrix:
+    """Collects outcomes by server and case."""
+
+    def __init__(self) -> None:
+        self.outcomes: dict[str, dict[str, str]] = {}
+        self.reasons: dict[str, dict[str, list[str]]] = {}
+        self.counts: dict[str, dict[str, int]] = {}
+
+    def add(self, server: str, case: str, outcome: str, reason: str) -> None:
+        row = self.outcomes.setdefault(case, {})
+        row[server] = max(row.get(server, "passed"), outcome, key=_ORDER.index)
+        counts = self.counts.setdefault(server, {})
+        counts[outcome] = counts.get(outcome, 0) + 1
+        if reason:
+            cases = self.reasons.setdefault(server, {}).setdefault(reason, [])
+            if case not in cases:
+                cases.append(case)
+
+    def lines(self) -> Iterator[str]:
+        """A line for each server, one for each case, and the reasons."""
+        servers = [name for name in SERVERS if name in self.counts]
+        for number, name in enumerate(servers, 1):
+            counts = self.counts[name]
+            told = ", ".join(f"{counts[o]} {o}" for o in _ORDER if o in counts)
+            yield f"{number:2d}  {name + ' ' + _version(name):40s} {told}"
+        yield ""
+        yield " " * 24 + " ".join(f"{number:2d}" for number in range(1, len(servers) + 1))
+        for case in sorted(self.outcomes):
+            marks = (_MARKS.get(self.outcomes[case].get(name, ""), " ") for name in servers)
+            yield f"{case:24s}" + " ".join(f" {mark}" for mark in marks).rstrip()
+        yield ""
+        yield ". holds    x known not to    F failed    s skipped"
+        for name in servers:
+            for reason, cases in self.reasons.get(name, {}).items():
+                yield f"{name}: {reason}:"
+                yield f"    {', '.join(cases)}"
+
+    def page(self) -> str:
+        """All that as a page of the documentation."""
+        title = "What was tested on which server"
+        body = "".join(f"    {line}".rstrip() + "\n" for line in self.lines())
+        return _PAGE.format(
+            title=title,
+            line="=" * len(title),
+            python=platform.python_version(),
+            system=platform.system(),
+            body=body,
+        )
+
+
+_PAGE = """\
+{title}
+{line}
+
+Written by ``pytest tests/servers --matrix docs/matrix.rst``, with Python
+{python} on {system}. Every case is requests to the real server, by a client
+that checks the bytes, what follows them, and the next request; a line of the
+table is a case of ``tests/servers/cases.py``, or a test of
+``tests/servers/test_servers.py``, in all its stacks of filters.
+
+::
+
+{body}"""
+
+
+def _version(server: str) -> str:
+    module = SERVERS[server].module
+    try:
+        return version(_DISTRIBUTIONS.get(module, module))
+    except PackageNotFoundError:  # wsgiref
+        return ""
+
+
+def case_of(function: str, params: dict[str, object]) -> str:
+    """The case's name, or that of the test if it is not of one case only."""
+    if function == "test_bytes":
+        return str(params["name"])
+    return function.removeprefix("test_")
+
+
+def tidy(reason: str, server: str) -> str:
+    return re.sub(rf"^(Skipped: )?({server}: )?", "", reason)
