@@ -114,7 +114,6 @@ class _Response:
 
     __slots__ = (
         "committed",
-        "exc_info",
         "headers",
         "server_start_response",
         "server_write",
@@ -130,7 +129,6 @@ class _Response:
     def __init__(self, server_start_response: StartResponse) -> None:
         self.server_start_response = server_start_response
         self.started = self.committed = False
-        self.exc_info: OptExcInfo | None = None
         self.written = 0
 
     def start_response(
@@ -140,10 +138,10 @@ class _Response:
         if self.started and not exc_info:
             raise AssertionError("start_response called a second time without exc_info")
         self.started = True
-        self.status, self.headers, self.exc_info = status, headers, exc_info
+        self.status, self.headers = status, headers
         if not self.committed:
             return self.write
-        self._tell_server()
+        self._tell_server(exc_info)
         return self.server_write
 
     def write(self, data: bytes) -> None:
@@ -159,11 +157,8 @@ class _Response:
             if self.started:
                 self._tell_server()
 
-    def _tell_server(self) -> None:
-        # Not kept: its traceback refers to frames that refer to us.
-        exc_info, self.exc_info = self.exc_info, None
-        if exc_info:
-            write = self.server_start_response(self.status, self.headers, exc_info)
-        else:
-            write = self.server_start_response(self.status, self.headers)
-        self.server_write = write
+    def _tell_server(self, exc_info: OptExcInfo | None = None) -> None:
+        # Of what was forgotten before it was told the server hears nothing, not
+        # even exc_info: uWSGI fails on that.
+        more = () if exc_info is None else (exc_info,)
+        self.server_write = self.server_start_response(self.status, self.headers, *more)

@@ -160,6 +160,15 @@ class Client:
         return rest
 
     def get(self, target: str, **kwargs: Any) -> Answer:
+        reused = self.sock is not None
+        try:
+            self.send(target, **kwargs)
+            return self.receive()
+        except (h11.RemoteProtocolError, BrokenPipeError):
+            # A server may close between two requests, as it may be too late to say so.
+            if not reused or self.h11.trailing_data[0] or not self.closed:
+                raise
+        self.close()
         self.send(target, **kwargs)
         return self.receive()
 

@@ -30,6 +30,10 @@ class Known:
     one_at_a_time: bool = False
     #: Whether more than 4 GiB are really sent, not only announced: once a sender.
     huge: bool = False
+    #: Its wrapper reaches no further into a file.
+    within_2_gib: bool = False
+    #: It calls close(), as PEP 3333 wants it.
+    closes: bool = True
     #: Like faults, but not always.
     sometimes: dict[str, str] = field(default_factory=dict)
     #: Test ids (function, or function-parameter) that fail, and why it is the
@@ -45,8 +49,10 @@ UWSGI = Known(
     "pyuwsgi",
     frozenset({("wrapper", "uwsgi")}),
     f"GET /ours/plain => generated {SIZE} bytes ",
+    within_2_gib=True,
     ends_instead_of_500=True,
 )
+RAISES = "an application that raises leaves the client waiting"
 KEPT_OPEN = "it keeps the connection open though the header tells no length"
 HIDDEN = "an error leaves the connection open, and we do not see uWSGI behind the filter"
 MOD_WSGI = Known("mod_wsgi", log=f'"GET /ours/plain HTTP/1.1" 200 {SIZE}\n')
@@ -81,7 +87,8 @@ SERVERS = {
         faults={
             "test_length_larger-hidden": HIDDEN,
             "test_truncated_while_sent-hidden": HIDDEN,
-            "test_text_mode": "an application that raises leaves the client waiting",
+            "test_text_mode": RAISES,
+            "test_directory": RAISES,
         },
     ),
     "cheroot": Known("cheroot", SENDFILE, ends_instead_of_500=True),
@@ -104,14 +111,24 @@ SERVERS = {
     "mod_wsgi_embedded": MOD_WSGI,
     "mod_wsgi_embedded_sendfile": MOD_WSGI,
     "paste": Known("paste.httpserver", SENDFILE),
-    "paste_http11": Known("paste.httpserver", SENDFILE),
-    "twisted": Known("twisted", buffers=True),
+    "paste_http11": Known(
+        "paste.httpserver",
+        SENDFILE,
+        faults={"test_directory": "an OSError of the application leaves the client waiting"},
+    ),
+    "twisted": Known(
+        "twisted",
+        buffers=True,
+        faults={"test_server_is_shut_down": "it waits for a thread that waits for it"},
+    ),
     "tornado": Known(
         "tornado",
         buffers=True,
         faults={
-            "test_length_larger-hidden": "an application that raises leaves the client waiting",
-            "test_text_mode": "an application that raises leaves the client waiting",
+            "test_length_larger-hidden": RAISES,
+            "test_text_mode": RAISES,
+            "test_directory": RAISES,
+            "test_close_raises": RAISES,
         },
     ),
     "hypercorn": Known("hypercorn"),
@@ -121,13 +138,17 @@ SERVERS = {
         faults={
             "test_length_larger": "its 500 for an error in the body goes into the body",
             "test_read_raises_later": "its 500 for an error in the body goes into the body",
+            "test_composition-validator": "it never calls close()",
         },
+        sometimes={"test_client_leaves": "what a client left is dropped some time later"},
+        closes=False,
     ),
     "fastwsgi": Known(
         "fastwsgi",
         faults={
             "test_length_larger-hidden": "it crashes when an iterator raises",
             "test_truncated_while_sent-hidden": "it crashes when an iterator raises",
+            "test_close_raises": "it crashes when close() raises",
         },
     ),
 }

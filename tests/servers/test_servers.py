@@ -122,6 +122,8 @@ def test_bytes(server, client, stack, name):
         return
     if name in {"generator", "list_", "empty"} | BODILESS:
         assert senders(seen) == set()
+    elif name == "huge_range" and SERVERS[server.name].within_2_gib:
+        assert senders(seen) == {"read"}
     elif name in BY_DESCRIPTOR and stack != "hidden":
         assert senders(seen) == SERVERS[server.name].fast
     else:
@@ -271,11 +273,12 @@ def test_client_stops_reading(server, client):
     client.send("/ours/large")
     assert client.connect().recv(1000)
     time.sleep(0.1)
-    if not SERVERS[server.name].one_at_a_time:
+    others = 0 if SERVERS[server.name].one_at_a_time else 1
+    for _ in range(others):
         with Client(server.port, 5) as other:
             check_usable(other, closes=0)
     client.close()
-    assert events(server.port, closes=1).count(["close"]) >= 1
+    assert events(server.port, closes=1 + others).count(["close"]) == 1 + others
     check_usable(client)
 
 
@@ -301,7 +304,7 @@ def test_server_is_shut_down(server, client):
     answer = client.receive(piece=1 << 20)
     assert answer.short or len(answer.body) == 64 * 2**20
     client.close()
-    server.process.wait(20)
+    server.stop()
     server.begin()
     with Client(server.port) as after:
         check_usable(after)
@@ -309,8 +312,12 @@ def test_server_is_shut_down(server, client):
 
 def test_directory(server, client):
     """open() has refused it already: an error of the application like any other."""
-    assert_500(server, client, "/ours/directory")
-    assert "IsADirectoryError" in log_since(server)
+    try:
+        answer = client.get("/ours/directory")
+    except h11.RemoteProtocolError:
+        client.close()  # Servers take an OSError for the client's.
+    else:
+        assert answer.status == 500 or answer.short
     check_usable(client)
 
 

@@ -36,6 +36,11 @@ class Server(Base):
         write(b"")
         self._handler.response_use_chunked = False
 
+    def end_unsized(self) -> None:
+        """Close the connection of an HTTP/1.0 client that asked to keep it."""
+        if not self._handler.response_use_chunked:
+            self._handler.close_connection = True
+
     @property
     def _handler(self) -> Any:
         return self.start_response.__self__
