@@ -84,7 +84,7 @@ class Strings:
     def __call__(self, environ: Any, start_response: Any) -> Iterable[bytes]:
         for key, value in list(environ.items()):
             if "." not in key and not isinstance(value, str):
-                del environ[key]
+                environ[key] = str(value)
         return self.app(environ, start_response)
 
 
