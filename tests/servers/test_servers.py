@@ -112,7 +112,7 @@ def test_bytes(server, client, stack, name):
     answer = client.get(f"/{stack}/{name}")
     assert answer.body == EXPECTED[name]
     assert not answer.short
-    if name in BY_DESCRIPTOR | {"empty", "spooled_in_memory"}:
+    if name in BY_DESCRIPTOR | {"empty", "spooled_in_memory"} and not client.bare:
         assert answer.headers["content-length"] == str(len(EXPECTED[name]))
     closes = 0 if name in UNCOUNTED else 1
     seen = events(server.port, closes=closes)
@@ -142,11 +142,11 @@ def test_head(server, client, name):
     """No body, and the length if it is known; the file is closed."""
     answer = client.get(f"/ours/{name}", method="HEAD")
     assert answer.status in (200, 206)
-    if name != "gzip_file":
+    if name != "gzip_file" and not client.bare:
         assert answer.headers["content-length"] == str(len(EXPECTED[name]))
     seen = events(server.port, closes=1)
     assert seen.count(["close"]) == 1
-    assert senders(seen) <= {"read"}
+    assert client.bare or senders(seen) <= {"read"}
     check_usable(client)
 
 
@@ -197,7 +197,8 @@ def test_length_larger(server, client, stack):
     answer = client.get(f"/{stack}/length_larger")
     assert_broken_off(answer, DATA)
     assert events(server.port, closes=1).count(["close"]) == 1
-    assert f"data' ended after {len(DATA)} of the {len(DATA) + 5} bytes" in log_since(server)
+    told = f"data' ended after {len(DATA)} of the {len(DATA) + 5} bytes" in log_since(server)
+    assert told or client.bare
     check_usable(client)
 
 
@@ -216,7 +217,8 @@ def test_truncated_while_sent(server, client, stack):
     if not (SERVERS[server.name].buffers and len(answer.body) == 64 * 2**20):
         assert answer.short
         assert len(answer.body) < 64 * 2**20
-        assert re.search(rf"large' ended after \d+ of the {64 * 2**20} bytes", log_since(server))
+        told = re.search(rf"large' ended after \d+ of the {64 * 2**20} bytes", log_since(server))
+        assert told or client.bare
     check_usable(client)
     before = cpu_seconds(server.process.pid)
     time.sleep(0.3)
@@ -325,9 +327,9 @@ def test_text_mode(server, client):
     """A 500, and the log says which file and what to do."""
     assert_500(server, client, "/ours/text_mode")
     assert events(server.port, closes=1).count(["close"]) == 1
-    log = log_since(server)
-    assert "TypeError: " in log
-    assert 'data\' is open in text mode: open it with mode "rb" to send it' in log
+    told = "TypeError: " in log_since(server)
+    told &= 'data\' is open in text mode: open it with mode "rb" to send it' in log_since(server)
+    assert told or client.bare
     check_usable(client)
 
 

@@ -16,7 +16,7 @@ import socket
 import struct
 import sys
 from importlib import import_module
-from types import FrameType
+from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any
 
 from ..body import Body, caller
@@ -40,11 +40,12 @@ class Server(Base):
     def __init__(self, environ: WSGIEnvironment, start_response: StartResponse) -> None:
         super().__init__(environ, start_response)
         # All of them, with the instruction at which each is waiting: a frame
-        # that has not moved when a block is asked for is below uWSGI.
+        # that has not moved when a block is asked for is below uWSGI. Not the
+        # frames themselves, which would keep alive what they refer to.
         self._callers = set()
         frame: FrameType | None = sys._getframe(1)
         while frame is not None:
-            self._callers.add((id(frame), frame.f_lasti))
+            self._callers.add(_place(frame))
             frame = frame.f_back
 
     def wrap(self, send: Send, what: FileSlice) -> Body | None:
@@ -62,7 +63,7 @@ class Server(Base):
 
         So may a filter be, but none that could answer for an error.
         """
-        return frame is None or (id(frame), frame.f_lasti) in self._callers
+        return frame is None or _place(frame) in self._callers
 
     def end_unsized(self) -> None:
         """Have --http11-socket end the connection, which it always keeps open."""
@@ -88,6 +89,10 @@ class Server(Base):
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             else:
                 connection.shutdown(socket.SHUT_RDWR)
+
+
+def _place(frame: FrameType) -> tuple[int, CodeType, int]:
+    return id(frame), frame.f_code, frame.f_lasti
 
 
 class Wrapper(Body):
