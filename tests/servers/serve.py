@@ -266,8 +266,6 @@ def uwsgi(port: int, *socket: str) -> None:
     here = os.path.dirname(__file__)
     listen = [*(socket or ["--http-socket"]), f"{HOST}:{port}"]
     options = ["--module", "serve:app", "--pythonpath", here, "--need-app", "--die-on-term"]
-    # Longer than the client waits: 4 seconds would hide what it leaves open.
-    options += ["--socket-timeout", "60"]
     os.execv(script, [script, *listen, *options, "--enable-threads", "--threads", "4"])
 
 

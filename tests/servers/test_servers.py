@@ -47,7 +47,8 @@ def client(server, request):
     server.begin()
     events(server.port, closes=0)  # forget
     # What is expected to hang does not have to do so for long.
-    timeout = 1 if request.node.get_closest_marker("xfail") or Client.bare else 20
+    hangs = Client.bare or request.node.get_closest_marker("xfail")
+    timeout = 1 if hangs else SERVERS[server.name].patience
     with Client(server.port, timeout) as client:
         yield client
     if Client.bare and server.process.poll() is None:
