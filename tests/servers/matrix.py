@@ -9,8 +9,6 @@ from importlib.metadata import PackageNotFoundError, version
 
 from known import SERVERS
 
-#: Distribution of a module, where it has another name.
-_DISTRIBUTIONS = {"paste.httpserver": "Paste"}
 _MARKS = {
     "passed": ".",
     "xfailed": "x",
@@ -47,10 +45,11 @@ class Matrix:
             told = ", ".join(f"{counts[o]} {o}" for o in _ORDER if o in counts)
             yield f"{number:2d}  {name + ' ' + _version(name):40s} {told}"
         yield ""
-        yield " " * 24 + " ".join(f"{number:2d}" for number in range(1, len(servers) + 1))
+        width = max(map(len, self.outcomes)) + 1
+        yield " " * width + " ".join(f"{number:2d}" for number in range(1, len(servers) + 1))
         for case in sorted(self.outcomes):
             marks = (_MARKS.get(self.outcomes[case].get(name, ""), " ") for name in servers)
-            yield f"{case:24s}" + " ".join(f" {mark}" for mark in marks).rstrip()
+            yield f"{case:{width}s}" + " ".join(f" {mark}" for mark in marks).rstrip()
         yield ""
         yield ". holds    x known not to    F failed    s skipped"
         for name in servers:
@@ -87,11 +86,13 @@ table is a case of ``tests/servers/cases.py``, or a test of
 
 
 def _version(server: str) -> str:
-    module = SERVERS[server].module
-    try:
-        return version(_DISTRIBUTIONS.get(module, module))
-    except PackageNotFoundError:  # wsgiref
-        return ""
+    # "gunicorn_gevent" is skipped without gevent, but is gunicorn.
+    for name in (server.partition("_")[0], SERVERS[server].module):
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            pass
+    return ""  # wsgiref
 
 
 def case_of(function: str, params: dict[str, object]) -> str:
