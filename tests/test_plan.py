@@ -21,11 +21,13 @@ def test_length_is_added():
     result = plan(headers=[TYPE])
     assert result.headers == [TYPE, ("Content-Length", "100")]
     assert result.count == 100
+    assert result.sized
 
 
 def test_length_unknown():
     result = plan(headers=[TYPE], size=None)
     assert (result.headers, result.count) == ([TYPE], None)
+    assert not result.sized
 
 
 @pytest.mark.parametrize(("length", "count"), [("100", 100), (" 7 ", 7), ("0", 0), ("1000", 1000)])
@@ -34,6 +36,7 @@ def test_length_of_the_application_stands(length, count, size):
     headers = [("content-length", length)]
     result = plan(headers=headers, size=size)
     assert (result.headers, result.count) == (headers, count)
+    assert result.sized
 
 
 def test_written_by_the_application_counts():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import socket
@@ -107,6 +108,42 @@ def test_no_sendfile(file, sock, monkeypatch):
     """A system without it reads."""
     monkeypatch.delattr(os, "sendfile")
     assert type(body_of(file, Both(False, sock))) is Body
+
+
+class Iterating(Both):
+    """A server that iterates itself."""
+
+    def iterates(self, body, frame):
+        return True
+
+
+def test_sendfile_that_the_system_refuses(monkeypatch):
+    """Where it cannot, after a part or at once, reading goes on from there."""
+    ours, theirs = socket.socketpair()
+    data = Path(__file__).read_bytes()
+    answers = iter([7, OSError(errno.EINVAL, "Invalid argument")])
+    real = os.sendfile
+
+    def sendfile(out, in_, offset, count):
+        answer = next(answers)
+        if isinstance(answer, OSError):
+            raise answer
+        return real(out, in_, offset, answer)
+
+    monkeypatch.setattr(os, "sendfile", sendfile)
+    with ours, theirs, open(__file__, "rb") as file:
+        body = body_of(file, Iterating(False, ours), 20)
+        assert type(body) is SendfileBody
+        assert b"".join(body) == data[7:20]
+        assert theirs.recv(100) == data[:7]
+
+
+def test_sendfile_keeps_other_errors():
+    """A client that has gone is no reason to read."""
+    ours, theirs = socket.socketpair()
+    theirs.close()
+    with ours, open(__file__, "rb") as file, pytest.raises(BrokenPipeError):
+        next(iter(body_of(file, Iterating(False, ours), 20)))
 
 
 def test_find_knows_no_stranger():

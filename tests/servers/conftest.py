@@ -19,7 +19,6 @@ from ports import free_port, wait_until_listening
 
 HERE = Path(__file__).parent
 MATRIX = pytest.StashKey[Matrix]()
-FAILED = pytest.StashKey[bool]()
 
 
 class Running:
@@ -116,8 +115,6 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     server = server_of(item)
     if server is None:
         return report
-    if report.failed:
-        item.stash[FAILED] = True
     if report.when == "call" or (report.when == "setup" and not report.passed):
         expected = hasattr(report, "wasxfail")
         outcome = "xfailed" if expected and report.skipped else report.outcome

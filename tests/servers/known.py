@@ -26,6 +26,10 @@ class Known:
     #: It reads a body as fast as it can, whatever the client takes, so that a
     #: file is done with before it can be truncated.
     buffers: bool = False
+    #: It sends nothing before it has the whole body, so that an error can be a 500.
+    joins: bool = False
+    #: What ends a broken body takes with it some of what the client had to get.
+    resets: bool = False
     #: It serves nobody else before a client has its response.
     one_at_a_time: bool = False
     #: Whether more than 4 GiB are really sent, not only announced: once a sender.
@@ -90,6 +94,7 @@ SERVERS = {
     ),
     "uwsgi_router": replace(
         UWSGI,
+        resets=True,
         faults={
             "test_length_larger-hidden": HIDDEN,
             "test_truncated_while_sent-hidden": HIDDEN,
@@ -130,6 +135,7 @@ SERVERS = {
     "tornado": Known(
         "tornado",
         buffers=True,
+        joins=True,
         faults={
             "test_length_larger-hidden": RAISES,
             "test_text_mode": RAISES,

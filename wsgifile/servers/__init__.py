@@ -24,7 +24,7 @@ from ..senders import FileSlice, Send
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
-__all__ = ["SERVERS", "Server", "find"]
+__all__ = ["SERVERS", "Server", "closed_over", "find"]
 
 #: Where start_response comes from, as (module, function) or (module, type of
 #: the object whose method it is), and the file here that knows this server.
@@ -87,11 +87,11 @@ class Server:
         """Make error end the connection: raise it, or do what the server takes better."""
         raise error
 
-    def cell(self, name: str) -> CellType:
-        """A variable of the function in which start_response is defined."""
-        index = self.start_response.__code__.co_freevars.index(name)
-        cell: CellType = self.start_response.__closure__[index]
-        return cell
+
+def closed_over(function: Any, name: str) -> Any:
+    """A variable of the function in which function is defined."""
+    cell: CellType = function.__closure__[function.__code__.co_freevars.index(name)]
+    return cell.cell_contents
 
 
 def find(environ: WSGIEnvironment, start_response: StartResponse) -> Server:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from . import Server as Base
+from . import closed_over
 
 __all__ = ["Server"]
 
@@ -16,10 +17,8 @@ class Server(Base):
 
     def socket(self) -> Any:
         """The protocol's connection."""
-        return self.cell("self").cell_contents.connection
+        return closed_over(self.start_response, "self").connection
 
     def count_sent(self, count: int) -> None:
         """For the number in its log, which is a variable of the function write."""
-        write = self.cell("write").cell_contents
-        length = write.__closure__[write.__code__.co_freevars.index("length")].cell_contents
-        length[0] += count
+        closed_over(closed_over(self.start_response, "write"), "length")[0] += count

@@ -10,6 +10,7 @@ from __future__ import annotations
 import traceback
 
 from . import Server as Base
+from . import closed_over
 
 __all__ = ["Server"]
 
@@ -23,7 +24,7 @@ class Server(Base):
         """A 500 in the place of what there is so far."""
         traceback.print_exception(error, file=self.environ["wsgi.errors"])
         message = b"Internal Server Error\n"
-        self.cell("response").cell_contents[:] = [message]
+        closed_over(self.start_response, "response")[:] = [message]
         self.start_response(
             "500 Internal Server Error",
             [("Content-Type", "text/plain"), ("Content-Length", str(len(message)))],

@@ -17,6 +17,7 @@ from ..body import Body
 from ..senders import FileSlice, Send
 from ..wrapper import ShortFileError
 from . import Server as Base
+from . import closed_over
 
 __all__ = ["Server"]
 
@@ -33,7 +34,7 @@ class Server(Base):
     def send_header(self, write: Callable[[bytes], object]) -> None:
         """Not the last chunk after it, with which a HEAD would end, too."""
         write(b"")
-        self.cell("self").cell_contents.chunked_response = False
+        closed_over(self.start_response, "self").chunked_response = False
 
 
 class Buffer(Body, ReadOnlyFileBasedBuffer):  # type: ignore[misc]
