@@ -1,20 +1,24 @@
-"""make_plan(): Content-Length and the number of bytes, without sockets or files."""
+"""make_plan(): the header and the bytes to send, without sockets or files."""
 
 from __future__ import annotations
 
+import email
 import io
 
 import pytest
 
+from wsgifile.conditions import Validators
 from wsgifile.plan import make_plan
 from wsgifile.recognise import FileRegion
 
 TYPE = ("Content-Type", "text/plain")
 
 
-def plan(method="GET", status="200 OK", headers=(), size=100, written=0, limit=None):
+def plan(method="GET", status="200 OK", headers=(), size=100, written=None, limit=None):
+    """As it is without what a client may ask for."""
     region = FileRegion(io.BytesIO(), None, 0, size, limit, 1)
-    return make_plan(method, status, list(headers), region, written)
+    environ = {"REQUEST_METHOD": method}
+    return make_plan(environ, status, list(headers), region, written=written, ranges=False)
 
 
 def test_length_is_added():
@@ -90,3 +94,227 @@ def test_headers_of_the_application_are_not_changed():
     headers = [TYPE]
     plan(headers=headers)
     assert headers == [TYPE]
+
+
+LENGTH = 1000
+MTIME = 1_700_000_000 * 10**9
+STATE = Validators.of_file(LENGTH, MTIME)
+
+
+def asked(
+    headers=(),
+    *,
+    method="GET",
+    status="200 OK",
+    kind="by path",
+    written=None,
+    ranges=True,
+    validators=True,
+    **request,
+):
+    """The plan for a file, by path or without a name, with these fields of a request."""
+    mtime_ns = MTIME if kind == "by path" else None
+    size = None if kind == "endless" else LENGTH
+    region = FileRegion(io.BytesIO(), None, 0, size, None, 1, mtime_ns)
+    environ = {"REQUEST_METHOD": method}
+    environ |= {f"HTTP_{name.upper()}": value for name, value in request.items()}
+    return make_plan(
+        environ,
+        status,
+        [TYPE, *headers],
+        region,
+        written=written,
+        ranges=ranges,
+        validators=validators,
+    )
+
+
+def test_what_a_client_is_told():
+    """What it may ask for next time."""
+    result = asked()
+    assert (result.status, result.count, result.start) == ("200 OK", LENGTH, 0)
+    assert result.headers == [
+        TYPE,
+        ("Content-Length", "1000"),
+        *STATE.headers(),
+        ("Accept-Ranges", "bytes"),
+    ]
+    assert asked(method="HEAD").headers == result.headers
+    assert asked(method="HEAD").count == 0
+    assert asked(ranges=False).headers == result.headers[:-1]
+    assert asked(validators=False).headers == [*result.headers[:2], ("Accept-Ranges", "bytes")]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"method": "POST"},
+        {"status": "201 Created"},
+        {"status": "404 Not Found"},
+        {"status": "206 Partial Content", "headers": [("Content-Range", "bytes 0-999/9999")]},
+        {"kind": "endless"},
+        {"kind": "endless", "headers": [("Content-Length", "1000")]},
+        {"headers": [("Content-Length", "1001")]},
+        {"headers": [("Transfer-Encoding", "chunked")]},
+        {"written": 0},
+        {"written": 5, "headers": [("Content-Length", "1000")]},
+    ],
+)
+def test_not_ours_to_answer(options):
+    """No 200 to GET or HEAD with a file of known length: as it was."""
+    result = asked(range="bytes=0-0", if_none_match="*", if_match='"x"', **options)
+    assert result.status == options.get("status", "200 OK")
+    names = {name.lower() for name, _ in result.headers}
+    assert not names & {"etag", "last-modified", "accept-ranges"}
+    assert (result.start, result.parts) == (0, None)
+
+
+def test_range():
+    result = asked(range="bytes=10-19")
+    assert (result.status, result.start, result.count) == ("206 Partial Content", 10, 10)
+    assert result.sized
+    assert dict(result.headers) == {
+        "Content-Type": "text/plain",
+        "Content-Length": "10",
+        "Content-Range": "bytes 10-19/1000",
+        "Accept-Ranges": "bytes",
+        **dict(STATE.headers()),
+    }
+
+
+def test_range_of_what_the_application_promised():
+    """Its Content-Length is how long the whole is."""
+    result = asked([("content-length", "100")], range="bytes=-10")
+    assert (result.start, result.count) == (90, 10)
+    assert ("Content-Range", "bytes 90-99/100") in result.headers
+    assert [value for name, value in result.headers if name.lower() == "content-length"] == ["10"]
+
+
+@pytest.mark.parametrize(
+    ("headers", "request_"),
+    [
+        ([], {"range": "bytes=9-1"}),
+        ([], {"range": "lines=0-1"}),
+        ([], {"range": "bytes=0-0", "method": "HEAD"}),  # RFC 9110, section 14.2
+        ([], {"range": "bytes=0-0", "if_range": '"other"'}),
+        ([], {"range": "bytes=0-0", "ranges": False}),
+        ([("Accept-Ranges", "none")], {"range": "bytes=0-0"}),
+        ([("Content-Encoding", "gzip")], {"range": "bytes=0-0"}),
+        ([("Content-MD5", "Q2hlY2sgSW50ZWdyaXR5IQ==")], {"range": "bytes=0-0"}),
+        ([("Content-Digest", "sha-256=:x:")], {"range": "bytes=0-0"}),
+        ([("Content-Range", "bytes 0-999/9999")], {"range": "bytes=0-0"}),
+    ],
+)
+def test_range_is_ignored(headers, request_):
+    result = asked(headers, **request_)
+    assert (result.status, result.start, result.parts) == ("200 OK", 0, None)
+    assert ("Content-Length", "1000") in result.headers
+    assert result.count == (0 if request_.get("method") == "HEAD" else 1000)
+
+
+@pytest.mark.parametrize(
+    "headers", [[("Content-Encoding", "identity")], [("accept-ranges", "bytes")]]
+)
+def test_range_in_spite_of(headers):
+    result = asked(headers, range="bytes=0-0")
+    assert result.count == 1
+    assert [name.lower() for name, _ in result.headers].count("accept-ranges") == 1
+
+
+@pytest.mark.parametrize("if_range", [STATE.etag, STATE.last_modified])
+def test_if_range(if_range):
+    assert asked(range="bytes=0-0", if_range=if_range).count == 1
+    assert asked(range="bytes=0-0", if_range=if_range, validators=False).count == LENGTH
+    assert asked(range="bytes=0-0", if_range=if_range, kind="unnamed").count == LENGTH
+
+
+def test_if_range_of_the_application():
+    """Its validators, not ours."""
+    headers = [("ETag", '"own"')]
+    assert asked(headers, range="bytes=0-0", if_range='"own"').count == 1
+    assert asked(headers, range="bytes=0-0", if_range=STATE.etag).count == LENGTH
+
+
+def test_unsatisfiable():
+    """RFC 9110, section 15.5.17; and nothing that would have a cache keep it for the file."""
+    more = [("Cache-Control", "max-age=9"), ("Set-Cookie", "a=b"), ("Content-Disposition", "x")]
+    result = asked(more, range="bytes=1000-")
+    assert (result.status, result.count) == ("416 Range Not Satisfiable", 26)
+    assert result.parts == (b"416 Range Not Satisfiable\n",)
+    assert dict(result.headers) == {
+        "Set-Cookie": "a=b",
+        "Content-Range": "bytes */1000",
+        "Content-Type": "text/plain",
+        "Content-Length": "26",
+    }
+
+
+def test_multipart():
+    """RFC 9110, section 14.6; the standard library's parser agrees."""
+    result = asked(range="bytes=500-501,0-0")
+    assert (result.status, result.sized) == ("206 Partial Content", True)
+    fields = dict(result.headers)
+    assert fields["Content-Length"] == str(result.count)
+    assert "Content-Range" not in fields
+    body = b"".join(p if isinstance(p, bytes) else b"x" * (p[1] - p[0]) for p in result.parts)
+    assert len(body) == result.count
+    head = f"Content-Type: {fields['Content-Type']}\r\n".encode()
+    message = email.message_from_bytes(head + body)
+    assert message.is_multipart()
+    assert [
+        (part["Content-Type"], part["Content-Range"], part.get_payload())
+        for part in message.get_payload()
+    ] == [
+        ("text/plain", "bytes 500-501/1000", "xx"),
+        ("text/plain", "bytes 0-0/1000", "x"),
+    ]
+    assert fields["Content-Type"] != dict(asked(range="bytes=500-501,0-0").headers)["Content-Type"]
+
+
+def test_ranges_that_are_one():
+    assert asked(range="bytes=0-9,10-19").count == 20
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_not_modified(method):
+    """RFC 9110, section 15.4.5: the header without what is of the content."""
+    headers = [("Cache-Control", "max-age=9"), ("Content-Disposition", "attachment")]
+    result = asked(headers, method=method, if_none_match=STATE.etag, range="bytes=0-0")
+    assert (result.status, result.count, result.sized) == ("304 Not Modified", 0, False)
+    assert result.headers == [headers[0], *STATE.headers()]
+
+
+def test_precondition_failed():
+    result = asked(if_match='"other"')
+    assert (result.status, result.count) == ("412 Precondition Failed", 24)
+    assert dict(result.headers) == {"Content-Type": "text/plain", "Content-Length": "24"}
+    head = asked(if_match='"other"', method="HEAD")
+    assert (head.headers, head.count, head.parts) == (result.headers, 0, None)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [("ETag", '"own"')],
+        [("Last-Modified", "Sun, 06 Nov 1994 08:49:37 GMT")],
+        [("cache-control", "private, No-Store")],
+        [("Cache-Control", "private"), ("Cache-Control", "no-store")],
+    ],
+)
+def test_validators_that_are_not_ours(headers):
+    """Neither added nor judged by: who set them had the request, too."""
+    result = asked(headers, if_none_match="*", if_match='"x"')
+    assert result.status == "200 OK"
+    assert result.headers == [
+        TYPE,
+        *headers,
+        ("Content-Length", "1000"),
+        ("Accept-Ranges", "bytes"),
+    ]
+
+
+@pytest.mark.parametrize("options", [{"validators": False}, {"kind": "unnamed"}])
+def test_no_validators(options):
+    result = asked(if_none_match="*", **options)
+    assert result.status == "200 OK"
+    assert not {"ETag", "Last-Modified"} & dict(result.headers).keys()

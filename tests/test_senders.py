@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from wsgifile.body import Body
+from wsgifile.plan import Plan
 from wsgifile.recognise import recognise
 from wsgifile.senders import Send, SendfileBody, open_body
 from wsgifile.servers import SERVERS, Server, find, unknown
@@ -48,7 +49,8 @@ def sock():
 
 
 def body_of(file, server, count=10, sized=True):
-    return open_body(Send(file, recognise(file), count, sized, 1000, server, lambda data: None))
+    plan = Plan("200 OK", [], count, sized)
+    return open_body(Send(file, recognise(file), plan, 1000, server, lambda data: None))
 
 
 @pytest.mark.parametrize(
@@ -235,9 +237,8 @@ def test_body_closes_once(file):
             self.closes += 1
 
     app_iter = AppIter()
-    body = open_body(
-        Send(app_iter, recognise(app_iter), None, False, 1000, find({}, print), print)
-    )
+    plan = Plan("200 OK", [], None, False)
+    body = open_body(Send(app_iter, recognise(app_iter), plan, 1000, find({}, print), print))
     assert iter(body) is body
     assert b"".join(body) == Path(__file__).read_bytes()[3:]
     body.close()

@@ -6,7 +6,7 @@ import sys
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from .wrapper import close_app_iter
+from .wrapper import FileWrapper, Joined, close_app_iter
 
 if TYPE_CHECKING:
     from .senders import Send
@@ -27,7 +27,7 @@ class Body:
 
     def __init__(self, send: Send) -> None:
         self.send = send
-        self.blocks = send.blocks()
+        self.blocks: FileWrapper | Joined = send.blocks()
         self._app_iter = send.app_iter
         self._begun = False
 
@@ -62,7 +62,7 @@ class Body:
 
     def begin(self) -> None:
         """The server itself asks for the first block: is there a better way?"""
-        if self.send.count == 0:
+        if self.send.plan.count == 0:
             self.send.server.send_header(self.send.write)
 
     def close(self) -> None:
@@ -72,7 +72,7 @@ class Body:
             return
         close_app_iter(app_iter)
         send = self.send
-        if not send.sized and send.count != 0 and send.server.iterates(self, caller()):
+        if not send.plan.sized and send.plan.count != 0 and send.server.iterates(self, caller()):
             send.server.end_unsized()
 
     def __del__(self) -> None:

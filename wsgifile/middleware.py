@@ -37,16 +37,34 @@ class FileWrapperMiddleware:
 
     :param app: the WSGI application.
     :param block_size: bytes to read at once where a file has to be read.
-    :raises TypeError: if app is not callable or block_size is no int.
+    :param ranges: whether to answer Range requests for files of known length
+        (RFC 9110, section 14), where the application leaves that to us.
+    :param validators: whether to add ETag and Last-Modified for files that were
+        opened by their path, where the application set neither, and to answer
+        conditional requests by them (RFC 9110, section 13).
+    :raises TypeError: if app is not callable, block_size is no int, or one of the
+        others no bool.
     :raises ValueError: if block_size is less than 1.
     """
 
-    def __init__(self, app: WSGIApplication, *, block_size: int = DEFAULT_BLOCK_SIZE) -> None:
+    def __init__(
+        self,
+        app: WSGIApplication,
+        *,
+        block_size: int = DEFAULT_BLOCK_SIZE,
+        ranges: bool = True,
+        validators: bool = True,
+    ) -> None:
         if not callable(app):
             raise TypeError(f"app must be a WSGI application, a callable, not {app!r}")
         check_block_size(block_size)
+        for name, value in (("ranges", ranges), ("validators", validators)):
+            if not isinstance(value, bool):
+                raise TypeError(f"{name} must be True or False, not {value!r}")
         self.app = app
         self.block_size = block_size
+        self.ranges = ranges
+        self.validators = validators
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request (PEP 3333)."""
@@ -81,22 +99,20 @@ class FileWrapperMiddleware:
         region: FileRegion,
     ) -> Iterable[bytes]:
         plan = make_plan(
-            environ.get("REQUEST_METHOD", "GET"),
+            environ,
             response.status,
             response.headers,
             region,
-            response.written,
+            written=response.written if response.committed else None,
+            ranges=self.ranges,
+            validators=self.validators,
         )
-        # After a write() by the application the header is out as it was.
-        sized = plan.sized and not response.committed
-        if not response.committed:
-            response.headers = plan.headers
+        response.status, response.headers = plan.status, plan.headers
         response.commit()
         send = Send(
             app_iter,
             region,
-            plan.count,
-            sized,
+            plan,
             max(self.block_size, region.block_size),
             servers.find(environ, response.server_start_response),
             response.server_write,

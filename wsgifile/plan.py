@@ -1,18 +1,42 @@
-"""What goes out: the response's header and the number of bytes behind it.
+"""What goes out: the response's status and header, and the bytes behind it.
 
 Pure computation on what the request and the application said and on what is
-known of the file, all of it before the first byte is sent.
+known of the file, all of it before the first byte is sent. What the application
+did itself stands: its length, its validators, its own 206 or 304.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
+from .conditions import Validators
+from .ranges import ByteRange, select
 from .recognise import FileRegion
 
 __all__ = ["Headers", "Plan", "make_plan"]
 
 Headers = list[tuple[str, str]]
+
+#: Fields of a 200 that say something of its content, not of the resource.
+_OF_CONTENT = frozenset(
+    {
+        "accept-ranges",
+        "content-disposition",
+        "content-encoding",
+        "content-language",
+        "content-length",
+        "content-type",
+    }
+)
+#: And those that are not for an error instead of it, which no cache may keep in its place.
+_OF_SUCCESS = _OF_CONTENT | {"cache-control", "etag", "expires", "last-modified"}
+
+#: With one of these a part of the response is not ours to cut off, or would be
+#: described by what was computed for the whole (RFC 9530, section 2).
+_WHOLE_ONLY = frozenset({"content-digest", "content-md5", "content-range", "transfer-encoding"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,22 +45,38 @@ class Plan:
 
     status: str
     headers: Headers
-    #: Bytes of the file to send; None: all there are, their number is unknown.
+    #: Bytes to send; None: all there are, their number is unknown.
     count: int | None
-    #: Whether the header has a Content-Length for it.
+    #: Whether the server is told so, by Content-Length.
     sized: bool
+    #: Bytes of the region to leave out before them.
+    start: int = 0
+    #: What to send instead of one slice of the region: bytes, and ranges of it, in turn.
+    parts: tuple[bytes | ByteRange, ...] | None = None
 
 
 def make_plan(
-    method: str, status: str, headers: Headers, region: FileRegion, written: int = 0
+    environ: Mapping[str, Any],
+    status: str,
+    headers: Headers,
+    region: FileRegion,
+    *,
+    written: int | None = None,
+    ranges: bool = True,
+    validators: bool = True,
 ) -> Plan:
-    """Decide on Content-Length and on the bytes to send.
+    """Decide on the header and on the bytes to send.
 
     An application's Content-Length stands, and bounds what is sent, including
     the bytes that it has written by write() itself. If there is none, it is
     added where the length of the file is certain. HEAD, 1xx, 204 and 304 send
     no body (RFC 9110, sections 9.3.2, 15.2, 15.3.5, 15.4.5).
 
+    :param written: the bytes that the application has written itself, so that the
+        header is out; None: it is not.
+    :param ranges: whether to answer Range requests.
+    :param validators: whether to add ETag and Last-Modified, and to answer
+        conditional requests by them.
     :raises ValueError: for a Content-Length that is no number, or two of them, or
         more than the range of the file that the application asked for.
     """
@@ -45,19 +85,115 @@ def make_plan(
         # A length of 1xx and 204 is forbidden (section 8.6), the one of a 304
         # of no use; with either there are servers that wait for the bytes.
         if promised is not None:
-            headers = [item for item in headers if item[0].lower() != "content-length"]
+            headers = _without(headers, {"content-length"})
         return Plan(status, headers, 0, False)
-    count = region.size
+    count = region.length
     if promised is not None:
-        left = max(0, promised - written)
+        left = max(0, promised - (written or 0))
         if region.limit is not None and left > region.limit:
             # What lies behind the range is not meant for the client.
             raise ValueError(f"Content-Length {promised} of a range of {region.limit} bytes")
         count = left
+    method = environ.get("REQUEST_METHOD", "GET")
+    if written is not None:
+        # The header is out as it was.
+        return Plan(status, headers, 0 if method == "HEAD" else count, False)
     sized = promised is not None
     if not sized and count is not None and not _has(headers, "transfer-encoding"):
         headers, sized = [*headers, ("Content-Length", str(count))], True
-    return Plan(status, headers, 0 if method == "HEAD" else count, sized)
+    plan = Plan(status, headers, count, sized)
+    if sized and method in ("GET", "HEAD") and status.startswith("200"):
+        plan = _as_asked_for(environ, plan, region, ranges, validators)
+    return replace(plan, count=0, parts=None) if method == "HEAD" else plan
+
+
+def _as_asked_for(
+    environ: Mapping[str, Any], plan: Plan, region: FileRegion, ranges: bool, validators: bool
+) -> Plan:
+    """The plan, or a 206, 304, 412 or 416 in its place: what a client expects of a file."""
+    length = plan.count
+    if length is None or region.size is None or region.offset is None or length > region.size:
+        return plan
+    fields = _fields(plan.headers)
+    state = Validators(fields.get("etag"), fields.get("last-modified"))
+    headers = plan.headers
+    if (
+        validators
+        and region.mtime_ns is not None
+        and state.etag is state.last_modified is None
+        and "no-store" not in fields.get("cache-control", "").lower()
+    ):
+        state = Validators.of_file(length, region.mtime_ns, region.offset)
+        headers = [*headers, *state.headers()]
+        refusal = state.refuse(environ)
+        if refusal == "304 Not Modified":
+            return Plan(refusal, _without(headers, _OF_CONTENT), 0, False)
+        if refusal is not None:
+            return _error(refusal, headers)
+    if (
+        not ranges
+        or not _WHOLE_ONLY.isdisjoint(fields)
+        or fields.get("accept-ranges", "bytes").lower() != "bytes"
+        or fields.get("content-encoding", "identity").lower() != "identity"
+    ):
+        return replace(plan, headers=headers)
+    if "accept-ranges" not in fields:
+        headers = [*headers, ("Accept-Ranges", "bytes")]
+    wanted = environ.get("HTTP_RANGE")
+    # Not for HEAD, to which the field means nothing (section 14.2).
+    if (
+        wanted is None
+        or environ.get("REQUEST_METHOD", "GET") != "GET"
+        or not state.allow_range(environ.get("HTTP_IF_RANGE"))
+    ):
+        return replace(plan, headers=headers)
+    selected = select(wanted, length)
+    if selected is None:
+        return replace(plan, headers=headers)
+    if not selected:
+        unsatisfied = ("Content-Range", f"bytes */{length}")
+        return _error("416 Range Not Satisfiable", headers, unsatisfied)
+    if len(selected) > 1:
+        return _multipart(headers, fields.get("content-type"), selected, length)
+    [(start, stop)] = selected
+    headers = [
+        *_without(headers, {"content-length"}),
+        ("Content-Range", f"bytes {start}-{stop - 1}/{length}"),
+        ("Content-Length", str(stop - start)),
+    ]
+    return Plan("206 Partial Content", headers, stop - start, True, start)
+
+
+def _multipart(
+    headers: Headers, content_type: str | None, selected: list[ByteRange], length: int
+) -> Plan:
+    """Several ranges as multipart/byteranges (section 14.6)."""
+    boundary = secrets.token_hex(16)
+    typed = f"Content-Type: {content_type}\r\n" if content_type is not None else ""
+    parts: list[bytes | ByteRange] = []
+    for start, stop in selected:
+        head = f"\r\n--{boundary}\r\n{typed}Content-Range: bytes {start}-{stop - 1}/{length}"
+        parts += [f"{head}\r\n\r\n".encode("latin-1"), (start, stop)]
+    parts.append(f"\r\n--{boundary}--\r\n".encode())
+    count = sum(len(p) if isinstance(p, bytes) else p[1] - p[0] for p in parts)
+    headers = [
+        *_without(headers, {"content-length", "content-type"}),
+        ("Content-Type", f"multipart/byteranges; boundary={boundary}"),
+        ("Content-Length", str(count)),
+    ]
+    return Plan("206 Partial Content", headers, count, True, parts=tuple(parts))
+
+
+def _error(status: str, headers: Headers, *more: tuple[str, str]) -> Plan:
+    """A line of text that says what is wrong, instead of the file."""
+    text = f"{status}\n".encode()
+    headers = [
+        *_without(headers, _OF_SUCCESS),
+        *more,
+        ("Content-Type", "text/plain"),
+        ("Content-Length", str(len(text))),
+    ]
+    return Plan(status, headers, len(text), True, parts=(text,))
 
 
 def _content_length(headers: Headers) -> int | None:
@@ -70,5 +206,18 @@ def _content_length(headers: Headers) -> int | None:
     return int(value)
 
 
+def _fields(headers: Headers) -> dict[str, str]:
+    """By lower name; fields of one name are one list (section 5.3)."""
+    fields: dict[str, str] = {}
+    for name, value in headers:
+        key = name.lower()
+        fields[key] = f"{fields[key]}, {value}" if key in fields else value
+    return fields
+
+
 def _has(headers: Headers, lower_name: str) -> bool:
     return any(name.lower() == lower_name for name, _ in headers)
+
+
+def _without(headers: Headers, lower_names: frozenset[str] | set[str]) -> Headers:
+    return [item for item in headers if item[0].lower() not in lower_names]

@@ -4,6 +4,8 @@ The question that decides speed and safety is whether a descriptor holds the
 very bytes that ``read()`` would give. ``fileno()`` proves nothing: gzip, bz2,
 lzma, tarfile and zipfile members and many wrappers hand out the descriptor of
 *other* bytes. So it goes by exact type, and anything unknown is read.
+
+What frameworks put around a file is looked through, by ``layers``.
 """
 
 from __future__ import annotations
@@ -11,14 +13,11 @@ from __future__ import annotations
 import io
 import os
 import stat
-import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from types import GeneratorType
-from typing import Any
 
-from .body import Body
-from .wrapper import FileLike, FileWrapper, name_of
+from .layers import READING, innermost
+from .wrapper import FileLike, name_of, seekable
 
 __all__ = ["FileRegion", "KernelFile", "recognise"]
 
@@ -26,15 +25,6 @@ KernelFile = io.FileIO | io.BufferedReader | io.BufferedRandom
 
 # By far the most responses: not worth an attribute lookup.
 _NO_FILES = frozenset({list, tuple, GeneratorType})
-
-# Wrapper types that change nothing about the bytes, and the file inside.
-_INNER: dict[type, Callable[[Any], object]] = {
-    tempfile._TemporaryFileWrapper: lambda wrapper: wrapper.file,
-    tempfile.SpooledTemporaryFile: lambda wrapper: wrapper._file,
-}
-
-# An instance may be given methods of its own; with these it gives other bytes.
-_READING = frozenset({"read", "readall", "readinto", "read1", "seek", "tell", "fileno"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +38,21 @@ class FileRegion:
     kernel: KernelFile | None
     #: Position of the first byte; None: where the file stands, which it cannot tell.
     offset: int | None
-    #: Bytes from offset to the end, of the file or of the range; None: not known.
+    #: Bytes from offset to the end of the file; None: not known.
     size: int | None
     #: Length of the range that the application asked for; None: it did not.
     limit: int | None
     #: The least number of bytes to read at once that the application asked for.
     block_size: int
+    #: When a file on disk that was opened by its path was last changed, in
+    #: nanoseconds since the epoch; None: it is no such file.
+    mtime_ns: int | None = None
+
+    @property
+    def length(self) -> int | None:
+        """Bytes of the region; None: not known."""
+        known = [length for length in (self.size, self.limit) if length is not None]
+        return min(known) if known else None
 
 
 def recognise(app_iter: object) -> FileRegion | None:
@@ -66,75 +65,52 @@ def recognise(app_iter: object) -> FileRegion | None:
     """
     if type(app_iter) in _NO_FILES:
         return None
-    if type(app_iter) is Body:
-        # From another middleware of ours, nearer to the application.
-        blocks = app_iter.blocks
-    elif type(app_iter) is FileWrapper:
-        blocks = app_iter
-    elif callable(getattr(app_iter, "read", None)):
-        blocks = FileWrapper(app_iter, 1)  # type: ignore[arg-type]
-    else:
+    part = innermost(app_iter)
+    file = part.file
+    if not callable(getattr(file, "read", None)):
         return None
-    filelike = blocks.filelike
-    inner = _innermost(filelike)
-    if isinstance(inner, io.TextIOBase):
-        raise TypeError(
-            f'{name_of(filelike)} is open in text mode: open it with mode "rb" to send it'
-        )
-    kernel = _kernel_file(inner)
-    offset, size = blocks.start, None
-    if kernel is not None:
+    if part.iterated and not isinstance(file, (io.RawIOBase, io.BufferedIOBase)):
+        return None  # Lines of text, perhaps, for the framework to encode.
+    if isinstance(file, io.TextIOBase):
+        raise TypeError(f'{name_of(file)} is open in text mode: open it with mode "rb" to send it')
+    kernel = _kernel_file(file)
+    in_memory = type(file) is io.BytesIO and READING.isdisjoint(vars(file))
+    offset, size, mtime_ns = part.start, None, None
+    if offset is None and (kernel is not None or in_memory or part.skip):
+        if part.skip and not seekable(file):
+            return None
         # By tell(), as the descriptor of a buffered reader runs ahead of it.
-        offset = kernel.tell() if offset is None else offset
-        length = _length(kernel.fileno())
-        if length:
+        offset = file.tell() + part.skip
+    if kernel is not None:
+        status = os.fstat(kernel.fileno())
+        length = _length(kernel, status)
+        if length is not None and offset is not None:
             size = max(0, length - offset)
-        else:
-            if length == 0 and not isinstance(kernel, io.FileIO) and not kernel.peek(1):
-                size = 0
+            if isinstance(kernel.name, (str, bytes)):
+                mtime_ns = status.st_mtime_ns
+        if not length:
             kernel = None
-    elif type(inner) is io.BytesIO and _READING.isdisjoint(vars(inner)):
-        offset = inner.tell() if offset is None else offset
-        with inner.getbuffer() as buffer:
+    elif in_memory:
+        with file.getbuffer() as buffer:
             size = max(0, buffer.nbytes - offset)
-    limit = blocks.remaining
-    if limit is not None:
-        size = limit if size is None else min(size, limit)
-    return FileRegion(filelike, kernel, offset, size, limit, blocks.block_size)
+    return FileRegion(file, kernel, offset, size, part.count, part.block_size, mtime_ns)
 
 
-def _length(fd: int) -> int | None:
-    """The size of a regular file; None if it is not true, 0 if it need not be.
+def _length(file: KernelFile, status: os.stat_result) -> int | None:
+    """The size of a regular file; None if it is not known.
 
     Files of /proc have bytes and say 0, those of /sys say 4096 for a word. The
     latter occupy no blocks, like a file that is all holes, but that one has a
     byte at its end.
     """
-    status = os.fstat(fd)
     size = status.st_size
-    if size and getattr(status, "st_blocks", 1) == 0 and not os.pread(fd, 1, size - 1):
+    if not size:
+        # Nothing in it, if there is nothing to be seen.
+        empty = not isinstance(file, io.FileIO) and not file.peek(1)
+        return 0 if empty else None
+    if getattr(status, "st_blocks", 1) == 0 and not os.pread(file.fileno(), 1, size - 1):
         return None
     return size
-
-
-def _innermost(filelike: object) -> object:
-    # SpooledTemporaryFile is one step, NamedTemporaryFile in it would be two.
-    while (inner := _INNER.get(type(filelike))) is not None and _as_made(filelike):
-        filelike = inner(filelike)
-    return filelike
-
-
-def _as_made(wrapper: Any) -> bool:
-    """Whether nobody gave this tempfile wrapper reading methods of his own.
-
-    tempfile keeps the methods it forwards in the instance, made with
-    functools.wraps from the file's bound ones.
-    """
-    for name in _READING & vars(wrapper).keys():
-        forwarded = getattr(vars(wrapper)[name], "__wrapped__", None)
-        if getattr(forwarded, "__self__", None) is not wrapper.file:
-            return False
-    return True
 
 
 def _kernel_file(file: object) -> KernelFile | None:
@@ -151,8 +127,8 @@ def _kernel_file(file: object) -> KernelFile | None:
     if (
         type(raw) is io.FileIO
         and raw.readable()
-        and _READING.isdisjoint(vars(file))
-        and _READING.isdisjoint(vars(raw))
+        and READING.isdisjoint(vars(file))
+        and READING.isdisjoint(vars(raw))
         and stat.S_ISREG(os.fstat(raw.fileno()).st_mode)
     ):
         return file

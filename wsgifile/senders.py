@@ -12,14 +12,16 @@ stands between it and us.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .body import Body
+from .plan import Plan
 from .recognise import FileRegion, KernelFile
 from .sockets import can_sendfile, corked, sendfile
-from .wrapper import FileWrapper
+from .wrapper import FileWrapper, Joined
 
 if TYPE_CHECKING:
     from .servers import Server
@@ -43,10 +45,7 @@ class Send:
     #: What the application returned, to be closed at the end.
     app_iter: object
     region: FileRegion
-    #: Bytes to send; None: until the end of the file.
-    count: int | None
-    #: Whether the server has been told so, by Content-Length.
-    sized: bool
+    plan: Plan
     #: Bytes to read at once.
     block_size: int
     #: The server, as far as we know it and talk to it directly.
@@ -54,17 +53,32 @@ class Send:
     #: What start_response returned.
     write: Callable[[bytes], object]
 
-    def blocks(self) -> FileWrapper:
+    def blocks(self) -> FileWrapper | Joined:
         """The bytes to send by way of read()."""
-        region = self.region
-        return FileWrapper.bounded(region.filelike, region.offset, self.count)
+        plan = self.plan
+        if plan.parts is None:
+            return self._blocks(plan.start, plan.count)
+        return Joined(
+            FileWrapper.bounded(io.BytesIO(part), 0, len(part))
+            if isinstance(part, bytes)
+            else self._blocks(part[0], part[1] - part[0])
+            for part in plan.parts
+        )
+
+    def _blocks(self, start: int, count: int | None) -> FileWrapper:
+        offset = self.region.offset
+        # Of what does not tell its position there are no ranges.
+        at = None if offset is None else offset + start
+        return FileWrapper.bounded(self.region.filelike, at, count)
 
     def slice(self) -> FileSlice | None:
         """The bytes to send as a slice of a kernel file, if they are one."""
-        region = self.region
-        if region.kernel is None or region.offset is None or not self.count or not self.sized:
+        region, plan = self.region, self.plan
+        if region.kernel is None or region.offset is None or plan.parts is not None:
             return None
-        return FileSlice(region.kernel, region.offset, self.count)
+        if not plan.count or not plan.sized:
+            return None
+        return FileSlice(region.kernel, region.offset + plan.start, plan.count)
 
 
 def open_body(send: Send) -> Iterable[bytes]:
@@ -98,6 +112,8 @@ def read_loop(send: Send) -> Body:
 
 class SendfileBody(Body):
     """Sends itself by os.sendfile when the server asks for the first block."""
+
+    blocks: FileWrapper  # As what is one slice.
 
     def __init__(self, send: Send, what: FileSlice, sock: Any) -> None:
         super().__init__(send)

@@ -8,6 +8,8 @@ be sent by its descriptor is sent from here.
 from __future__ import annotations
 
 import io
+from collections import deque
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 __all__ = ["DEFAULT_BLOCK_SIZE", "FileLike", "FileReadError", "FileWrapper", "ShortFileError"]
@@ -162,7 +164,7 @@ class FileWrapper:
         both count from where this wrapper would begin. None, by which WebOb
         sends the whole file, if the file cannot seek.
         """
-        if self.start is None and not _seekable(self.filelike):
+        if self.start is None and not seekable(self.filelike):
             return None
         base = self.filelike.tell() if self.start is None else self.start  # type: ignore[attr-defined]
         ends = [end for end in (stop, self.remaining) if end is not None]
@@ -175,6 +177,21 @@ class FileWrapper:
         if name in {"seek", "tell", "seekable"} and self.start is None and self.count is None:
             return getattr(self.filelike, name)
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+
+class Joined:
+    """Blocks of several wrappers, one after the other, as if of one."""
+
+    def __init__(self, wrappers: Iterable[FileWrapper]) -> None:
+        self._wrappers = deque(wrappers)
+
+    def next_block(self, size: int) -> bytes:
+        """Up to size more bytes; ``b""`` at the end."""
+        while self._wrappers:
+            if block := self._wrappers[0].next_block(size):
+                return block
+            self._wrappers.popleft()
+        return b""
 
 
 def close_app_iter(app_iter: object) -> None:
@@ -197,10 +214,10 @@ def _reader(filelike: FileLike) -> Any:
     return filelike.read
 
 
-def _seekable(filelike: object) -> bool:
-    seekable = getattr(filelike, "seekable", None)
-    if callable(seekable):
-        return bool(seekable())
+def seekable(filelike: object) -> bool:
+    own = getattr(filelike, "seekable", None)
+    if callable(own):
+        return bool(own())
     return hasattr(filelike, "seek") and hasattr(filelike, "tell")
 
 

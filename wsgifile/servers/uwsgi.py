@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..body import Body, caller
 from ..senders import FileSlice, Send
+from ..wrapper import FileWrapper
 from . import Server as Base
 
 if TYPE_CHECKING:
@@ -97,6 +98,8 @@ def _place(frame: FrameType) -> tuple[int, CodeType, int]:
 
 class Wrapper(Body):
     """A slice of a file. If a filter iterates or reads it, it is a Body like any other."""
+
+    blocks: FileWrapper
 
     def __init__(self, send: Send, what: FileSlice) -> None:
         super().__init__(send)

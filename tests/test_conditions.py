@@ -1,0 +1,151 @@
+"""Validators and preconditions (RFC 9110, sections 8.8 and 13)."""
+
+from __future__ import annotations
+
+import time
+from email.utils import formatdate
+
+import pytest
+
+from wsgifile.conditions import Validators
+
+SECONDS = 1_700_000_000
+THEN = formatdate(SECONDS, usegmt=True)
+BEFORE = formatdate(SECONDS - 1, usegmt=True)
+AFTER = formatdate(SECONDS + 1, usegmt=True)
+FILE = Validators('"abc"', THEN)
+WEAK = Validators('W/"abc"', THEN)
+NOT_MODIFIED = "304 Not Modified"
+FAILED = "412 Precondition Failed"
+
+
+def refuse(state=FILE, **environ):
+    return state.refuse({f"HTTP_{name.upper()}": value for name, value in environ.items()})
+
+
+def test_of_file():
+    """By size and time of modification to the nanosecond, and by what is left out."""
+    state = Validators.of_file(255, SECONDS * 10**9 + 7)
+    assert state.etag == f'"{SECONDS * 10**9 + 7:x}-ff"'
+    assert state.last_modified == THEN
+    assert state.headers() == [("Last-Modified", THEN), ("ETag", state.etag)]
+    etags = {Validators.of_file(*n).etag for n in [(5, 6), (6, 5), (5, 7), (5, 6, 1), (5, 6, 2)]}
+    assert len(etags) == 5
+
+
+def test_no_date_in_the_future():
+    """Section 8.8.2.1: not later than the response. And 0 is no date but an unknown one."""
+    state = Validators.of_file(1, (int(time.time()) + 10**6) * 10**9)
+    assert state.last_modified in {formatdate(time.time() - n, usegmt=True) for n in (0, 1, 2)}
+    assert Validators.of_file(1, 0).headers() == [("ETag", '"0-1"')]
+
+
+@pytest.mark.parametrize(
+    ("listed", "weakly", "strongly"),
+    [
+        ('"abc"', True, True),
+        ('W/"abc"', True, False),
+        ('"x", "abc"', True, True),
+        ('"x","abc"', True, True),
+        ('"x,y" , W/"z",\t"abc"', True, True),
+        ("*", True, True),
+        ('"x"', False, False),
+        ("abc", False, False),
+        ('"ab\\"c"', False, False),
+        ('"abc', False, False),
+        ('w/"abc"', True, True),  # Malformed, as that is case-sensitive; so a tag it holds.
+        ("", False, False),
+    ],
+)
+def test_lists_of_etags(listed, weakly, strongly):
+    assert refuse(if_none_match=listed) == (NOT_MODIFIED if weakly else None)
+    assert refuse(if_match=listed) == (None if strongly else FAILED)
+
+
+def test_weak_etag_of_our_own():
+    """Strong comparison holds for no weak tag, not even for the same (section 8.8.3.2)."""
+    assert refuse(WEAK, if_none_match='"abc"') == NOT_MODIFIED
+    assert refuse(WEAK, if_match='W/"abc"') == FAILED
+    assert not WEAK.allow_range('"abc"')
+    assert not WEAK.allow_range('W/"abc"')
+
+
+@pytest.mark.parametrize(
+    ("date", "modified_since", "unmodified_since"),
+    [
+        (BEFORE, None, FAILED),
+        (THEN, NOT_MODIFIED, None),
+        (AFTER, NOT_MODIFIED, None),
+        (time.strftime("%A, %d-%b-%y %H:%M:%S GMT", time.gmtime(SECONDS)), NOT_MODIFIED, None),
+        (time.strftime("%a %b %d %H:%M:%S %Y", time.gmtime(SECONDS)), NOT_MODIFIED, None),
+        ("yesterday", None, None),
+        ("", None, None),
+        ("Sun, 06 Nov 1994 " + "9" * 5000 + ":49:37 GMT", None, None),
+    ],
+)
+def test_dates(date, modified_since, unmodified_since):
+    """All three formats of section 5.6.7; malformed ones are ignored."""
+    assert refuse(if_modified_since=date) == modified_since
+    assert refuse(if_unmodified_since=date) == unmodified_since
+
+
+def test_no_date_of_our_own():
+    state = Validators('"abc"', None)
+    assert refuse(state, if_modified_since=AFTER) is None
+    assert refuse(state, if_unmodified_since=BEFORE) is None
+
+
+@pytest.mark.parametrize(
+    ("conditions", "expected"),
+    [
+        # Each tag makes its date be ignored.
+        ({"if_match": '"abc"', "if_unmodified_since": BEFORE}, None),
+        ({"if_match": '"x"', "if_unmodified_since": AFTER}, FAILED),
+        ({"if_none_match": '"x"', "if_modified_since": AFTER}, None),
+        ({"if_none_match": '"abc"', "if_modified_since": BEFORE}, NOT_MODIFIED),
+        # A 412 comes before a 304.
+        ({"if_match": '"x"', "if_none_match": '"abc"'}, FAILED),
+        ({"if_match": '"abc"', "if_none_match": '"abc"'}, NOT_MODIFIED),
+        ({"if_unmodified_since": BEFORE, "if_none_match": '"abc"'}, FAILED),
+        ({}, None),
+    ],
+)
+def test_precedence(conditions, expected):
+    """Section 13.2.2."""
+    assert refuse(**conditions) == expected
+
+
+@pytest.mark.parametrize(
+    ("if_range", "allowed"),
+    [
+        (None, True),
+        ('"abc"', True),
+        (' "abc" ', True),
+        ('W/"abc"', False),
+        ('"x"', False),
+        ('"x", "abc"', False),
+        (THEN, True),
+        (BEFORE, False),
+        (AFTER, False),
+        ("abc", False),
+        ("", False),
+    ],
+)
+def test_if_range(if_range, allowed):
+    """One strong tag, or the very date (section 13.1.5)."""
+    assert FILE.allow_range(if_range) == allowed
+
+
+@pytest.mark.parametrize("etag", [None, "abc", ""])
+def test_if_range_without_an_etag(etag):
+    """Some frameworks' ETag is malformed."""
+    assert not Validators(etag, None).allow_range('"abc"')
+    assert not Validators(etag, None).allow_range("abc")
+    assert not Validators(etag, None).allow_range(THEN)
+
+
+@pytest.mark.parametrize("piece", ['"', ' "', 'W/"', "W/", "a", ","])
+def test_linear(piece):
+    """A quadratic way through a million characters would not end."""
+    many = piece * (1_000_000 // len(piece))
+    assert refuse(if_none_match=many, if_unmodified_since=many) is None

@@ -1,0 +1,240 @@
+"""What frameworks put around a file, and how to look through it.
+
+One table, from the type of an iterable to the file inside and which bytes of it
+are meant. Exactly by type, as a sub-class may give other bytes, and only for
+what was not overridden on the instance. No framework is imported here: a type
+counts if the module that it says it is from is loaded and has it.
+
+Whatever is looked through is still what gets closed in the end.
+"""
+
+from __future__ import annotations
+
+import gc
+import inspect
+import io
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from types import GeneratorType
+from typing import Any
+
+from .wrapper import FileWrapper
+
+__all__ = ["READING", "Part", "innermost"]
+
+#: An instance may be given methods of its own; with these it gives other bytes.
+READING = frozenset(
+    {"read", "readall", "readinto", "read1", "seek", "tell", "fileno", "make_bytes"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The bytes of an iterable, as bytes of what is inside it."""
+
+    file: Any
+    #: Position in the file of the first byte; None: where it stands.
+    start: int | None = None
+    #: Bytes to leave out from there; negative: so many before it are meant, too.
+    skip: int = 0
+    #: Number of bytes; None: all there are.
+    count: int | None = None
+    #: Whether the file is iterated, not read, so that its lines may be text.
+    iterated: bool = False
+    #: The least number of bytes to read at once.
+    block_size: int = 1
+
+    def of(self, inner: Part) -> Part | None:
+        """The same bytes where file is made of inner; None: they cannot be told."""
+        if inner.start is not None or inner.skip or inner.count is not None:
+            if self.start is not None:
+                return None  # A position in something that begins elsewhere.
+            inner = replace(inner, skip=inner.skip + self.skip)
+            if inner.start is not None:
+                inner = replace(inner, start=inner.start + inner.skip, skip=0)
+        else:
+            inner = replace(inner, start=self.start, skip=self.skip)
+        counts = [self.count] if self.count is not None else []
+        if inner.count is not None:
+            counts.append(max(0, inner.count - self.skip))
+        return replace(
+            inner,
+            count=min(counts, default=None),
+            iterated=self.iterated or inner.iterated,
+            block_size=max(self.block_size, inner.block_size),
+        )
+
+
+def innermost(app_iter: object) -> Part:
+    """The file in app_iter, as far as it can be looked through: at least itself."""
+    whole = Part(app_iter)
+    while (look := _layer(whole.file)) is not None:
+        inner = look(whole.file)
+        inside = None if inner is None else whole.of(inner)
+        if inside is None:
+            break
+        whole = inside
+    return whole
+
+
+def _layer(iterable: object) -> Callable[[Any], Part | None] | None:
+    kind = type(iterable)
+    if kind is GeneratorType:
+        return _generator
+    look = _LAYERS.get(f"{kind.__module__}.{kind.__qualname__}")
+    if look is None or not _as_made(iterable):
+        return None
+    module = sys.modules.get(kind.__module__)
+    return look if getattr(module, kind.__qualname__, None) is kind else None
+
+
+def _as_made(iterable: object) -> bool:
+    """Whether nobody gave this instance reading methods of his own.
+
+    tempfile keeps the methods that it forwards in the instance, made with
+    functools.wraps from the file's bound ones.
+    """
+    own = getattr(iterable, "__dict__", {})
+    for name in READING & own.keys():
+        forwarded = getattr(own[name], "__wrapped__", None)
+        if getattr(forwarded, "__self__", own) is not own.get("file"):
+            return False
+    return True
+
+
+def _file_wrapper(wrapper: FileWrapper) -> Part:
+    return Part(
+        wrapper.filelike, wrapper.start, count=wrapper.remaining, block_size=wrapper.block_size
+    )
+
+
+def _body(body: Any) -> Part | None:
+    # From another middleware of ours, nearer to the application.
+    return Part(body.blocks) if type(body.blocks) is FileWrapper else None
+
+
+def _sliced_file(sliced: Any) -> Part:
+    # ServeStatic's positions the file at its first read(), WhiteNoise's at once.
+    start = None if getattr(sliced, "seeked", True) else sliced.start
+    return Part(sliced.fileobj, start, count=sliced.remaining)
+
+
+def _range_wrapper(wrapper: Any) -> Part | None:
+    # Without seekable() it reads up to its first byte.
+    if not wrapper.seekable or wrapper.read_length or wrapper.end_reached:
+        return None
+    return Part(wrapper.iterable, wrapper.start_byte, count=wrapper.byte_range, iterated=True)
+
+
+def _app_iter_range(ranged: Any) -> Part | None:
+    if ranged._pos:
+        return None
+    count = None if ranged.stop is None else ranged.stop - ranged.start
+    return Part(ranged.app_iter, skip=ranged.start, count=count, iterated=True)
+
+
+def _trapped_response(response: Any) -> Part | None:
+    return None if response.started_response else Part(response.iter_response, iterated=True)
+
+
+def _web_py(chain: Any) -> Part | None:
+    """web.py's: its lines of a file, of which it has taken the first to see whether it can.
+
+    Its chain of those, and of the generator that clears its thread's variables
+    in the end. That is run now, as the thread that sends may be another.
+    """
+    match _chained(chain):
+        case [GeneratorType() as lines, GeneratorType() as cleanup]:
+            pass
+        case _:
+            return None
+    frame = lines.gi_frame
+    if frame is None or not _is_from(lines, "web.application", "build_result"):
+        return None
+    match _chained(frame.f_locals["result"]):
+        case [[bytes() as first], io.BufferedReader() as file]:
+            pass
+        case _:
+            return None
+    if type(file) is not io.BufferedReader or not file.seekable():
+        return None
+    for _ in cleanup:
+        pass
+    return Part(file, skip=-len(first), iterated=True)
+
+
+def _chained(chain: object) -> list[Any]:
+    """What an itertools.chain that has not begun goes through; nothing if that cannot be told."""
+    match gc.get_referents(chain):
+        case [iterator] if type(iterator) is type(iter(())):
+            match gc.get_referents(iterator):
+                case [tuple() as iterables]:
+                    return list(iterables)
+    return []
+
+
+def _generator(generator: Any) -> Part | None:
+    frame = generator.gi_frame
+    if frame is None or inspect.getgeneratorstate(generator) != inspect.GEN_CREATED:
+        return None
+    name = frame.f_globals.get("__name__"), frame.f_code.co_name
+    look = _GENERATORS.get(name)
+    return look(frame.f_locals) if look is not None and _is_from(generator, *name) else None
+
+
+def _is_from(generator: Any, module: str, name: str) -> bool:
+    """Whether it was made by a function of that module that is so named."""
+    frame, loaded = generator.gi_frame, sys.modules.get(module)
+    return (
+        frame is not None
+        and loaded is not None
+        and frame.f_globals is vars(loaded)
+        and frame.f_code.co_name == name
+    )
+
+
+def _django_file(its: dict[str, Any]) -> Part | None:
+    # It goes back to its beginning.
+    return Part(its["self"], 0, iterated=True) if its["self"].seekable() else None
+
+
+#: By module and name of the type.
+_LAYERS: dict[str, Callable[[Any], Part | None]] = {
+    "cherrypy._cpwsgi.AppResponse": lambda it: Part(it.iter_response, iterated=True),
+    "cherrypy._cpwsgi._TrappedResponse": _trapped_response,
+    "cherrypy.lib.file_generator": lambda it: Part(it.input),
+    "django.core.files.base.ContentFile": lambda it: Part(it.file),
+    "django.core.files.base.File": lambda it: Part(it.file),
+    "django.core.files.images.ImageFile": lambda it: Part(it.file),
+    "django.db.models.fields.files.FieldFile": lambda it: Part(it.file),
+    "django.db.models.fields.files.ImageFieldFile": lambda it: Part(it.file),
+    "django.http.response.StreamingHttpResponse": lambda it: Part(it._iterator, iterated=True),
+    "falcon.routing.static._BoundedFile": lambda it: Part(it.fh, count=it.remaining),
+    "itertools.chain": _web_py,
+    "pyramid.response.FileIter": lambda it: Part(it.file),
+    "servestatic.responders.SlicedFile": _sliced_file,
+    "tempfile.SpooledTemporaryFile": lambda it: Part(it._file),
+    "tempfile._TemporaryFileWrapper": lambda it: Part(it.file),
+    "webob.response.AppIterRange": _app_iter_range,
+    "werkzeug.wsgi.ClosingIterator": lambda it: Part(it._next.args[0], iterated=True),
+    "werkzeug.wsgi.FileWrapper": lambda it: Part(it.file),
+    "werkzeug.wsgi._RangeWrapper": _range_wrapper,
+    "whitenoise.responders.SlicedFile": _sliced_file,
+    "wsgifile.body.Body": _body,
+    "wsgifile.wrapper.FileWrapper": _file_wrapper,
+    "wsgiref.util.FileWrapper": lambda it: Part(it.filelike),
+}
+
+#: Generators that have not begun, by module and name of their function: from its
+#: variables.
+_GENERATORS: dict[tuple[object, str], Callable[[dict[str, Any]], Part | None]] = {
+    ("cherrypy.lib", "file_generator_limited"): (
+        lambda its: Part(its["fileobj"], count=its["count"])
+    ),
+    ("django.core.files.base", "__iter__"): _django_file,
+    ("tempfile", "__iter__"): lambda its: Part(its["self"]),
+    ("werkzeug.wrappers.response", "_iter_encoded"): (
+        lambda its: Part(its["iterable"], iterated=True)
+    ),
+}
