@@ -51,6 +51,14 @@ def test_filter(load):
     assert b"def factory" in webtest.TestApp(app).get("/").body
 
 
+@pytest.mark.parametrize(("text", "value"), [("true", True), ("no", False), ("OFF", False)])
+def test_filter_switches(load, text, value):
+    app = load(f"ranges = {text}\nvalidators = {text}")
+    assert (app.ranges, app.validators) == (value, value)
+    answer = webtest.TestApp(app).get("/")
+    assert ("Accept-Ranges" in answer.headers, "ETag" in answer.headers) == (value, value)
+
+
 def test_filter_app(load):
     """[filter-app:x], where PasteDeploy hands over the application at once."""
     ini = "[filter-app:main]\nuse = egg:wsgifile\nnext = inner\n" + INI.replace(
@@ -66,9 +74,10 @@ def test_defaults(load):
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ("blok_size = 1", "egg:wsgifile has no option 'blok_size', only: block_size"),
+        ("blok_size = 1", "no option 'blok_size', only: block_size, ranges, validators"),
         ("block_size = big", "egg:wsgifile: block_size = 'big' is no int"),
         ("block_size =", "egg:wsgifile: block_size = '' is no int"),
+        ("ranges = maybe", "egg:wsgifile: ranges = 'maybe' is no bool"),
         ("block_size = 0", "block_size must be at least 1 byte"),
     ],
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -58,7 +60,7 @@ def test_unsatisfiable(header):
         "bytes=+1-2",
         "bytes=--1",
         "bytes=0x1-2",
-        "bytes=١-٢",
+        "bytes=\N{ARABIC-INDIC DIGIT ONE}-",
         "bytes =1-2",
         "items=0-1",
         "0-1",
@@ -77,10 +79,11 @@ def test_as_many_as_allowed():
     assert select(header, 10_000) == [(n * 100, n * 100 + 1) for n in range(MAX_RANGES)]
 
 
-@pytest.mark.parametrize("header", ["bytes=0-", "bytes=0-0", "bytes=-5"])
-def test_of_nothing(header):
-    """There is no Content-Range for a part of an empty file."""
+@pytest.mark.parametrize("header", ["bytes=0-", "bytes=0-0", "bytes=-5", "bytes=1-,0-"])
+def test_all_of_nothing(header):
+    """There is no Content-Range for what an empty file has."""
     assert select(header, 0) is None
+    assert select("bytes=1-", 0) == []
 
 
 @given(st.lists(SPECS, min_size=1, max_size=MAX_RANGES), st.integers(1, 300))
@@ -107,8 +110,8 @@ def test_the_same_bytes(specs, length):
     for start, stop in selected:
         inside = sorted(asked & set(range(start, stop)))
         assert (inside[0], inside[-1]) == (start, stop - 1)
-        assert all(b - a <= 80 for a, b in zip(inside, inside[1:], strict=False))
-    for (_, stop), (start, _) in zip(sorted(selected), sorted(selected)[1:], strict=False):
+        assert all(b - a <= 80 for a, b in itertools.pairwise(inside))
+    for (_, stop), (start, _) in itertools.pairwise(sorted(selected)):
         assert start - stop >= 80
 
 

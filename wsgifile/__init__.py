@@ -5,8 +5,10 @@ General layout, in the order in which a response travels:
 - ``middleware``: the WSGI call. Gives the application our ``wsgi.file_wrapper``,
   and takes what it returns.
 - ``wrapper``: that file wrapper, and with it the one read(size) loop.
-- ``recognise``: is it a file, and do its descriptor's bytes mean the same?
-- ``plan``: the header and the number of bytes that go out.
+- ``recognise``: is it a file, and do its descriptor's bytes mean the same? In
+  ``layers`` what frameworks put around one.
+- ``plan``: the header and the bytes that go out, by what the client asked for:
+  ``conditions`` and ``ranges``.
 - ``senders``: the server's own wrapper, then os.sendfile, then the read loop.
 - ``servers``: what we know of each server, a small file each.
 

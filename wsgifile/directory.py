@@ -1,7 +1,8 @@
-"""Applications for a directory or a file: WebOb's FileApp, and a plain listing.
+"""Applications for a directory or a file: open files, and a plain listing.
 
-Not WebOb's DirectoryApp: it serves an index.html of the directory above, and
-writes the full path of a missing file into its 404 page.
+To be put behind the middleware, which does the rest. Not by WebOb's
+DirectoryApp and FileApp: they serve an index.html of the directory above, write
+the full path of a missing file into the 404 page, and take several ranges for one.
 """
 
 from __future__ import annotations
@@ -14,10 +15,9 @@ from urllib.parse import quote
 
 from webob import Request, Response, exc
 from webob.dec import wsgify
-from webob.static import FileApp
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIApplication
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 __all__ = ["directory_app", "file_app"]
 
@@ -28,6 +28,8 @@ def directory_app(root: str) -> WSGIApplication:
 
     @wsgify  # type: ignore[untyped-decorator]
     def directory(request: Request) -> Any:
+        if request.method not in ("GET", "HEAD"):
+            return exc.HTTPMethodNotAllowed()
         wanted = _path_info(request)
         path = os.path.abspath(os.path.join(root, wanted.lstrip("/")))
         if not os.path.join(path, "").startswith(root):
@@ -42,8 +44,6 @@ def directory_app(root: str) -> WSGIApplication:
         index = os.path.join(path, "index.html")
         if os.path.isfile(index):
             return _send(index)
-        if request.method not in ("GET", "HEAD"):
-            return exc.HTTPMethodNotAllowed()
         try:
             page = _listing(path, wanted)
         except OSError:
@@ -60,6 +60,8 @@ def file_app(path: str) -> WSGIApplication:
 
     @wsgify  # type: ignore[untyped-decorator]
     def file(request: Request) -> Any:
+        if request.method not in ("GET", "HEAD"):
+            return exc.HTTPMethodNotAllowed()
         return _send(path) if _path_info(request) in names else exc.HTTPNotFound()
 
     return file  # type: ignore[no-any-return]
@@ -71,20 +73,28 @@ def _path_info(request: Request) -> str:
 
 
 def _send(path: str) -> Any:
-    """WebOb's application for one file: Last-Modified, conditions, ranges."""
-    # FileApp's own 404 and 403 name the file with its full path.
+    """An application for this file."""
     if not os.path.isfile(path):
         return exc.HTTPNotFound()
-    if not os.access(path, os.R_OK):
+    try:
+        file = open(path, "rb")  # noqa: SIM115
+    except OSError:
         return exc.HTTPForbidden()
-    # It would announce a .tar.gz as a tar in a Content-Encoding, which browsers
-    # undo: what they save under that name is no gzip file any more.
+    # The encoding does not go into a header, which browsers would undo: what they
+    # save as .tar.gz would be no gzip file any more.
     content_type, encoding = mimetypes.guess_type(path)
     if encoding is not None:
         content_type = "application/gzip" if encoding == "gzip" else None
-    return FileApp(
-        path, content_type=content_type or "application/octet-stream", content_encoding=None
-    )
+    if content_type is None:
+        content_type = "application/octet-stream"
+    elif content_type.startswith("text/"):
+        content_type += "; charset=utf-8"
+
+    def application(environ: WSGIEnvironment, start_response: StartResponse) -> Any:
+        start_response("200 OK", [("Content-Type", content_type)])
+        return file
+
+    return application
 
 
 def _listing(path: str, title: str) -> str:

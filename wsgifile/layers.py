@@ -139,28 +139,28 @@ def _trapped_response(response: Any) -> Part | None:
 
 
 def _web_py(chain: Any) -> Part | None:
-    """web.py's: its lines of a file, of which it has taken the first to see whether it can.
+    """web.py's: a chain of the lines and of a generator that cleans up.
 
-    Its chain of those, and of the generator that clears its thread's variables
-    in the end. That is run now, as the thread that sends may be another.
+    Of the lines the first has been taken already, to see whether one can be.
+    The hooks of the application run when there are no more, so that is what
+    happens here: the thread that sends may be another, and they know this one.
     """
-    match _chained(chain):
-        case [GeneratorType() as lines, GeneratorType() as cleanup]:
-            pass
-        case _:
-            return None
-    frame = lines.gi_frame
-    if frame is None or not _is_from(lines, "web.application", "build_result"):
+    lines, *_ = _chained(chain) or [None]
+    if not _is_from(lines, "web.application", "build_result"):
         return None
-    match _chained(frame.f_locals["result"]):
-        case [[bytes() as first], io.BufferedReader() as file]:
-            pass
+    match _chained(lines.gi_frame.f_locals["result"]):
+        case [[bytes() as first], file]:
+            while _is_from(file, "web.application", "wrap"):  # One for each hook.
+                file = file.gi_frame.f_locals["result"]
         case _:
             return None
     if type(file) is not io.BufferedReader or not file.seekable():
         return None
-    for _ in cleanup:
+    position = file.tell()
+    file.seek(0, io.SEEK_END)
+    for _ in chain:
         pass
+    file.seek(position)
     return Part(file, skip=-len(first), iterated=True)
 
 
@@ -185,9 +185,10 @@ def _generator(generator: Any) -> Part | None:
 
 def _is_from(generator: Any, module: str, name: str) -> bool:
     """Whether it was made by a function of that module that is so named."""
-    frame, loaded = generator.gi_frame, sys.modules.get(module)
+    frame, loaded = getattr(generator, "gi_frame", None), sys.modules.get(module)
     return (
-        frame is not None
+        type(generator) is GeneratorType
+        and frame is not None
         and loaded is not None
         and frame.f_globals is vars(loaded)
         and frame.f_code.co_name == name

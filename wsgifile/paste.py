@@ -5,12 +5,16 @@
     [filter:wsgifile]
     use = egg:wsgifile
     block_size = 262144
+    ranges = true
+    validators = true
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
+
+from paste.deploy.converters import asbool
 
 from .middleware import FileWrapperMiddleware
 
@@ -19,8 +23,12 @@ if TYPE_CHECKING:
 
 __all__ = ["filter_app_factory", "filter_factory"]
 
-# What an ini may set, and how to read it from there. The constructor checks.
-_OPTIONS: dict[str, Callable[[str], Any]] = {"block_size": int}
+# What an ini may set, what it is, and how to read it. The constructor checks.
+_OPTIONS: dict[str, tuple[str, Callable[[str], Any]]] = {
+    "block_size": ("int", int),
+    "ranges": ("bool", asbool),
+    "validators": ("bool", asbool),
+}
 
 
 def filter_factory(
@@ -54,9 +62,9 @@ def _read(local_conf: Mapping[str, str]) -> dict[str, Any]:
         if name not in _OPTIONS:
             known = ", ".join(_OPTIONS)
             raise ValueError(f"egg:wsgifile has no option {name!r}, only: {known}")
+        kind, read = _OPTIONS[name]
         try:
-            options[name] = _OPTIONS[name](text)
+            options[name] = read(text)
         except ValueError:
-            kind = _OPTIONS[name].__name__
             raise ValueError(f"egg:wsgifile: {name} = {text!r} is no {kind}") from None
     return options

@@ -29,12 +29,12 @@ def select(header: str, length: int) -> list[ByteRange] | None:
     """The ranges to send of length bytes, in the order in which they were asked for.
 
     None means all of it: the header is malformed, or asks for too many ranges,
-    or for one of nothing. An empty list means that nothing asked for is there:
+    or for the beginning of nothing. An empty list means that nothing asked for is there:
     416. Ranges that overlap, or nearly touch, are one; each byte is sent once at
     most. Takes time linear in the header.
     """
     unit, _, listed = header.partition("=")
-    if unit.lower() != "bytes" or not length:
+    if unit.lower() != "bytes":
         return None
     # Empty elements are allowed in lists (section 5.6.1.2).
     specs = [spec for item in listed.split(",") if (spec := item.strip(" \t"))]
@@ -56,6 +56,9 @@ def select(header: str, length: int) -> list[ByteRange] | None:
                 stop = min(length, _number(last) + 1)
         if start < stop:
             found.append((start, stop))
+        elif not start:
+            # There is no Content-Range for what an empty file has.
+            return None
     return _coalesce(found)
 
 

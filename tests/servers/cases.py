@@ -7,6 +7,7 @@ Runs inside the server's process; the tests import it for what they expect.
 from __future__ import annotations
 
 import bz2
+import contextlib
 import gzip
 import io
 import json
@@ -87,6 +88,9 @@ def write_files() -> None:
         file.write(DATA)
     with open(path("empty"), "wb"):
         pass
+    # A directory without the others, for those who look at all of them.
+    os.mkdir(path("only"))
+    os.link(path("data"), path("only/data"))
     with gzip.open(path("data.gz"), "wb", compresslevel=1) as gz:
         gz.write(DATA)
     with bz2.open(path("data.bz2"), "wb") as bz:
@@ -484,12 +488,25 @@ def text_mode(environ):
     return counted(file)
 
 
+def open_files() -> list[str]:
+    names = []
+    for fd in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # The one of the directory.
+            names.append(os.readlink(f"/proc/self/fd/{fd}"))
+    return [name for name in names if name.startswith(FILES)]
+
+
 def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-    """``/CASE`` is that case, ``/-/events`` tells and forgets what happened."""
+    """``/CASE`` is that case.
+
+    ``/-/events`` tells and forgets what happened, ``/-/open`` which of the files
+    are open.
+    """
     name = environ["PATH_INFO"].strip("/")
-    if name == "-/events":
-        body = json.dumps(events).encode()
-        events.clear()
+    if name in ("-/events", "-/open"):
+        body = json.dumps(events if name == "-/events" else open_files()).encode()
+        if name == "-/events":
+            events.clear()
         start_response("200 OK", [("Content-Length", str(len(body)))])
         return [body]
     if name == "restarted":

@@ -16,6 +16,8 @@ import h11
 class Answer:
     status: int
     headers: dict[str, str]
+    #: All names of its fields, also those that come twice.
+    names: list[str]
     body: bytes = b""
     #: The connection ended before the body did.
     short: bool = False
@@ -105,7 +107,8 @@ class Client:
                 self.h11.receive_data(data)
             elif isinstance(event, h11.Response):
                 headers = {k.decode().lower(): v.decode() for k, v in event.headers}
-                answer = Answer(event.status_code, headers)
+                names = [k.decode().lower() for k, _ in event.headers]
+                answer = Answer(event.status_code, headers, names)
                 # h11 knows no keep-alive of HTTP/1.0.
                 kept = event.http_version == b"1.0" and (
                     headers.get("connection", "").lower() == "keep-alive"
@@ -171,6 +174,13 @@ class Client:
         self.close()
         self.send(target, **kwargs)
         return self.receive()
+
+
+def open_files(port: int) -> list[str]:
+    """Which of the tests' files the server's process has open."""
+    with Client(port) as client:
+        names: list[str] = json.loads(client.get("/bare/-/open").body)
+    return names
 
 
 def events(port: int, *, closes: int) -> list[list[Any]]:

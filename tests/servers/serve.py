@@ -13,6 +13,7 @@ from typing import Any
 from wsgiref.validate import validator
 
 import cases
+import frameworks
 
 import wsgifile.wrapper
 
@@ -110,10 +111,15 @@ STACKS: dict[str, Any] = {
 
 
 def app(environ: Any, start_response: Any) -> Iterable[bytes]:
-    """``/STACK/CASE``: not a filter, it hands on what it got, both ways."""
+    """``/STACK/CASE``: not a filter, it hands on what it got, both ways.
+
+    Or ``/FRAMEWORK/PATH``, which is loaded with the first such request.
+    """
     stack, _, rest = environ["PATH_INFO"].lstrip("/").partition("/")
     environ["SCRIPT_NAME"] = environ.get("SCRIPT_NAME", "") + "/" + stack
     environ["PATH_INFO"] = "/" + rest
+    if stack not in STACKS:
+        STACKS[stack] = wsgifile.FileWrapperMiddleware(getattr(frameworks, stack)())
     return STACKS[stack](environ, start_response)
 
 

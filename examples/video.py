@@ -1,0 +1,39 @@
+"""A page with a film, in which the browser can seek: it asks for ranges of the file.
+
+    FILM=film.mp4 gunicorn --threads 4 --access-logfile - video:application
+
+then look at http://127.0.0.1:8000/. Any other server does as well, as in
+``FILM=film.mp4 wsgifile video:app``.
+"""
+
+import mimetypes
+import os
+
+from wsgifile import FileWrapperMiddleware
+
+PAGE = b"""<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<meta name="color-scheme" content="light dark">
+<title>A film</title>
+<video src="film" controls muted style="max-width: 100%"></video>
+</html>
+"""
+
+
+def app(environ, start_response):
+    if environ["PATH_INFO"] == "/":
+        headers = [("Content-Type", "text/html"), ("Content-Length", str(len(PAGE)))]
+        start_response("200 OK", headers)
+        return [PAGE]
+    if environ["PATH_INFO"] != "/film":
+        start_response("404 Not Found", [("Content-Type", "text/plain")])
+        return [b"There is only / and /film\n"]
+    film = os.environ["FILM"]
+    content_type = mimetypes.guess_type(film)[0] or "application/octet-stream"
+    start_response("200 OK", [("Content-Type", content_type)])
+    return open(film, "rb")
+
+
+application = FileWrapperMiddleware(app)

@@ -1,0 +1,302 @@
+"""An application of every framework, with each way in which it can send a file.
+
+Runs inside the server's process, as the stack of its name. ``WAYS`` lists the
+paths, and what the tests have to know of them.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from tempfile import NamedTemporaryFile
+from typing import Any
+from wsgiref.util import FileWrapper
+
+import cases
+from cases import path
+
+
+@dataclass(frozen=True)
+class Way:
+    #: The framework, which is the name of its function here.
+    framework: str
+    path: str
+    #: How the file leaves: "fast", by descriptor where the server allows it;
+    #: "read", in large blocks; "own", as the framework iterates it.
+    sent: str = "fast"
+    #: The same for a part of it, with a 206.
+    part: str = "fast"
+    #: Whether a GET has these: of the framework, or of wsgifile.
+    etag: bool = True
+    #: Whether the header of a HEAD has a length. Not if the framework drops the
+    #: file by itself, where it had not asked for its size.
+    head_sized: bool = True
+    #: What there is to be had.
+    body: bytes = cases.DATA
+
+
+#: Lines of text, for a framework to encode.
+TEXT = "\n".join(str(n) for n in range(100_000))
+
+WAYS = [
+    Way("django", "file_response"),
+    Way("django", "storage"),
+    Way("django", "field_file"),
+    Way("django", "image_field_file"),
+    Way("django", "content_file", "read", "read", etag=False),
+    Way("django", "static/data", etag=False),
+    Way("django", "streaming"),
+    Way("django", "streaming_file"),
+    Way("django", "streaming_wrapper"),
+    Way("django", "streaming_temporary"),
+    Way("django", "streaming_text", "own", "own", False, body=TEXT.encode()),
+    Way("django", "http_response", "own", "own", etag=False),
+    Way("flask", "send_file"),
+    Way("flask", "static/data"),
+    Way("flask", "passthrough", head_sized=False),
+    Way("flask", "file_wrapper", head_sized=False),
+    Way("flask", "response", head_sized=False),
+    Way("flask", "view", head_sized=False),
+    # Werkzeug makes a list of it, to know its length.
+    Way("flask", "conditional", "own"),
+    Way("flask", "text", "own", "own", False, body=TEXT.encode()),
+    Way("webob", "file_app", etag=False),
+    Way("webob", "app_iter", head_sized=False),
+    Way("webob", "conditional"),
+    Way("pyramid", "file_response", etag=False),
+    Way("pyramid", "no_request", etag=False),
+    Way("pyramid", "static/data", etag=False),
+    Way("pyramid", "app_iter", head_sized=False),
+    Way("bottle", "static_file", part="own"),
+    Way("bottle", "open", head_sized=False),
+    Way("falcon", "stream", head_sized=False),
+    Way("falcon", "static/data"),
+    Way("cherrypy", "serve_file", etag=False),
+    Way("cherrypy", "static/data", etag=False),
+    Way("cherrypy", "open", head_sized=False),
+    Way("web_py", "open"),
+    Way("paste", "data"),
+    Way("paste_file", ""),
+    Way("whitenoise", "data"),
+    Way("servestatic", "data"),
+]
+
+
+def opened() -> Any:
+    return open(path("data"), "rb")
+
+
+def django() -> Any:
+    from django.conf import settings
+    from django.core.files.base import ContentFile, File
+    from django.core.files.storage import FileSystemStorage
+    from django.core.signals import request_finished
+    from django.core.wsgi import get_wsgi_application
+    from django.db.models.fields.files import FieldFile, FileField, ImageField, ImageFieldFile
+    from django.http import FileResponse, HttpResponse, StreamingHttpResponse
+    from django.urls import path as url
+    from django.views.decorators.gzip import gzip_page
+    from django.views.static import serve
+
+    def finished(**kwargs: Any) -> None:
+        cases.events.append(["finished"])
+
+    def http_response(request: Any) -> Any:
+        with opened() as file:
+            return HttpResponse(file)
+
+    def temporary(request: Any) -> Any:
+        file = NamedTemporaryFile()
+        file.write(cases.DATA)
+        file.seek(0)
+        return StreamingHttpResponse(file)
+
+    def text(request: Any) -> Any:
+        return StreamingHttpResponse(io.StringIO(TEXT))
+
+    storage = FileSystemStorage(cases.FILES)
+    views = {
+        "file_response": lambda request: FileResponse(opened()),
+        "storage": lambda request: FileResponse(storage.open("data")),
+        "field_file": lambda request: FileResponse(
+            FieldFile(None, FileField(storage=storage), "data")
+        ),
+        "image_field_file": lambda request: FileResponse(
+            ImageFieldFile(None, ImageField(storage=storage), "data")
+        ),
+        "content_file": lambda request: FileResponse(ContentFile(cases.DATA)),
+        "streaming": lambda request: StreamingHttpResponse(opened()),
+        "streaming_file": lambda request: StreamingHttpResponse(File(opened())),
+        "streaming_wrapper": lambda request: StreamingHttpResponse(FileWrapper(opened())),
+        "streaming_temporary": temporary,
+        "streaming_text": text,
+        "http_response": http_response,
+        "gzip": gzip_page(lambda request: FileResponse(opened())),
+    }
+    urls = [url(name, view) for name, view in views.items()]
+    urls.append(url("static/<path:path>", serve, {"document_root": cases.FILES}))
+    settings.configure(
+        ROOT_URLCONF=tuple(urls),
+        ALLOWED_HOSTS=["*"],
+        MIDDLEWARE=["django.middleware.http.ConditionalGetMiddleware"],
+    )
+    request_finished.connect(finished, weak=False)
+    return get_wsgi_application()
+
+
+def flask() -> Any:
+    import flask
+    import werkzeug.wsgi
+
+    app = flask.Flask("app", static_folder=cases.FILES, static_url_path="/static")
+
+    def conditional() -> Any:
+        response = flask.Response(opened())
+        response.set_etag("conditional")
+        return response.make_conditional(
+            flask.request, accept_ranges=True, complete_length=len(cases.DATA)
+        )
+
+    def closing() -> Any:
+        response = flask.Response(opened())
+        response.call_on_close(lambda: cases.events.append(["finished"]))
+        return response
+
+    views: dict[str, Callable[[], Any]] = {
+        "send_file": lambda: flask.send_file(path("data")),
+        "passthrough": lambda: flask.Response(opened(), direct_passthrough=True),
+        "file_wrapper": lambda: flask.Response(
+            werkzeug.wsgi.FileWrapper(opened()), direct_passthrough=True
+        ),
+        "response": lambda: flask.Response(opened()),
+        "view": opened,
+        "conditional": conditional,
+        "closing": closing,
+        "text": lambda: flask.Response(io.StringIO(TEXT)),
+    }
+    for name, view in views.items():
+        app.add_url_rule(f"/{name}", name, view)
+    return app
+
+
+def webob() -> Any:
+    from webob import Response
+    from webob.dec import wsgify
+    from webob.static import FileApp
+
+    apps = {
+        "/file_app": FileApp(path("data")),
+        "/app_iter": lambda *args: Response(app_iter=opened())(*args),
+        "/conditional": lambda *args: Response(
+            app_iter=opened(),
+            etag="conditional",
+            content_length=len(cases.DATA),
+            conditional_response=True,
+        )(*args),
+    }
+    return wsgify(lambda request: apps[request.path_info])
+
+
+def pyramid() -> Any:
+    from pyramid.config import Configurator
+    from pyramid.response import FileResponse, Response
+
+    views: dict[str, Callable[[Any], Any]] = {
+        "file_response": lambda request: FileResponse(path("data"), request),
+        "no_request": lambda request: FileResponse(path("data")),
+        "app_iter": lambda request: Response(app_iter=opened()),
+    }
+    with Configurator() as config:
+        for name, view in views.items():
+            config.add_route(name, name)
+            config.add_view(view, route_name=name)
+        config.add_static_view("static", cases.FILES)
+    return config.make_wsgi_app()
+
+
+def bottle() -> Any:
+    import bottle
+
+    app = bottle.Bottle()
+    app.route("/static_file")(lambda: bottle.static_file("data", cases.FILES))
+    app.route("/open")(opened)
+    return app
+
+
+def falcon() -> Any:
+    import falcon
+
+    class Stream:
+        def on_get(self, request: Any, response: Any) -> None:
+            response.stream = opened()
+
+        on_head = on_get
+
+    app = falcon.App()
+    app.add_route("/stream", Stream())
+    app.add_static_route("/static", cases.FILES)
+    return app
+
+
+def cherrypy() -> Any:
+    import cherrypy
+    from cherrypy.lib.static import serve_file
+
+    class Root:
+        @cherrypy.expose
+        def serve_file(self) -> Any:
+            return serve_file(path("data"), "application/octet-stream")
+
+        @cherrypy.expose
+        @cherrypy.config(**{"response.stream": True})
+        def open(self) -> Any:
+            # Of text/html each block is looked at, whether it has to be encoded.
+            cherrypy.response.headers["Content-Type"] = "application/octet-stream"
+            return opened()
+
+    static = {"tools.staticdir.on": True, "tools.staticdir.dir": cases.FILES}
+    cherrypy.config.update({"environment": "embedded"})
+    return cherrypy.Application(Root(), "/cherrypy", {"/static": static})
+
+
+def web_py() -> Any:
+    import web
+
+    class Open:
+        def GET(self) -> Any:  # noqa: N802
+            return opened()
+
+    app = web.application(("/open", Open), {})
+    app.add_processor(web.unloadhook(lambda: cases.events.append(["finished"])))
+    return app.wsgifunc()
+
+
+def paste() -> Any:
+    from paste.fileapp import DirectoryApp
+
+    return DirectoryApp(cases.FILES)
+
+
+def paste_file() -> Any:
+    from paste.fileapp import FileApp
+
+    return FileApp(path("data"))
+
+
+def not_found(environ: Any, start_response: Any) -> Any:
+    start_response("404 Not Found", [("Content-Length", "0")])
+    return []
+
+
+def whitenoise() -> Any:
+    from whitenoise import WhiteNoise
+
+    return WhiteNoise(not_found, os.path.join(cases.FILES, "only"))
+
+
+def servestatic() -> Any:
+    from servestatic import ServeStatic
+
+    return ServeStatic(not_found, os.path.join(cases.FILES, "only"))

@@ -1,0 +1,182 @@
+"""Every framework's ways to send a file, and its honest mistakes, on real servers."""
+
+from __future__ import annotations
+
+import gzip
+import time
+
+import pytest
+from cases import DATA
+from client import Client, events, open_files
+from conftest import Running
+from frameworks import WAYS
+from known import SERVERS
+
+#: One that sends by a wrapper of its own, one by os.sendfile, one by both.
+ON = ["waitress", "cheroot", "gunicorn"]
+
+
+@pytest.fixture(scope="session", params=ON)
+def running(request, files, tmp_path_factory):
+    running = Running(request.param, files, tmp_path_factory.mktemp(request.param) / "log")
+    yield running
+    assert running.process.poll() is None, f"it has ended:\n{running.log.read_text()}"
+    running.stop()
+
+
+@pytest.fixture
+def client(running):
+    events(running.port, closes=0)  # forget
+    with Client(running.port) as client:
+        yield client
+
+
+@pytest.fixture(params=WAYS, ids=lambda way: f"{way.framework}-{way.path}")
+def way(request):
+    return request.param
+
+
+def check_sender(running, sent):
+    """By descriptor, or read in large blocks: never by lines, never in small pieces."""
+    seen = [event for event in events(running.port, closes=0) if event[0] != "finished"]
+    senders = {tuple(event) if event[0] == "wrapper" else event[0] for event in seen}
+    expected = {"fast": SERVERS[running.name].fast, "read": {"read"}, "own": set()}
+    assert senders == expected[sent]
+    assert all(event[1] >= 65536 for event in seen if event[0] == "read")
+
+
+def check_closed(running):
+    """Nothing of what was sent is still open, a moment later."""
+    deadline = time.monotonic() + 5
+    while names := open_files(running.port):
+        assert time.monotonic() < deadline, names
+        time.sleep(0.02)
+
+
+def test_whole(running, client, way):
+    answer = client.get(f"/{way.framework}/{way.path}")
+    assert (answer.status, answer.body, answer.short) == (200, way.body, False)
+    check_sender(running, way.sent)
+    check_closed(running)
+    assert len(answer.names) == len(set(answer.names))
+    if way.sent != "own":
+        assert answer.headers["accept-ranges"] == "bytes"
+        assert answer.headers["content-length"] == str(len(way.body))
+        assert ("etag" in answer.headers) == way.etag
+
+
+def test_part(running, client, way):
+    """The framework's own 206, or ours: these bytes, and no more read than they are."""
+    headers = (("Range", "bytes=70000-899999"),)
+    answer = client.get(f"/{way.framework}/{way.path}", headers=headers)
+    if answer.status == 200:
+        # It ignores the field, and we do not see that it is a file.
+        assert (way.part, answer.body) == ("own", way.body)
+    else:
+        assert (answer.status, answer.body, answer.short) == (206, DATA[70_000:900_000], False)
+        assert answer.headers["content-range"] == f"bytes 70000-899999/{len(DATA)}"
+        assert len(answer.names) == len(set(answer.names))
+    check_sender(running, way.part)
+    check_closed(running)
+
+
+def test_not_modified(running, client, way):
+    """Asked again with what the first answer told."""
+    first = client.get(f"/{way.framework}/{way.path}")
+    if "etag" in first.headers:
+        headers = (("If-None-Match", first.headers["etag"]),)
+    elif "last-modified" in first.headers:
+        headers = (("If-Modified-Since", first.headers["last-modified"]),)
+    else:
+        assert way.sent == "own" or way.path == "content_file"
+        return
+    events(running.port, closes=0)
+    answer = client.get(f"/{way.framework}/{way.path}", headers=headers)
+    if way.path == "streaming_temporary":
+        assert answer.status == 200  # Another file with every request.
+        return
+    assert (answer.status, answer.body) == (304, b"")
+    check_sender(running, "own")
+    check_closed(running)
+
+
+def test_head(running, client, way, request):
+    """No body, and a length if it is known: where a file is sent, with what GET tells."""
+    if way.sent == "own":
+        return  # No file that we see, so it is what the server makes of it.
+    if running.name == "waitress" and not way.head_sized:
+        reason = "the framework drops the file, and waitress ends a HEAD by a last chunk"
+        request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
+    answer = client.get(f"/{way.framework}/{way.path}", method="HEAD")
+    assert answer.body == b""
+    if answer.status == 405:
+        assert way.framework == "web_py"
+        return
+    assert answer.status == 200
+    assert ("content-length" in answer.headers) == way.head_sized
+    if way.head_sized:
+        assert answer.headers["content-length"] == str(len(way.body))
+    check_sender(running, "own")
+
+
+def finished(running):
+    """How often the application heard of the end of a response, once it did."""
+    deadline = time.monotonic() + 5
+    seen = []
+    while ["finished"] not in seen:
+        assert time.monotonic() < deadline, seen
+        seen += events(running.port, closes=0)
+    time.sleep(0.05)
+    return (seen + events(running.port, closes=0)).count(["finished"])
+
+
+@pytest.mark.parametrize(
+    ("path", "method"),
+    [
+        ("file_response", "GET"),
+        ("file_response", "HEAD"),
+        ("streaming", "GET"),
+        ("streaming", "HEAD"),
+        ("http_response", "GET"),
+    ],
+)
+def test_django_signals_the_end(running, client, path, method):
+    """request_finished, by which it gives database connections back, once."""
+    client.get(f"/django/{path}", method=method)
+    assert finished(running) == 1
+
+
+@pytest.mark.parametrize("path", ["flask/closing", "web_py/open"])
+def test_what_a_framework_does_in_the_end(running, client, path):
+    """Flask's call_on_close(), and web.py's unloadhook()."""
+    assert client.get(f"/{path}").body == DATA
+    assert finished(running) == 1
+
+
+def test_gzip_of_the_framework(client):
+    """Its stream is no file any more, and nothing is added to it."""
+    answer = client.get("/django/gzip", headers=(("Accept-Encoding", "gzip"),))
+    assert answer.headers["content-encoding"] == "gzip"
+    assert gzip.decompress(answer.body) == DATA
+    assert not {"accept-ranges", "etag", "content-length"} & answer.headers.keys()
+    ranged = (("Accept-Encoding", "gzip"), ("Range", "bytes=0-9"))
+    assert client.get("/django/gzip", headers=ranged).status == 200
+
+
+def test_conditional_get_of_the_framework(client):
+    """Django's middleware, which makes an ETag of what it can see, beside ours."""
+    first = client.get("/django/http_response")
+    headers = (("If-None-Match", first.headers["etag"]),)
+    assert client.get("/django/http_response", headers=headers).status == 304
+
+
+def test_several_ranges(client):
+    """Of a framework that knows one of them, or none."""
+    headers = (("Range", "bytes=0-9,1000000-1000009"),)
+    for path in ("django/static/data", "bottle/open", "falcon/stream", "flask/view"):
+        answer = client.get(f"/{path}", headers=headers)
+        assert answer.status == 206
+        assert answer.headers["content-type"].startswith("multipart/byteranges; boundary=")
+        assert DATA[:10] in answer.body
+        assert DATA[1_000_000:1_000_010] in answer.body
+        assert len(answer.body) < 600

@@ -1,0 +1,183 @@
+"""innermost(): through what frameworks made, and through nothing that only looks like it.
+
+That it is what they make is for tests/servers/test_frameworks.py to see.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import os
+import sys
+import tempfile
+from wsgiref.util import FileWrapper as WsgirefFileWrapper
+
+import pytest
+from falcon.routing.static import _BoundedFile
+from pyramid.response import FileIter
+from servestatic.responders import SlicedFile as ServeStaticSlicedFile
+from webob.response import AppIterRange
+from werkzeug.wrappers import Response
+from werkzeug.wsgi import ClosingIterator, _RangeWrapper
+from werkzeug.wsgi import FileWrapper as WerkzeugFileWrapper
+from whitenoise.responders import SlicedFile
+
+from wsgifile import FileWrapper
+from wsgifile.layers import innermost
+from wsgifile.recognise import recognise
+
+DATA = bytes(range(256)) * 1000
+
+
+@pytest.fixture
+def file(tmp_path):
+    (tmp_path / "data").write_bytes(DATA)
+    with open(tmp_path / "data", "rb") as file:
+        yield file
+
+
+def at(file, position):
+    file.seek(position)
+    return file
+
+
+def bytes_of(region):
+    start = region.offset
+    return DATA[start : start + region.length]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda file: WsgirefFileWrapper(at(file, 5)),
+        lambda file: WerkzeugFileWrapper(at(file, 5)),
+        lambda file: FileIter(at(file, 5)),
+        lambda file: FileWrapper(at(file, 5), 4096),
+        lambda file: ClosingIterator(iter(at(file, 5))),
+        lambda file: Response(at(file, 5)).get_app_iter({"REQUEST_METHOD": "GET"}),
+        lambda file: Response(FileWrapper(at(file, 5))).get_app_iter({"REQUEST_METHOD": "GET"}),
+        lambda file: SlicedFile(file, 5, 1000),
+        lambda file: ServeStaticSlicedFile(file, 5, 1000),
+        lambda file: _RangeWrapper(FileWrapper(file), 5, 1000),
+        lambda file: _RangeWrapper(WerkzeugFileWrapper(at(file, 7)), 5, 1000),
+        lambda file: _RangeWrapper(file, 5),
+        lambda file: AppIterRange(at(file, 5), 10, 1000),
+        lambda file: AppIterRange(at(file, 5), 10, None),
+        lambda file: AppIterRange(FileIter(at(file, 5)), 10, 1000),
+        # A part of a part.
+        lambda file: AppIterRange(WsgirefFileWrapper(SlicedFile(file, 5, 1000)), 10, 20),
+        lambda file: AppIterRange(WsgirefFileWrapper(SlicedFile(file, 5, 1000)), 10, 5000),
+        lambda file: FileWrapper(_BoundedFile(at(file, 5), 1000), 4096),
+        lambda file: FileWrapper(ServeStaticSlicedFile(file, 5, 1000)),
+    ],
+)
+def test_looked_through(file, make):
+    """The bytes are those of the iteration, and come by the descriptor."""
+    made = make(file)
+    region = recognise(made)
+    assert region.kernel is file
+    assert bytes_of(region) == b"".join(made) != b""
+
+
+@pytest.mark.parametrize("kind", [SlicedFile, ServeStaticSlicedFile])
+def test_sliced_file_that_was_read_in_part(file, kind):
+    sliced = kind(file, 5, 1000)
+    sliced.read(10)
+    assert bytes_of(recognise(sliced)) == DATA[15:1001]
+
+
+def begun(iterable):
+    next(iter(iterable))
+    return iterable
+
+
+class SubResponse(Response):
+    def iter_encoded(self):
+        return (line.upper() for line in self.response)
+
+
+class SubWrapper(WsgirefFileWrapper):
+    def __next__(self):
+        return super().__next__().upper()
+
+
+def fake(name, module="wsgiref.util"):
+    kind = type(name, (), {"__module__": module, "__iter__": lambda self: iter([b"x"])})
+    made = kind()
+    made.filelike = io.BytesIO(DATA)
+    return made
+
+
+def with_a_read_of_its_own(file):
+    sliced = SlicedFile(file, 5, 1000)
+    sliced.read = lambda size=-1: b""
+    return sliced
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda file: Response(["a", "b"]).get_app_iter({"REQUEST_METHOD": "GET"}),
+        lambda file: Response(file).get_app_iter({"REQUEST_METHOD": "HEAD"}),
+        lambda file: begun(Response(file).get_app_iter({"REQUEST_METHOD": "GET"})),
+        lambda file: SubResponse(file).get_app_iter({"REQUEST_METHOD": "GET"}),
+        lambda file: ClosingIterator(line for line in file),
+        lambda file: begun(AppIterRange(file, 10, 1000)),
+        lambda file: begun(_RangeWrapper(file, 5, 1000)),
+        lambda file: _RangeWrapper(iter([b"x"]), 5, 1000),
+        # A position in something that begins elsewhere.
+        lambda file: _RangeWrapper(FileWrapper.bounded(file, 5, 1000), 5, 1000),
+        lambda file: SubWrapper(file),
+        lambda file: fake("FileWrapper"),
+        lambda file: fake("FileWrapper", "not.loaded"),
+        lambda file: fake("other"),
+        lambda file: itertools.chain([b"x"], file),
+        lambda file: itertools.chain((b"x" for _ in [1]), (b"y" for _ in [1])),
+        lambda file: itertools.chain(),
+        lambda file: begun(itertools.chain([b"x"], file)),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_not_looked_through(file, make):
+    assert recognise(make(file)) is None
+
+
+def test_with_a_read_of_its_own(file):
+    """Not the file inside, but what it gives itself."""
+    sliced = with_a_read_of_its_own(file)
+    region = recognise(sliced)
+    assert (region.filelike, region.kernel) == (sliced, None)
+
+
+def test_lines_of_text(tmp_path):
+    """Frameworks encode them, where a plain file would be an error."""
+    (tmp_path / "data").write_bytes(DATA)
+    for file in (open(tmp_path / "data", encoding="latin-1"), io.StringIO("text")):
+        with file:
+            assert recognise(Response(file).get_app_iter({"REQUEST_METHOD": "GET"})) is None
+            with pytest.raises(TypeError, match="text mode"):
+                recognise(WsgirefFileWrapper(file))
+
+
+def test_what_cannot_seek():
+    """Who wants to leave out some of its bytes has to read them."""
+    read, write = os.pipe()
+    with open(read, "rb") as file, open(write, "wb"):
+        assert recognise(AppIterRange(file, 10, 1000)) is None
+        assert recognise(AppIterRange(file, 0, 1000)).limit == 1000
+
+
+def test_iterated_temporary_file():
+    """Its iterator is a generator, of a function of tempfile's."""
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(DATA)
+        file.seek(3)
+        region = recognise(ClosingIterator(file))
+        assert (region.offset, region.length) == (3, len(DATA) - 3)
+
+
+def test_no_framework_is_imported():
+    """Also not by something that says it is from there."""
+    made = fake("file_generator", "cherrypy.lib")
+    assert innermost(made).file is made
+    assert "cherrypy" not in sys.modules

@@ -1,0 +1,286 @@
+"""The same requests to nginx and to us, for the same files: do the answers agree?
+
+Where they differ, ``DIFFERENCES`` has to say why, by a paragraph of RFC 9110.
+"""
+
+from __future__ import annotations
+
+import email
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import dataclass, field
+
+import pytest
+from client import Client
+from ports import free_port, wait_until_listening
+
+NGINX = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
+SIZES = {"empty": 0, "one": 1, "seven": 7, "page": 4096, "large": 2**20}
+#: When the files were changed last.
+MTIME = 1_700_000_000
+DATES = {
+    "before": "Tue, 14 Nov 2023 22:13:19 GMT",
+    "then": "Tue, 14 Nov 2023 22:13:20 GMT",
+    "after": "Tue, 14 Nov 2023 22:13:21 GMT",
+    "malformed": "yesterday",
+}
+
+CONF = """
+daemon off;
+{user}
+pid {root}/nginx.pid;
+error_log stderr;
+events {{}}
+http {{
+    access_log off;
+    default_type application/octet-stream;
+    client_body_temp_path {root}/body;
+    proxy_temp_path {root}/proxy;
+    fastcgi_temp_path {root}/fastcgi;
+    scgi_temp_path {root}/scgi;
+    uwsgi_temp_path {root}/uwsgi;
+    if_modified_since before;
+    max_ranges 16;
+    server {{
+        listen 127.0.0.1:{port};
+        root {root}/files;
+    }}
+}}
+"""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request; "ETAG" stands for the one that this server gave to the file."""
+
+    name: str
+    headers: dict[str, str] = field(default_factory=dict)
+    method: str = "GET"
+
+    @property
+    def range(self):
+        return self.headers.get("Range", "")
+
+
+@dataclass(frozen=True)
+class Answered:
+    status: int
+    content_range: str | None
+    content_length: str | None
+    #: What was sent of the file: its bytes, or the parts' ranges and bytes. Not
+    #: the text of an error.
+    body: object
+
+
+def generate(count):
+    """Requests of every kind, the same every time."""
+    chance = random.Random(4)
+
+    def position(size):
+        return chance.choice([0, 1, size // 2, size - 1, size, size + 5, 10**25]) + chance.choice(
+            [0, 0, 0, 1, 3]
+        )
+
+    def spec(size):
+        first, last = sorted([max(0, position(size)), max(0, position(size))])
+        return chance.choice([f"{first}-{last}", f"{first}-{last}", f"{first}-", f"-{last}"])
+
+    def ranges(size):
+        kind = chance.choice(["single", "single", "several", "many", "overlapping", "malformed"])
+        if kind == "single":
+            return f"bytes={spec(size)}"
+        if kind == "several":
+            return "bytes=" + ", ".join(spec(size) for _ in range(chance.randint(2, 5)))
+        if kind == "many":
+            step, number = max(1, size // 40), chance.choice([3, 16, 17, 40])
+            return "bytes=" + ",".join(f"{n * step}-{n * step}" for n in range(number))
+        if kind == "overlapping":
+            return f"bytes=0-{size // 2},{size // 4}-{size},-{size // 3}"
+        return chance.choice(
+            ["bytes=", "bytes", "bytes=-", "bytes=a-b", "bytes=9-3", "items=0-1", "bytes=0-1,x"]
+        )
+
+    def tags():
+        return chance.choice(["ETAG", "W/ETAG", '"x"', '"x", ETAG', '"x","y"', "*", "ETAG,W/ETAG"])
+
+    for _ in range(count):
+        name = chance.choice(list(SIZES))
+        headers = {}
+        if chance.random() < 0.75:
+            headers["Range"] = ranges(SIZES[name])
+            if chance.random() < 0.3:
+                headers["If-Range"] = chance.choice(["ETAG", "W/ETAG", '"x"', *DATES.values()])
+        if chance.random() < 0.4:
+            for condition in chance.sample(
+                ["If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since"],
+                chance.choice([1, 1, 2]),
+            ):
+                by_tag = condition.endswith("-Match")
+                headers[condition] = tags() if by_tag else chance.choice(list(DATES.values()))
+        yield Asked(name, headers, chance.choice(["GET"] * 9 + ["HEAD"]))
+
+
+class Side:
+    """One of the two servers."""
+
+    def __init__(self, port, files):
+        self.client = Client(port)
+        self.files = {name: (files / name).read_bytes() for name in SIZES}
+        self.etags = {name: self.client.get(f"/{name}").headers["etag"] for name in SIZES}
+
+    def ask(self, asked):
+        etag = self.etags[asked.name]
+        headers = [(name, value.replace("ETAG", etag)) for name, value in asked.headers.items()]
+        answer = self.client.get(f"/{asked.name}", method=asked.method, headers=tuple(headers))
+        assert not answer.short
+        length = answer.headers.get("content-length")
+        if asked.method == "GET" and answer.status != 304:
+            assert len(answer.body) == int(length)
+        if answer.status >= 400:
+            return Answered(answer.status, answer.headers.get("content-range"), None, None)
+        if answer.status == 200:
+            assert answer.headers["accept-ranges"] == "bytes"
+        content_type = answer.headers.get("content-type", "")
+        if content_type.startswith("multipart/byteranges"):
+            found = parts(content_type, answer.body)
+            for _, content_range, body in found:
+                self.check(asked.name, content_range, body)
+            return Answered(answer.status, None, None, found)
+        content_range = answer.headers.get("content-range")
+        if answer.status == 206 and asked.method == "GET":
+            self.check(asked.name, content_range, answer.body)
+        return Answered(answer.status, content_range, length, answer.body)
+
+    def check(self, name, content_range, body):
+        """The bytes are those that it says they are."""
+        first, last, size = map(
+            int, re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", content_range).groups()
+        )
+        assert size == len(self.files[name])
+        assert body == self.files[name][first : last + 1]
+
+
+def parts(content_type, body):
+    message = email.message_from_bytes(f"Content-Type: {content_type}\r\n".encode() + body)
+    return [
+        (part["Content-Type"], part["Content-Range"], part.get_payload(decode=True))
+        for part in message.get_payload()
+    ]
+
+
+def specs(asked):
+    """First and last of each range that is asked for, as they stand there."""
+    return [spec.strip().partition("-")[::2] for spec in asked.range[6:].split(",")]
+
+
+def malformed(asked):
+    return not asked.range.startswith("bytes=") or any(
+        not (first + last).isdigit()
+        or (first.isdigit() and last.isdigit() and int(last) < int(first))
+        for first, last in specs(asked)
+    )
+
+
+def sent(answered):
+    """How many parts of the file an answer has."""
+    return len(answered.body) if isinstance(answered.body, list) else 1
+
+
+#: Where nginx does something else, and which paragraph lets us.
+DIFFERENCES = {
+    "Range means nothing with HEAD (14.2)": lambda asked, nginx, ours: (
+        asked.method == "HEAD"
+        and asked.range
+        and (nginx.status, ours.status) in {(206, 200), (416, 200)}
+    ),
+    "a date is not looked at beside a tag (13.1.3, 13.1.4)": lambda asked, nginx, ours: (
+        {"If-None-Match", "If-Modified-Since"} <= asked.headers.keys()
+        or {"If-Match", "If-Unmodified-Since"} <= asked.headers.keys()
+    ),
+    "a malformed date is ignored (13.1.4)": lambda asked, nginx, ours: (
+        asked.headers.get("If-Unmodified-Since") == DATES["malformed"] and nginx.status == 412
+    ),
+    "strong comparison holds between strong tags only (13.1.1)": lambda asked, nginx, ours: (
+        "W/ETAG" in asked.headers.get("If-Match", "")
+    ),
+    "a malformed Range may be ignored or rejected (14.2)": lambda asked, nginx, ours: (
+        malformed(asked) and (nginx.status, ours.status) == (416, 200)
+    ),
+    "numbers have any length (14.1.1)": lambda asked, nginx, ours: (
+        "0000000000" in asked.range and nginx.status == 416
+    ),
+    "ranges that overlap, or nearly touch, may be one (15.3.7.2)": lambda asked, nginx, ours: (
+        ours.status == 206 and len(specs(asked)) > sent(ours)
+    ),
+    "a server may ignore too many ranges (14.2)": lambda asked, nginx, ours: (
+        len(specs(asked)) > 16 and ours.status == 200
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("nginx")
+    (root / "files").mkdir()
+    for name, size in SIZES.items():
+        path = root / "files" / name
+        path.write_bytes(random.Random(name).randbytes(size))
+        os.utime(path, (MTIME, MTIME))
+    return root
+
+
+def start(command, port, log):
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+    wait_until_listening(port, process, log)
+    return process
+
+
+@pytest.fixture(scope="module")
+def sides(root):
+    if NGINX is None:
+        pytest.skip("nginx is not installed")
+    ports = [free_port(), free_port()]
+    user = "user root;" if os.getuid() == 0 else ""
+    (root / "nginx.conf").write_text(CONF.format(root=root, port=ports[0], user=user))
+    ours = [sys.executable, "-m", "wsgifile", "--port", str(ports[1]), str(root / "files")]
+    processes = [start([NGINX, "-c", str(root / "nginx.conf")], ports[0], root / "nginx.log")]
+    try:
+        processes.append(start(ours, ports[1], root / "ours.log"))
+        both = [Side(port, root / "files") for port in ports]
+        yield both
+        for side in both:
+            side.client.close()
+    finally:
+        for process in processes:
+            process.terminate()
+            process.wait(10)
+
+
+def test_as_nginx(sides):
+    """500 requests; each difference has a reason, and each reason a difference."""
+    seen = Counter()
+    unexplained = []
+    for asked in generate(500):
+        nginx, ours = (side.ask(asked) for side in sides)
+        if nginx == ours:
+            seen["agree", ours.status] += 1
+            continue
+        for reason, holds in DIFFERENCES.items():
+            if holds(asked, nginx, ours):
+                seen[reason] += 1
+                break
+        else:
+            unexplained.append((asked, nginx, ours))
+    print(*(f"{count:4} {what}" for what, count in seen.most_common()), sep="\n")
+    for asked, nginx, ours in unexplained:
+        print(asked, *(str(side)[:150] for side in (nginx, ours)), sep="\n    ")
+    assert not unexplained
+    assert set(DIFFERENCES) <= set(seen)
+    assert {seen["agree", status] > 0 for status in (200, 206, 304, 412, 416)} == {True}
+    assert sum(count for what, count in seen.items() if what[0] == "agree") > 300
