@@ -15,7 +15,7 @@ import inspect
 import io
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import GeneratorType
 from typing import Any
 
@@ -34,7 +34,7 @@ class Part:
     """The bytes of an iterable, as bytes of what is inside it."""
 
     file: Any
-    #: Position in the file of the first byte; None: where it stands.
+    #: A position in the file; None: where it stands.
     start: int | None = None
     #: Bytes to leave out from there; negative: so many before it are meant, too.
     skip: int = 0
@@ -47,22 +47,19 @@ class Part:
 
     def of(self, inner: Part) -> Part | None:
         """The same bytes where file is made of inner; None: they cannot be told."""
-        if inner.start is not None or inner.skip or inner.count is not None:
-            if self.start is not None:
-                return None  # A position in something that begins elsewhere.
-            inner = replace(inner, skip=inner.skip + self.skip)
-            if inner.start is not None:
-                inner = replace(inner, start=inner.start + inner.skip, skip=0)
+        if self.start is None:
+            start, skip = inner.start, inner.skip + self.skip
+        elif inner.start is None and not inner.skip and inner.count is None:
+            start, skip = self.start, self.skip
         else:
-            inner = replace(inner, start=self.start, skip=self.skip)
-        counts = [self.count] if self.count is not None else []
+            return None  # A position in something that begins elsewhere.
+        count = self.count
         if inner.count is not None:
-            counts.append(max(0, inner.count - self.skip))
-        return replace(
-            inner,
-            count=min(counts, default=None),
-            iterated=self.iterated or inner.iterated,
-            block_size=max(self.block_size, inner.block_size),
+            left = max(0, inner.count - self.skip)
+            count = left if count is None else min(count, left)
+        iterated = self.iterated or inner.iterated
+        return Part(
+            inner.file, start, skip, count, iterated, max(self.block_size, inner.block_size)
         )
 
 

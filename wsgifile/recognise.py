@@ -80,13 +80,15 @@ def recognise(app_iter: object) -> FileRegion | None:
         if part.skip and not seekable(file):
             return None
         # By tell(), as the descriptor of a buffered reader runs ahead of it.
-        offset = file.tell() + part.skip
+        offset = file.tell()
+    if offset is not None:
+        offset += part.skip
     if kernel is not None:
         status = os.fstat(kernel.fileno())
         length = _length(kernel, status)
         if length is not None and offset is not None:
             size = max(0, length - offset)
-            if isinstance(kernel.name, (str, bytes)):
+            if isinstance(kernel.name, (str, bytes, os.PathLike)):
                 mtime_ns = status.st_mtime_ns
         if not length:
             kernel = None

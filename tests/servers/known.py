@@ -115,7 +115,7 @@ SERVERS = {
     "werkzeug": replace(WERKZEUG, one_at_a_time=True),
     "werkzeug_threaded": WERKZEUG,
     "werkzeug_http11": WERKZEUG,
-    "granian": Known("granian", ends_instead_of_500=True),
+    "granian": Known("granian", ends_instead_of_500=True, resets=True),
     "bjoern": Known("bjoern", faults={"test_head-gzip_file": "it ends a HEAD by a last chunk"}),
     "mod_wsgi": MOD_WSGI,
     "mod_wsgi_sendfile": MOD_WSGI,
