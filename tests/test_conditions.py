@@ -66,6 +66,7 @@ def test_weak_etag_of_our_own():
     """Strong comparison holds for no weak tag, not even for the same (section 8.8.3.2)."""
     assert refuse(WEAK, if_none_match='"abc"') == NOT_MODIFIED
     assert refuse(WEAK, if_match='W/"abc"') == FAILED
+    assert refuse(WEAK, if_match='"abc"') == FAILED
     assert not WEAK.allow_range('"abc"')
     assert not WEAK.allow_range('W/"abc"')
 

@@ -131,10 +131,6 @@ def _app_iter_range(ranged: Any) -> Part | None:
     return Part(ranged.app_iter, skip=ranged.start, count=count, iterated=True)
 
 
-def _trapped_response(response: Any) -> Part | None:
-    return None if response.started_response else Part(response.iter_response, iterated=True)
-
-
 def _web_py(chain: Any) -> Part | None:
     """web.py's: a chain of the lines and of a generator that cleans up.
 
@@ -200,7 +196,7 @@ def _django_file(its: dict[str, Any]) -> Part | None:
 #: By module and name of the type.
 _LAYERS: dict[str, Callable[[Any], Part | None]] = {
     "cherrypy._cpwsgi.AppResponse": lambda it: Part(it.iter_response, iterated=True),
-    "cherrypy._cpwsgi._TrappedResponse": _trapped_response,
+    "cherrypy._cpwsgi._TrappedResponse": lambda it: Part(it.iter_response, iterated=True),
     "cherrypy.lib.file_generator": lambda it: Part(it.input),
     "django.core.files.base.ContentFile": lambda it: Part(it.file),
     "django.core.files.base.File": lambda it: Part(it.file),

@@ -103,6 +103,11 @@ def django() -> Any:
     def finished(**kwargs: Any) -> None:
         cases.events.append(["finished"])
 
+    def streaming_file(request: Any) -> Any:
+        file = opened()
+        file.read(3)  # It goes back to the beginning when it is iterated.
+        return StreamingHttpResponse(File(file))
+
     def http_response(request: Any) -> Any:
         with opened() as file:
             return HttpResponse(file)
@@ -128,7 +133,7 @@ def django() -> Any:
         ),
         "content_file": lambda request: FileResponse(ContentFile(cases.DATA)),
         "streaming": lambda request: StreamingHttpResponse(opened()),
-        "streaming_file": lambda request: StreamingHttpResponse(File(opened())),
+        "streaming_file": streaming_file,
         "streaming_wrapper": lambda request: StreamingHttpResponse(FileWrapper(opened())),
         "streaming_temporary": temporary,
         "streaming_text": text,
