@@ -184,6 +184,47 @@ def test_huge(server, client):
     check_usable(client)
 
 
+@pytest.mark.parametrize("stack", ["ours", "hidden", "filter_between"])
+def test_range(server, client, stack):
+    """One range leaves like a whole file, several are read; and one that is not there."""
+    target = f"/{stack}/plain"
+    answer = client.get(target, headers=(("Range", "bytes=70000-899999"),))
+    assert (answer.status, answer.body) == (206, DATA[70_000:900_000])
+    assert answer.headers["content-range"] == f"bytes 70000-899999/{len(DATA)}"
+    seen = events(server.port, closes=1)
+    assert seen.count(["close"]) == 1
+    assert senders(seen) == (SERVERS[server.name].fast if stack != "hidden" else {"read"})
+    answer = client.get(target, headers=(("Range", "bytes=-7,0-299999"),))
+    assert answer.status == 206
+    parts = answer.body.split(answer.headers["content-type"].partition("=")[2].encode())
+    assert [part.partition(b"\r\n\r\n")[2].removesuffix(b"\r\n--") for part in parts[1:-1]] == [
+        DATA[-7:],
+        DATA[:300_000],
+    ]
+    seen = events(server.port, closes=1)
+    assert (seen.count(["close"]), senders(seen)) == (1, {"read"})
+    answer = client.get(target, headers=(("Range", f"bytes={len(DATA)}-"),))
+    assert (answer.status, answer.body) == (416, b"416 Range Not Satisfiable\n")
+    assert answer.headers["content-range"] == f"bytes */{len(DATA)}"
+    assert events(server.port, closes=1).count(["close"]) == 1
+    check_usable(client)
+
+
+@pytest.mark.parametrize("stack", ["ours", "hidden"])
+def test_conditions(server, client, stack):
+    """Nothing is sent again that the client has, and nothing that it does not want."""
+    target = f"/{stack}/plain"
+    etag = client.get(target, method="HEAD").headers["etag"]
+    events(server.port, closes=1)
+    answer = client.get(target, headers=(("If-None-Match", etag),))
+    assert (answer.status, answer.body, answer.headers["etag"]) == (304, b"", etag)
+    assert events(server.port, closes=1) == [["close"]]
+    answer = client.get(target, headers=(("If-Match", '"other"'),))
+    assert (answer.status, answer.body) == (412, b"412 Precondition Failed\n")
+    assert events(server.port, closes=1).count(["close"]) == 1
+    check_usable(client)
+
+
 @pytest.mark.parametrize("stack", ["mounted", "validator"])
 def test_composition(server, client, stack):
     """A mounted application; validators on both sides, of which the inner makes lines."""
