@@ -5,6 +5,7 @@ That it is what they make is for tests/servers/test_frameworks.py to see.
 
 from __future__ import annotations
 
+import functools
 import io
 import itertools
 import os
@@ -96,6 +97,11 @@ class SubResponse(Response):
         return (line.upper() for line in self.response)
 
 
+class Loud(io.BytesIO):
+    def __next__(self):
+        return super().__next__().upper()
+
+
 class SubWrapper(WsgirefFileWrapper):
     def __next__(self):
         return super().__next__().upper()
@@ -106,6 +112,12 @@ def fake(name, module="wsgiref.util"):
     made = kind()
     made.filelike = io.BytesIO(DATA)
     return made
+
+
+def changed(iterator):
+    """As if Werkzeug had other private attributes."""
+    iterator._next = iterator._next.args[0].__next__
+    return iterator
 
 
 def with_a_read_of_its_own(file):
@@ -122,6 +134,9 @@ def with_a_read_of_its_own(file):
         lambda file: begun(Response(file).get_app_iter({"REQUEST_METHOD": "GET"})),
         lambda file: SubResponse(file).get_app_iter({"REQUEST_METHOD": "GET"}),
         lambda file: ClosingIterator(line for line in file),
+        lambda file: ClosingIterator(Loud(DATA)),
+        lambda file: ClosingIterator(with_a_read_of_its_own(file)),
+        lambda file: changed(ClosingIterator(file)),
         lambda file: begun(AppIterRange(file, 10, 1000)),
         lambda file: begun(_RangeWrapper(file, 5, 1000)),
         lambda file: _RangeWrapper(iter([b"x"]), 5, 1000),
@@ -174,6 +189,22 @@ def test_iterated_temporary_file():
         file.seek(3)
         region = recognise(ClosingIterator(file))
         assert (region.offset, region.length) == (3, len(DATA) - 3)
+
+
+def test_forwarded_method_of_another(tmp_path):
+    """What looks like tempfile's own way to forward to its file."""
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(DATA)
+        file.seek(0)
+        file.read = functools.wraps(file.file.read)(lambda size=-1: b"other")
+        region = recognise(file)
+        assert (region.filelike, region.kernel) == (file, None)
+
+
+def test_threads():
+    """Frameworks' responses know the thread that made them; wrappers of files do not."""
+    assert recognise(ClosingIterator(io.BytesIO(DATA))).threaded
+    assert not recognise(WsgirefFileWrapper(io.BytesIO(DATA))).threaded
 
 
 def test_no_framework_is_imported():

@@ -99,6 +99,7 @@ def test_headers_of_the_application_are_not_changed():
 LENGTH = 1000
 MTIME = 1_700_000_000 * 10**9
 STATE = Validators.of_file(LENGTH, MTIME)
+FRESH = ("Cache-Control", "max-age=9")
 
 
 def asked(
@@ -136,13 +137,29 @@ def test_what_a_client_is_told():
     assert result.headers == [
         TYPE,
         ("Content-Length", "1000"),
-        *STATE.headers(),
+        ("ETag", STATE.etag),
         ("Accept-Ranges", "bytes"),
     ]
     assert asked(method="HEAD").headers == result.headers
     assert asked(method="HEAD").count == 0
     assert asked(ranges=False).headers == result.headers[:-1]
     assert asked(validators=False).headers == [*result.headers[:2], ("Accept-Ranges", "bytes")]
+
+
+@pytest.mark.parametrize("fresh", [FRESH, ("expires", "0"), ("Cache-Control", "no-cache")])
+def test_date(fresh):
+    """Only where the application says how long a cache may take it for fresh.
+
+    By the date alone a browser may show the file of who was logged in before
+    (RFC 9111, section 4.2.2).
+    """
+    assert asked([fresh]).headers == [
+        TYPE,
+        fresh,
+        ("Content-Length", "1000"),
+        *STATE.headers(),
+        ("Accept-Ranges", "bytes"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -178,7 +195,7 @@ def test_range():
         "Content-Length": "10",
         "Content-Range": "bytes 10-19/1000",
         "Accept-Ranges": "bytes",
-        **dict(STATE.headers()),
+        "ETag": STATE.etag,
     }
 
 
@@ -223,9 +240,31 @@ def test_range_in_spite_of(headers):
 
 @pytest.mark.parametrize("if_range", [STATE.etag, STATE.last_modified])
 def test_if_range(if_range):
-    assert asked(range="bytes=0-0", if_range=if_range).count == 1
-    assert asked(range="bytes=0-0", if_range=if_range, validators=False).count == LENGTH
+    assert asked([FRESH], range="bytes=0-0", if_range=if_range).count == 1
+    assert asked([FRESH], range="bytes=0-0", if_range=if_range, validators=False).count == LENGTH
     assert asked(range="bytes=0-0", if_range=if_range, kind="unnamed").count == LENGTH
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        {"if_match": '"before"'},
+        {"if_unmodified_since": "Sun, 06 Nov 1994 08:49:36 GMT"},
+        {"if_none_match": '"own"'},
+    ],
+)
+@pytest.mark.parametrize("kind", ["by path", "unnamed"])
+def test_range_of_something_else(condition, kind):
+    """The conditions of an application's validators are its own; but no part of what
+    the client does not mean is sent (RFC 9110, section 13.2.2)."""
+    headers = [("ETag", '"own"'), ("Last-Modified", "Sun, 06 Nov 1994 08:49:37 GMT")]
+    assert asked(headers, kind=kind, range="bytes=0-0").count == 1
+    result = asked(headers, kind=kind, range="bytes=0-0", **condition)
+    assert (result.status, result.count) == ("200 OK", LENGTH)
+
+
+def test_range_of_what_has_no_etag():
+    assert asked(kind="unnamed", range="bytes=0-0", if_match='"x"').count == LENGTH
 
 
 def test_if_range_of_the_application():
@@ -278,14 +317,14 @@ def test_ranges_that_are_one():
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_not_modified(method):
     """RFC 9110, section 15.4.5: the header without what is of the content."""
-    headers = [("Cache-Control", "max-age=9"), ("Content-Disposition", "attachment")]
+    headers = [FRESH, ("Content-Disposition", "attachment"), ("Content-MD5", "x")]
     result = asked(headers, method=method, if_none_match=STATE.etag, range="bytes=0-0")
     assert (result.status, result.count, result.sized) == ("304 Not Modified", 0, False)
     assert result.headers == [headers[0], *STATE.headers()]
 
 
 def test_precondition_failed():
-    result = asked(if_match='"other"')
+    result = asked([("Repr-Digest", "x")], if_match='"other"')
     assert (result.status, result.count) == ("412 Precondition Failed", 24)
     assert dict(result.headers) == {"Content-Type": "text/plain", "Content-Length": "24"}
     head = asked(if_match='"other"', method="HEAD")

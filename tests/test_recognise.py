@@ -202,6 +202,14 @@ def test_size_zero():
         assert recognise(file).size is None
 
 
+def test_nothing_left_of_it():
+    """Where it stands; elsewhere it has bytes."""
+    with open("/proc/self/cmdline", "rb") as file:
+        assert file.read() != b""
+        assert recognise(file).size == 0
+        assert recognise(FileWrapper.bounded(file, 0, None)).size is None
+
+
 def test_size_that_is_not_true():
     """Files of /sys are a page long, they say."""
     with open("/sys/kernel/uevent_seqnum", "rb") as file:

@@ -39,9 +39,11 @@ class Validators:
         serve the same file.
         """
         etag = f'"{mtime_ns:x}-{size:x}-{offset:x}"' if offset else f'"{mtime_ns:x}-{size:x}"'
-        # Not later than this response (section 8.8.2.1).
-        seconds = min(mtime_ns // 10**9, int(time.time()))
-        return cls(etag, formatdate(seconds, usegmt=True) if seconds > 0 else None)
+        seconds = mtime_ns // 10**9
+        # Not within a second that is not over: it may be changed again, and have the
+        # same date. Nor in the future (sections 8.8.2.1 and 8.8.2.2).
+        dated = 0 < seconds < int(time.time())
+        return cls(etag, formatdate(seconds, usegmt=True) if dated else None)
 
     def headers(self) -> list[tuple[str, str]]:
         """The header fields."""

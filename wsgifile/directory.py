@@ -29,7 +29,7 @@ def directory_app(root: str) -> WSGIApplication:
     @wsgify  # type: ignore[untyped-decorator]
     def directory(request: Request) -> Any:
         if request.method not in ("GET", "HEAD"):
-            return exc.HTTPMethodNotAllowed()
+            return exc.HTTPMethodNotAllowed(headers=[("Allow", "GET, HEAD")])
         wanted = _path_info(request)
         path = os.path.abspath(os.path.join(root, wanted.lstrip("/")))
         if not os.path.join(path, "").startswith(root):
@@ -61,7 +61,7 @@ def file_app(path: str) -> WSGIApplication:
     @wsgify  # type: ignore[untyped-decorator]
     def file(request: Request) -> Any:
         if request.method not in ("GET", "HEAD"):
-            return exc.HTTPMethodNotAllowed()
+            return exc.HTTPMethodNotAllowed(headers=[("Allow", "GET, HEAD")])
         return _send(path) if _path_info(request) in names else exc.HTTPNotFound()
 
     return file  # type: ignore[no-any-return]
@@ -91,7 +91,9 @@ def _send(path: str) -> Any:
         content_type += "; charset=utf-8"
 
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Any:
-        start_response("200 OK", [("Content-Type", content_type)])
+        # To be kept, but not without asking whether it was changed.
+        headers = [("Content-Type", content_type), ("Cache-Control", "no-cache")]
+        start_response("200 OK", headers)
         return file
 
     return application

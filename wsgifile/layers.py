@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import gc
 import inspect
-import io
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import GeneratorType
@@ -25,11 +25,22 @@ __all__ = ["READING", "Part", "innermost"]
 
 #: An instance may be given methods of its own; with these it gives other bytes.
 READING = frozenset(
-    {"read", "readall", "readinto", "read1", "seek", "tell", "fileno", "make_bytes"}
+    {
+        "chunks",
+        "fileno",
+        "make_bytes",
+        "read",
+        "read1",
+        "readall",
+        "readinto",
+        "readline",
+        "seek",
+        "tell",
+    }
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # Not frozen: that takes a multiple of the time to make one.
 class Part:
     """The bytes of an iterable, as bytes of what is inside it."""
 
@@ -42,6 +53,8 @@ class Part:
     count: int | None = None
     #: Whether the file is iterated, not read, so that its lines may be text.
     iterated: bool = False
+    #: Whether close() is for the thread that has called the application.
+    threaded: bool = False
     #: The least number of bytes to read at once.
     block_size: int = 1
 
@@ -57,9 +70,14 @@ class Part:
         if inner.count is not None:
             left = max(0, inner.count - self.skip)
             count = left if count is None else min(count, left)
-        iterated = self.iterated or inner.iterated
         return Part(
-            inner.file, start, skip, count, iterated, max(self.block_size, inner.block_size)
+            inner.file,
+            start,
+            skip,
+            count,
+            self.iterated or inner.iterated,
+            self.threaded or inner.threaded,
+            max(self.block_size, inner.block_size),
         )
 
 
@@ -67,7 +85,12 @@ def innermost(app_iter: object) -> Part:
     """The file in app_iter, as far as it can be looked through: at least itself."""
     whole = Part(app_iter)
     while (look := _layer(whole.file)) is not None:
-        inner = look(whole.file)
+        try:
+            inner = look(whole.file)
+        except Exception:
+            # These are private matters of others, who may have changed them. Then
+            # it is iterated, as it would be without us.
+            break
         inside = None if inner is None else whole.of(inner)
         if inside is None:
             break
@@ -94,10 +117,18 @@ def _as_made(iterable: object) -> bool:
     """
     own = getattr(iterable, "__dict__", {})
     for name in READING & own.keys():
-        forwarded = getattr(own[name], "__wrapped__", None)
-        if getattr(forwarded, "__self__", own) is not own.get("file"):
+        method = own[name]
+        forwarded = getattr(getattr(method, "__wrapped__", None), "__self__", None)
+        if forwarded is None or forwarded is not own.get("file"):
+            return False
+        if getattr(method, "__globals__", None) is not vars(tempfile):
             return False
     return True
+
+
+def _in_thread(iterator: Any) -> Part:
+    """Of a response whose close() may go by variables of the thread."""
+    return Part(iterator, iterated=True, threaded=True)
 
 
 def _file_wrapper(wrapper: FileWrapper) -> Part:
@@ -134,27 +165,23 @@ def _app_iter_range(ranged: Any) -> Part | None:
 def _web_py(chain: Any) -> Part | None:
     """web.py's: a chain of the lines and of a generator that cleans up.
 
-    Of the lines the first has been taken already, to see whether one can be.
-    The hooks of the application run when there are no more, so that is what
-    happens here: the thread that sends may be another, and they know this one.
+    Of the lines the first has been taken already, to see whether one can be. In
+    the end its own hook and the generator clear variables of the thread, as the
+    next request does again; hooks of the application are not ours to run.
     """
     lines, *_ = _chained(chain) or [None]
     if not _is_from(lines, "web.application", "build_result"):
         return None
     match _chained(lines.gi_frame.f_locals["result"]):
         case [[bytes() as first], file]:
-            while _is_from(file, "web.application", "wrap"):  # One for each hook.
-                file = file.gi_frame.f_locals["result"]
-        case _:
-            return None
-    if type(file) is not io.BufferedReader or not file.seekable():
-        return None
-    position = file.tell()
-    file.seek(0, io.SEEK_END)
-    for _ in chain:
-        pass
-    file.seek(position)
-    return Part(file, skip=-len(first), iterated=True)
+            while _is_from(file, "web.application", "wrap"):
+                its = file.gi_frame.f_locals
+                own = sys.modules["web.application"].application._unload
+                if getattr(its["h"], "__func__", None) is not own:
+                    return None
+                file = its["result"]
+            return Part(file, skip=-len(first), iterated=True)
+    return None
 
 
 def _chained(chain: object) -> list[Any]:
@@ -195,15 +222,15 @@ def _django_file(its: dict[str, Any]) -> Part | None:
 
 #: By module and name of the type.
 _LAYERS: dict[str, Callable[[Any], Part | None]] = {
-    "cherrypy._cpwsgi.AppResponse": lambda it: Part(it.iter_response, iterated=True),
-    "cherrypy._cpwsgi._TrappedResponse": lambda it: Part(it.iter_response, iterated=True),
+    "cherrypy._cpwsgi.AppResponse": lambda it: _in_thread(it.iter_response),
+    "cherrypy._cpwsgi._TrappedResponse": lambda it: _in_thread(it.iter_response),
     "cherrypy.lib.file_generator": lambda it: Part(it.input),
     "django.core.files.base.ContentFile": lambda it: Part(it.file),
     "django.core.files.base.File": lambda it: Part(it.file),
     "django.core.files.images.ImageFile": lambda it: Part(it.file),
     "django.db.models.fields.files.FieldFile": lambda it: Part(it.file),
     "django.db.models.fields.files.ImageFieldFile": lambda it: Part(it.file),
-    "django.http.response.StreamingHttpResponse": lambda it: Part(it._iterator, iterated=True),
+    "django.http.response.StreamingHttpResponse": lambda it: _in_thread(it._iterator),
     "falcon.routing.static._BoundedFile": lambda it: Part(it.fh, count=it.remaining),
     "itertools.chain": _web_py,
     "pyramid.response.FileIter": lambda it: Part(it.file),
@@ -211,7 +238,7 @@ _LAYERS: dict[str, Callable[[Any], Part | None]] = {
     "tempfile.SpooledTemporaryFile": lambda it: Part(it._file),
     "tempfile._TemporaryFileWrapper": lambda it: Part(it.file),
     "webob.response.AppIterRange": _app_iter_range,
-    "werkzeug.wsgi.ClosingIterator": lambda it: Part(it._next.args[0], iterated=True),
+    "werkzeug.wsgi.ClosingIterator": lambda it: _in_thread(it._next.args[0]),
     "werkzeug.wsgi.FileWrapper": lambda it: Part(it.file),
     "werkzeug.wsgi._RangeWrapper": _range_wrapper,
     "whitenoise.responders.SlicedFile": _sliced_file,

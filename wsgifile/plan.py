@@ -24,19 +24,28 @@ Headers = list[tuple[str, str]]
 _OF_CONTENT = frozenset(
     {
         "accept-ranges",
+        "content-digest",
         "content-disposition",
         "content-encoding",
         "content-language",
         "content-length",
+        "content-md5",
         "content-type",
     }
 )
 #: And those that are not for an error instead of it, which no cache may keep in its place.
-_OF_SUCCESS = _OF_CONTENT | {"cache-control", "etag", "expires", "last-modified"}
+_OF_SUCCESS = _OF_CONTENT | {
+    "cache-control",
+    "digest",
+    "etag",
+    "expires",
+    "last-modified",
+    "repr-digest",
+}
 
 #: With one of these a part of the response is not ours to cut off, or would be
 #: described by what was computed for the whole (RFC 9530, section 2).
-_WHOLE_ONLY = frozenset({"content-digest", "content-md5", "content-range", "transfer-encoding"})
+_WHOLE_ONLY = frozenset({"content-digest", "content-md5", "content-range"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,15 +124,22 @@ def _as_asked_for(
     if length is None or region.size is None or region.offset is None or length > region.size:
         return plan
     fields = _fields(plan.headers)
+    if "transfer-encoding" in fields:
+        return plan
     state = Validators(fields.get("etag"), fields.get("last-modified"))
     headers = plan.headers
     if (
         validators
         and region.mtime_ns is not None
-        and state.etag is state.last_modified is None
+        and state == Validators(None, None)
         and "no-store" not in fields.get("cache-control", "").lower()
     ):
         state = Validators.of_file(length, region.mtime_ns, region.offset)
+        if fields.keys().isdisjoint({"cache-control", "expires"}):
+            # By the date alone caches take a response for fresh as long as it was
+            # not changed before (RFC 9111, section 4.2.2): not what an application
+            # said that may give another file to somebody else.
+            state = replace(state, last_modified=None)
         headers = [*headers, *state.headers()]
         refusal = state.refuse(environ)
         if refusal == "304 Not Modified":
@@ -140,11 +156,14 @@ def _as_asked_for(
     if "accept-ranges" not in fields:
         headers = [*headers, ("Accept-Ranges", "bytes")]
     wanted = environ.get("HTTP_RANGE")
-    # Not for HEAD, to which the field means nothing (section 14.2).
+    # Not for HEAD, to which the field means nothing (section 14.2). Nor where a
+    # condition says that the client has parts of something else, though it is the
+    # application's affair to answer that.
     if (
         wanted is None
         or environ.get("REQUEST_METHOD", "GET") != "GET"
         or not state.allow_range(environ.get("HTTP_IF_RANGE"))
+        or state.refuse(environ) is not None
     ):
         return replace(plan, headers=headers)
     selected = select(wanted, length)

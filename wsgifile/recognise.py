@@ -15,6 +15,7 @@ import os
 import stat
 from dataclasses import dataclass
 from types import GeneratorType
+from typing import Any
 
 from .layers import READING, innermost
 from .wrapper import FileLike, name_of, seekable
@@ -25,6 +26,21 @@ KernelFile = io.FileIO | io.BufferedReader | io.BufferedRandom
 
 # By far the most responses: not worth an attribute lookup.
 _NO_FILES = frozenset({list, tuple, GeneratorType})
+
+#: Files whose lines are what they are when read, by module and name of the type.
+_LINES_OF_BYTES = frozenset(
+    {
+        "_io.BufferedRandom",
+        "_io.BufferedReader",
+        "_io.BytesIO",
+        "_io.FileIO",
+        "bz2.BZ2File",
+        "gzip.GzipFile",
+        "lzma.LZMAFile",
+        "tarfile.ExFileObject",
+        "zipfile.ZipExtFile",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +63,15 @@ class FileRegion:
     #: When a file on disk that was opened by its path was last changed, in
     #: nanoseconds since the epoch; None: it is no such file.
     mtime_ns: int | None = None
+    #: Whether close() is for the thread that has called the application.
+    threaded: bool = False
 
     @property
     def length(self) -> int | None:
         """Bytes of the region; None: not known."""
-        known = [length for length in (self.size, self.limit) if length is not None]
-        return min(known) if known else None
+        if self.size is None or self.limit is None:
+            return self.size
+        return min(self.size, self.limit)
 
 
 def recognise(app_iter: object) -> FileRegion | None:
@@ -69,11 +88,11 @@ def recognise(app_iter: object) -> FileRegion | None:
     file = part.file
     if not callable(getattr(file, "read", None)):
         return None
-    if part.iterated and not isinstance(file, (io.RawIOBase, io.BufferedIOBase)):
-        return None  # Lines of text, perhaps, for the framework to encode.
+    if part.iterated and not _has_lines_of_bytes(file):
+        return None
     if isinstance(file, io.TextIOBase):
         raise TypeError(f'{name_of(file)} is open in text mode: open it with mode "rb" to send it')
-    kernel = _kernel_file(file)
+    kernel, status = _kernel_file(file)
     in_memory = type(file) is io.BytesIO and READING.isdisjoint(vars(file))
     offset, size, mtime_ns = part.start, None, None
     if offset is None and (kernel is not None or in_memory or part.skip):
@@ -83,23 +102,33 @@ def recognise(app_iter: object) -> FileRegion | None:
         offset = file.tell()
     if offset is not None:
         offset += part.skip
-    if kernel is not None:
-        status = os.fstat(kernel.fileno())
-        length = _length(kernel, status)
-        if length is not None and offset is not None:
-            size = max(0, length - offset)
-            if isinstance(kernel.name, (str, bytes, os.PathLike)):
-                mtime_ns = status.st_mtime_ns
-        if not length:
+    if kernel is not None and status is not None and offset is not None:
+        size = _size(kernel, status, offset)
+        if size is not None and isinstance(kernel.name, (str, bytes, os.PathLike)):
+            mtime_ns = status.st_mtime_ns
+        if size is None or not status.st_size:
             kernel = None
     elif in_memory:
         with file.getbuffer() as buffer:
             size = max(0, buffer.nbytes - offset)
-    return FileRegion(file, kernel, offset, size, part.count, part.block_size, mtime_ns)
+    return FileRegion(
+        file, kernel, offset, size, part.count, part.block_size, mtime_ns, part.threaded
+    )
 
 
-def _length(file: KernelFile, status: os.stat_result) -> int | None:
-    """The size of a regular file; None if it is not known.
+def _has_lines_of_bytes(file: Any) -> bool:
+    """Whether to read it gives what it would give when iterated.
+
+    A sub-class may change its lines, and lines of text are for a framework to
+    encode; a stream that trickles would wait until a block is full.
+    """
+    kind = type(file)
+    name = f"{kind.__module__}.{kind.__qualname__}"
+    return name in _LINES_OF_BYTES and READING.isdisjoint(getattr(file, "__dict__", {}))
+
+
+def _size(file: KernelFile, status: os.stat_result, offset: int) -> int | None:
+    """Bytes of a regular file from offset to its end; None if that is not known.
 
     Files of /proc have bytes and say 0, those of /sys say 4096 for a word. The
     latter occupy no blocks, like a file that is all holes, but that one has a
@@ -107,16 +136,16 @@ def _length(file: KernelFile, status: os.stat_result) -> int | None:
     """
     size = status.st_size
     if not size:
-        # Nothing in it, if there is nothing to be seen.
-        empty = not isinstance(file, io.FileIO) and not file.peek(1)
-        return 0 if empty else None
-    if getattr(status, "st_blocks", 1) == 0 and not os.pread(file.fileno(), 1, size - 1):
+        # There is nothing in it, if there is nothing to be seen.
+        if isinstance(file, io.FileIO) or file.tell() != offset or file.peek(1):
+            return None
+    elif getattr(status, "st_blocks", 1) == 0 and not os.pread(file.fileno(), 1, size - 1):
         return None
-    return size
+    return max(0, size - offset)
 
 
-def _kernel_file(file: object) -> KernelFile | None:
-    """This file if its descriptor holds what its read() gives."""
+def _kernel_file(file: object) -> tuple[KernelFile, os.stat_result] | tuple[None, None]:
+    """This file, and its status, if its descriptor holds what its read() gives."""
     if type(file) is io.BufferedReader or type(file) is io.BufferedRandom:
         raw: object = file.raw
         if type(file) is io.BufferedRandom:
@@ -125,13 +154,14 @@ def _kernel_file(file: object) -> KernelFile | None:
     elif type(file) is io.FileIO:
         raw = file
     else:
-        return None
+        return None, None
     if (
         type(raw) is io.FileIO
         and raw.readable()
         and READING.isdisjoint(vars(file))
         and READING.isdisjoint(vars(raw))
-        and stat.S_ISREG(os.fstat(raw.fileno()).st_mode)
     ):
-        return file
-    return None
+        status = os.fstat(raw.fileno())
+        if stat.S_ISREG(status.st_mode):
+            return file, status
+    return None, None

@@ -69,7 +69,10 @@ class Send:
         offset = self.region.offset
         # Of what does not tell its position there are no ranges.
         at = None if offset is None else offset + start
-        return FileWrapper.bounded(self.region.filelike, at, count)
+        blocks = FileWrapper.bounded(self.region.filelike, at, count)
+        if count is None:
+            blocks.remaining = self.region.limit
+        return blocks
 
     def slice(self) -> FileSlice | None:
         """The bytes to send as a slice of a kernel file, if they are one."""

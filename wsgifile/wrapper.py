@@ -87,8 +87,9 @@ class FileWrapper:
         self.block_size = block_size
         # Where to seek before the first read, None: stay where the file is.
         self.start: int | None = None
-        # Bytes promised and bytes still to come, None: all until the end.
+        # Bytes promised; None: none are.
         self.count: int | None = None
+        # Bytes still to come at most; None: all until the end.
         self.remaining: int | None = None
         self._read = _reader(filelike)
 
@@ -131,8 +132,7 @@ class FileWrapper:
                 f"read({size}) of {name_of(self.filelike)} returned {len(data)} bytes"
             )
         if self.remaining is not None:
-            if not data:
-                assert self.count is not None
+            if not data and self.count is not None:
                 raise ShortFileError(self.filelike, self.count, self.count - self.remaining)
             self.remaining -= len(data)
         return data

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from tempfile import NamedTemporaryFile
@@ -28,8 +29,11 @@ class Way:
     sent: str = "fast"
     #: The same for a part of it, with a 206.
     part: str = "fast"
-    #: Whether a GET has these: of the framework, or of wsgifile.
+    #: Whether a GET has an ETag: of the framework, or of wsgifile.
     etag: bool = True
+    #: Whether its close() is for the thread that made it, so that on a server which
+    #: sends from another one it is read.
+    threaded: bool = False
     #: Whether the header of a HEAD has a length. Not if the framework drops the
     #: file by itself, where it had not asked for its size.
     head_sized: bool = True
@@ -47,20 +51,20 @@ WAYS = [
     Way("django", "image_field_file"),
     Way("django", "content_file", "read", "read", etag=False),
     Way("django", "static/data", etag=False),
-    Way("django", "streaming"),
-    Way("django", "streaming_file"),
-    Way("django", "streaming_wrapper"),
-    Way("django", "streaming_temporary"),
+    Way("django", "streaming", threaded=True),
+    Way("django", "streaming_file", threaded=True),
+    Way("django", "streaming_wrapper", threaded=True),
+    Way("django", "streaming_temporary", threaded=True),
     Way("django", "streaming_text", "own", "own", False, body=TEXT.encode()),
     Way("django", "http_response", "own", "own", etag=False),
     Way("flask", "send_file"),
     Way("flask", "static/data"),
     Way("flask", "passthrough", head_sized=False),
     Way("flask", "file_wrapper", head_sized=False),
-    Way("flask", "response", head_sized=False),
-    Way("flask", "view", head_sized=False),
+    Way("flask", "response", threaded=True, head_sized=False),
+    Way("flask", "view", threaded=True, head_sized=False),
     # Werkzeug makes a list of it, to know its length.
-    Way("flask", "conditional", "own"),
+    Way("flask", "conditional", "own", threaded=True),
     Way("flask", "text", "own", "own", False, body=TEXT.encode()),
     Way("webob", "file_app", etag=False),
     Way("webob", "app_iter", head_sized=False),
@@ -73,10 +77,12 @@ WAYS = [
     Way("bottle", "open", head_sized=False),
     Way("falcon", "stream", head_sized=False),
     Way("falcon", "static/data"),
-    Way("cherrypy", "serve_file", etag=False),
-    Way("cherrypy", "static/data", etag=False),
-    Way("cherrypy", "open", head_sized=False),
+    Way("cherrypy", "serve_file", threaded=True, etag=False),
+    Way("cherrypy", "static/data", threaded=True, etag=False),
+    Way("cherrypy", "open", threaded=True, head_sized=False),
     Way("web_py", "open"),
+    # What the hook needs may be gone afterwards, and it may close the file.
+    Way("web_py", "hooked", "own", "own", etag=False),
     Way("paste", "data"),
     Way("paste_file", ""),
     Way("whitenoise", "data"),
@@ -84,8 +90,12 @@ WAYS = [
 ]
 
 
-def opened() -> Any:
-    return open(path("data"), "rb")
+#: What a response has to do in the end it may do by variables of its thread.
+local = threading.local()
+
+
+def opened(name: str = "data") -> Any:
+    return open(path(name), "rb")
 
 
 def django() -> Any:
@@ -102,6 +112,12 @@ def django() -> Any:
 
     def finished(**kwargs: Any) -> None:
         cases.events.append(["finished"])
+        cases.events.append(["thread", getattr(local, "streaming", False)])
+        local.streaming = False
+
+    def streaming(request: Any) -> Any:
+        local.streaming = True
+        return StreamingHttpResponse(opened(request.GET.get("file", "data")))
 
     def streaming_file(request: Any) -> Any:
         file = opened()
@@ -132,7 +148,7 @@ def django() -> Any:
             ImageFieldFile(None, ImageField(storage=storage), "data")
         ),
         "content_file": lambda request: FileResponse(ContentFile(cases.DATA)),
-        "streaming": lambda request: StreamingHttpResponse(opened()),
+        "streaming": streaming,
         "streaming_file": streaming_file,
         "streaming_wrapper": lambda request: StreamingHttpResponse(FileWrapper(opened())),
         "streaming_temporary": temporary,
@@ -165,8 +181,13 @@ def flask() -> Any:
         )
 
     def closing() -> Any:
-        response = flask.Response(opened())
-        response.call_on_close(lambda: cases.events.append(["finished"]))
+        def finished() -> None:
+            cases.events.append(["finished"])
+            cases.events.append(["thread", getattr(local, "closing", False)])
+
+        response = flask.Response(opened(flask.request.args.get("file", "data")))
+        response.call_on_close(finished)
+        local.closing = True
         return response
 
     views: dict[str, Callable[[], Any]] = {
@@ -274,8 +295,14 @@ def web_py() -> Any:
             return opened()
 
     app = web.application(("/open", Open), {})
-    app.add_processor(web.unloadhook(lambda: cases.events.append(["finished"])))
-    return app.wsgifunc()
+    hooked = web.application(("/open", Open), {})
+    hooked.add_processor(web.unloadhook(lambda: cases.events.append(["finished"])))
+    apps = {"/open": app.wsgifunc(), "/hooked": wsgi_named("/open", hooked.wsgifunc())}
+    return lambda environ, start_response: apps[environ["PATH_INFO"]](environ, start_response)
+
+
+def wsgi_named(name: str, app: Any) -> Any:
+    return lambda environ, start_response: app({**environ, "PATH_INFO": name}, start_response)
 
 
 def paste() -> Any:

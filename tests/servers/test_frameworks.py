@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import time
 
+import cases
 import pytest
 from cases import DATA
 from client import Client, events, open_files
@@ -36,9 +37,13 @@ def way(request):
     return request.param
 
 
-def check_sender(running, sent):
+def check_sender(running, way, sent):
     """By descriptor, or read in large blocks: never by lines, never in small pieces."""
-    seen = [event for event in events(running.port, closes=0) if event[0] != "finished"]
+    if sent == "fast" and way.threaded and running.name == "waitress":
+        sent = "read"
+    seen = [
+        event for event in events(running.port, closes=0) if event[0] not in ("finished", "thread")
+    ]
     senders = {tuple(event) if event[0] == "wrapper" else event[0] for event in seen}
     expected = {"fast": SERVERS[running.name].fast, "read": {"read"}, "own": set()}
     assert senders == expected[sent]
@@ -56,7 +61,7 @@ def check_closed(running):
 def test_whole(running, client, way):
     answer = client.get(f"/{way.framework}/{way.path}")
     assert (answer.status, answer.body, answer.short) == (200, way.body, False)
-    check_sender(running, way.sent)
+    check_sender(running, way, way.sent)
     check_closed(running)
     assert len(answer.names) == len(set(answer.names))
     if way.sent != "own":
@@ -76,7 +81,7 @@ def test_part(running, client, way):
         assert (answer.status, answer.body, answer.short) == (206, DATA[70_000:900_000], False)
         assert answer.headers["content-range"] == f"bytes 70000-899999/{len(DATA)}"
         assert len(answer.names) == len(set(answer.names))
-    check_sender(running, way.part)
+    check_sender(running, way, way.part)
     check_closed(running)
 
 
@@ -96,7 +101,7 @@ def test_not_modified(running, client, way):
         assert answer.status == 200  # Another file with every request.
         return
     assert (answer.status, answer.body) == (304, b"")
-    check_sender(running, "own")
+    check_sender(running, way, "own")
     check_closed(running)
 
 
@@ -116,7 +121,7 @@ def test_head(running, client, way, request):
     assert ("content-length" in answer.headers) == way.head_sized
     if way.head_sized:
         assert answer.headers["content-length"] == str(len(way.body))
-    check_sender(running, "own")
+    check_sender(running, way, "own")
 
 
 def finished(running):
@@ -146,11 +151,27 @@ def test_django_signals_the_end(running, client, path, method):
     assert finished(running) == 1
 
 
-@pytest.mark.parametrize("path", ["flask/closing", "web_py/open"])
+@pytest.mark.parametrize("path", ["flask/closing", "web_py/hooked"])
 def test_what_a_framework_does_in_the_end(running, client, path):
     """Flask's call_on_close(), and web.py's unloadhook()."""
     assert client.get(f"/{path}").body == DATA
     assert finished(running) == 1
+
+
+@pytest.mark.parametrize("path", ["flask/closing", "django/streaming"])
+def test_thread_of_the_end(running, client, path):
+    """It may be about a session or a database connection, which know their thread."""
+    with open(cases.path("large"), "wb") as file:
+        file.truncate(32 * 2**20)
+    client.send(f"/{path}?file=large")
+    time.sleep(0.3)  # A server that sends from another thread has to wait there.
+    assert len(client.receive(piece=1 << 20).body) == 32 * 2**20
+    deadline = time.monotonic() + 5
+    seen = []
+    while not [event for event in seen if event[0] == "thread"]:
+        assert time.monotonic() < deadline, seen
+        seen += events(running.port, closes=0)
+    assert ["thread", True] in seen
 
 
 def test_gzip_of_the_framework(client):

@@ -28,8 +28,14 @@ class Server(Base):
     loop = ("waitress.task", "app_iter")
 
     def wrap(self, send: Send, what: FileSlice) -> Body | None:
-        """A buffer for the channel, if the system can read at a position."""
-        return Buffer(send, what) if hasattr(os, "pread") else None
+        """A buffer for the channel, if the system can read at a position.
+
+        It is closed by the main loop. A close() that needs the thread of the
+        application, a database connection's or a session's, gets the read loop.
+        """
+        if send.region.threaded or not hasattr(os, "pread"):
+            return None
+        return Buffer(send, what)
 
     def send_header(self, write: Callable[[bytes], object]) -> None:
         """Not the last chunk after it, with which a HEAD would end, too."""
