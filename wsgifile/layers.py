@@ -16,6 +16,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from types import GeneratorType
 from typing import Any
 
@@ -84,7 +85,8 @@ class Part:
 def innermost(app_iter: object) -> Part:
     """The file in app_iter, as far as it can be looked through: at least itself."""
     whole = Part(app_iter)
-    while (look := _layer(whole.file)) is not None:
+    # (That types are hashable is news to mypy.)
+    while (look := _layer(type(whole.file))) and _as_made(whole.file):  # type: ignore[arg-type]
         try:
             inner = look(whole.file)
         except Exception:
@@ -98,15 +100,14 @@ def innermost(app_iter: object) -> Part:
     return whole
 
 
-def _layer(iterable: object) -> Callable[[Any], Part | None] | None:
-    kind = type(iterable)
+@lru_cache(256)
+def _layer(kind: type) -> Callable[[Any], Part | None] | None:
     if kind is GeneratorType:
         return _generator
-    look = _LAYERS.get(f"{kind.__module__}.{kind.__qualname__}")
-    if look is None or not _as_made(iterable):
-        return None
     module = sys.modules.get(kind.__module__)
-    return look if getattr(module, kind.__qualname__, None) is kind else None
+    if getattr(module, kind.__qualname__, None) is not kind:
+        return None
+    return _LAYERS.get(f"{kind.__module__}.{kind.__qualname__}")
 
 
 def _as_made(iterable: object) -> bool:
@@ -116,6 +117,8 @@ def _as_made(iterable: object) -> bool:
     functools.wraps from the file's bound ones.
     """
     own = getattr(iterable, "__dict__", {})
+    if READING.isdisjoint(own):
+        return True
     for name in READING & own.keys():
         method = own[name]
         forwarded = getattr(getattr(method, "__wrapped__", None), "__self__", None)
@@ -215,6 +218,22 @@ def _is_from(generator: Any, module: str, name: str) -> bool:
     )
 
 
+def _closing_iterator(closing: Any) -> Part | None:
+    iterator = closing._next.args[0]
+    if type(iterator) is not GeneratorType:
+        return _in_thread(iterator)
+    # Of most responses one over a list of bytes: no file, by the shortest way.
+    part = _generator(iterator)
+    if part is not None:
+        part.threaded = True
+    return part
+
+
+def _iter_encoded(its: dict[str, Any]) -> Part | None:
+    iterable = its["iterable"]
+    return None if type(iterable) is list else Part(iterable, iterated=True)
+
+
 def _django_file(its: dict[str, Any]) -> Part | None:
     # It goes back to its beginning.
     return Part(its["self"], 0, iterated=True) if its["self"].seekable() else None
@@ -238,7 +257,7 @@ _LAYERS: dict[str, Callable[[Any], Part | None]] = {
     "tempfile.SpooledTemporaryFile": lambda it: Part(it._file),
     "tempfile._TemporaryFileWrapper": lambda it: Part(it.file),
     "webob.response.AppIterRange": _app_iter_range,
-    "werkzeug.wsgi.ClosingIterator": lambda it: _in_thread(it._next.args[0]),
+    "werkzeug.wsgi.ClosingIterator": _closing_iterator,
     "werkzeug.wsgi.FileWrapper": lambda it: Part(it.file),
     "werkzeug.wsgi._RangeWrapper": _range_wrapper,
     "whitenoise.responders.SlicedFile": _sliced_file,
@@ -255,7 +274,5 @@ _GENERATORS: dict[tuple[object, str], Callable[[dict[str, Any]], Part | None]] =
     ),
     ("django.core.files.base", "__iter__"): _django_file,
     ("tempfile", "__iter__"): lambda its: Part(its["self"]),
-    ("werkzeug.wrappers.response", "_iter_encoded"): (
-        lambda its: Part(its["iterable"], iterated=True)
-    ),
+    ("werkzeug.wrappers.response", "_iter_encoded"): _iter_encoded,
 }

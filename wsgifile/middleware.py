@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from . import servers
 from .plan import Headers, make_plan
-from .recognise import FileRegion, recognise
+from .recognise import NO_FILES, FileRegion, recognise
 from .senders import Send, open_body
 from .wrapper import DEFAULT_BLOCK_SIZE, FileWrapper, check_block_size, close_app_iter
 
@@ -68,7 +68,8 @@ class FileWrapperMiddleware:
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request (PEP 3333)."""
-        response = _Response(start_response)
+        response = _Response()
+        response.server_start_response = start_response
         servers_own = environ.get(_KEY, _MISSING)
         environ[_KEY] = FileWrapper
         try:
@@ -81,7 +82,9 @@ class FileWrapperMiddleware:
             else:
                 environ[_KEY] = servers_own
         try:
-            region = recognise(app_iter) if response.started else None
+            region = None
+            if type(app_iter) not in NO_FILES and response.started:
+                region = recognise(app_iter)
             if region is None:
                 response.commit()
                 return app_iter
@@ -128,24 +131,14 @@ class _Response:
     application that calls start_response only when it is iterated.
     """
 
-    __slots__ = (
-        "committed",
-        "headers",
-        "server_start_response",
-        "server_write",
-        "started",
-        "status",
-        "written",
-    )
-
+    # Without an __init__, which would be a tenth of the time that a request costs
+    # here which is none for a file.
+    server_start_response: StartResponse
     status: str
     headers: Headers
     server_write: Callable[[bytes], object]
-
-    def __init__(self, server_start_response: StartResponse) -> None:
-        self.server_start_response = server_start_response
-        self.started = self.committed = False
-        self.written = 0
+    started = committed = False
+    written = 0
 
     def start_response(
         self, status: str, headers: Headers, exc_info: OptExcInfo | None = None
@@ -157,7 +150,10 @@ class _Response:
         self.status, self.headers = status, headers
         if not self.committed:
             return self.write
-        self._tell_server(exc_info)
+        # Of what was forgotten before it was told the server hears nothing, not
+        # even exc_info: uWSGI fails on that.
+        more = () if exc_info is None else (exc_info,)
+        self.server_write = self.server_start_response(status, headers, *more)
         return self.server_write
 
     def write(self, data: bytes) -> None:
@@ -171,10 +167,4 @@ class _Response:
         if not self.committed:
             self.committed = True
             if self.started:
-                self._tell_server()
-
-    def _tell_server(self, exc_info: OptExcInfo | None = None) -> None:
-        # Of what was forgotten before it was told the server hears nothing, not
-        # even exc_info: uWSGI fails on that.
-        more = () if exc_info is None else (exc_info,)
-        self.server_write = self.server_start_response(self.status, self.headers, *more)
+                self.server_write = self.server_start_response(self.status, self.headers)

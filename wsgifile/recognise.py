@@ -20,12 +20,12 @@ from typing import Any
 from .layers import READING, innermost
 from .wrapper import FileLike, name_of, seekable
 
-__all__ = ["FileRegion", "KernelFile", "recognise"]
+__all__ = ["NO_FILES", "FileRegion", "KernelFile", "recognise"]
 
 KernelFile = io.FileIO | io.BufferedReader | io.BufferedRandom
 
-# By far the most responses: not worth an attribute lookup.
-_NO_FILES = frozenset({list, tuple, GeneratorType})
+#: By far the most responses, for which not even this has to be asked.
+NO_FILES = frozenset({list, tuple, GeneratorType})
 
 #: Files whose lines are what they are when read, by module and name of the type.
 _LINES_OF_BYTES = frozenset(
@@ -82,7 +82,7 @@ def recognise(app_iter: object) -> FileRegion | None:
 
     :raises TypeError: for a file opened in text mode.
     """
-    if type(app_iter) in _NO_FILES:
+    if type(app_iter) in NO_FILES:
         return None
     part = innermost(app_iter)
     file = part.file
