@@ -21,7 +21,7 @@ __all__ = ["Validators"]
 _ETAG = re.compile(r'(W/)?("[!#-~\x80-\xff]*")')
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Validators:
     """What a response says of the state of what it represents."""
 
@@ -31,7 +31,9 @@ class Validators:
     last_modified: str | None
 
     @classmethod
-    def of_file(cls, size: int, mtime_ns: int, offset: int = 0) -> Validators:
+    def of_file(
+        cls, size: int, mtime_ns: int, offset: int = 0, *, dated: bool = True
+    ) -> Validators:
         """Those of size bytes from offset of a file, by its time of modification.
 
         The ETag is a strong one, as file systems tell the time to a few
@@ -40,9 +42,9 @@ class Validators:
         """
         etag = f'"{mtime_ns:x}-{size:x}-{offset:x}"' if offset else f'"{mtime_ns:x}-{size:x}"'
         seconds = mtime_ns // 10**9
-        # Not within a second that is not over: it may be changed again, and have the
-        # same date. Nor in the future (sections 8.8.2.1 and 8.8.2.2).
-        dated = 0 < seconds < int(time.time())
+        # No date within a second that is not over: it may be changed again, and have
+        # the same. Nor in the future (sections 8.8.2.1 and 8.8.2.2).
+        dated = dated and 0 < seconds < int(time.time())
         return cls(etag, formatdate(seconds, usegmt=True) if dated else None)
 
     def headers(self) -> list[tuple[str, str]]:

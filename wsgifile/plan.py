@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from .conditions import Validators
@@ -48,7 +48,7 @@ _OF_SUCCESS = _OF_CONTENT | {
 _WHOLE_ONLY = frozenset({"content-digest", "content-md5", "content-range"})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Plan:
     """The header to give to the server, and how much of the file to send."""
 
@@ -113,34 +113,39 @@ def make_plan(
     plan = Plan(status, headers, count, sized)
     if sized and method in ("GET", "HEAD") and status.startswith("200"):
         plan = _as_asked_for(environ, plan, region, ranges, validators)
-    return replace(plan, count=0, parts=None) if method == "HEAD" else plan
+    if method == "HEAD":
+        plan.count, plan.parts = 0, None
+    return plan
 
 
 def _as_asked_for(
     environ: Mapping[str, Any], plan: Plan, region: FileRegion, ranges: bool, validators: bool
 ) -> Plan:
     """The plan, or a 206, 304, 412 or 416 in its place: what a client expects of a file."""
-    length = plan.count
-    if length is None or region.size is None or region.offset is None or length > region.size:
+    length, fields = plan.count, _fields(plan.headers)
+    if (
+        length is None
+        or region.size is None
+        or region.offset is None
+        or length > region.size
+        or "transfer-encoding" in fields
+    ):
         return plan
-    fields = _fields(plan.headers)
-    if "transfer-encoding" in fields:
-        return plan
+    headers = plan.headers = plan.headers.copy()  # The application's is its own.
     state = Validators(fields.get("etag"), fields.get("last-modified"))
-    headers = plan.headers
     if (
         validators
         and region.mtime_ns is not None
-        and state == Validators(None, None)
+        and state.etag is None
+        and state.last_modified is None
         and "no-store" not in fields.get("cache-control", "").lower()
     ):
-        state = Validators.of_file(length, region.mtime_ns, region.offset)
-        if fields.keys().isdisjoint({"cache-control", "expires"}):
-            # By the date alone caches take a response for fresh as long as it was
-            # not changed before (RFC 9111, section 4.2.2): not what an application
-            # said that may give another file to somebody else.
-            state = replace(state, last_modified=None)
-        headers = [*headers, *state.headers()]
+        # By the date alone caches take a response for fresh, the longer the older it
+        # is (RFC 9111, section 4.2.2): not what an application said that may give
+        # another file to somebody else.
+        dated = "cache-control" in fields or "expires" in fields
+        state = Validators.of_file(length, region.mtime_ns, region.offset, dated=dated)
+        headers += state.headers()
         refusal = state.refuse(environ)
         if refusal == "304 Not Modified":
             return Plan(refusal, _without(headers, _OF_CONTENT), 0, False)
@@ -152,23 +157,12 @@ def _as_asked_for(
         or fields.get("accept-ranges", "bytes").lower() != "bytes"
         or fields.get("content-encoding", "identity").lower() != "identity"
     ):
-        return replace(plan, headers=headers)
+        return plan
     if "accept-ranges" not in fields:
-        headers = [*headers, ("Accept-Ranges", "bytes")]
-    wanted = environ.get("HTTP_RANGE")
-    # Not for HEAD, to which the field means nothing (section 14.2). Nor where a
-    # condition says that the client has parts of something else, though it is the
-    # application's affair to answer that.
-    if (
-        wanted is None
-        or environ.get("REQUEST_METHOD", "GET") != "GET"
-        or not state.allow_range(environ.get("HTTP_IF_RANGE"))
-        or state.refuse(environ) is not None
-    ):
-        return replace(plan, headers=headers)
-    selected = select(wanted, length)
+        headers.append(("Accept-Ranges", "bytes"))
+    selected = _select(environ, state, length)
     if selected is None:
-        return replace(plan, headers=headers)
+        return plan
     if not selected:
         unsatisfied = ("Content-Range", f"bytes */{length}")
         return _error("416 Range Not Satisfiable", headers, unsatisfied)
@@ -181,6 +175,24 @@ def _as_asked_for(
         ("Content-Length", str(stop - start)),
     ]
     return Plan("206 Partial Content", headers, stop - start, True, start)
+
+
+def _select(environ: Mapping[str, Any], state: Validators, length: int) -> list[ByteRange] | None:
+    """The ranges that the request is for; None: it is for the whole.
+
+    So is a HEAD, with which the field means nothing (section 14.2). And one that
+    says by a condition that the client has parts of something else, though it is
+    the application's affair to answer that.
+    """
+    wanted = environ.get("HTTP_RANGE")
+    if (
+        wanted is None
+        or environ.get("REQUEST_METHOD", "GET") != "GET"
+        or not state.allow_range(environ.get("HTTP_IF_RANGE"))
+        or state.refuse(environ) is not None
+    ):
+        return None
+    return select(wanted, length)
 
 
 def _multipart(

@@ -43,7 +43,7 @@ _LINES_OF_BYTES = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class FileRegion:
     """The bytes of a file that are the application's response."""
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["FileSlice", "Send", "open_body"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class FileSlice:
     """Bytes that may be taken from a descriptor; count is at least 1."""
 
@@ -38,7 +38,7 @@ class FileSlice:
     count: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Send:
     """What is to be sent, as a value."""
 
@@ -86,31 +86,24 @@ class Send:
 
 def open_body(send: Send) -> Iterable[bytes]:
     """The body by the first sender that does not decline."""
-    for sender in (server_wrapper, os_sendfile, read_loop):
-        body = sender(send)
-        if body is not None:
-            return body
-    raise AssertionError("read_loop never declines")
+    what = send.slice()
+    if what is not None:
+        for sender in (server_wrapper, os_sendfile):
+            body = sender(send, what)
+            if body is not None:
+                return body
+    return Body(send)  # Blocks of read(size). The server does the sending.
 
 
-def server_wrapper(send: Send) -> Iterable[bytes] | None:
+def server_wrapper(send: Send, what: FileSlice) -> Iterable[bytes] | None:
     """The server's own wsgi.file_wrapper, made safe."""
-    what = send.slice()
-    return None if what is None else send.server.wrap(send, what)
+    return send.server.wrap(send, what)
 
 
-def os_sendfile(send: Send) -> Body | None:
+def os_sendfile(send: Send, what: FileSlice) -> Body | None:
     """os.sendfile to the server's socket, if that is one which we know to wait for."""
-    what = send.slice()
-    sock = None if what is None else send.server.socket()
-    if what is None or sock is None or not can_sendfile(sock):
-        return None
-    return SendfileBody(send, what, sock)
-
-
-def read_loop(send: Send) -> Body:
-    """Blocks of read(size). The server does the sending."""
-    return Body(send)
+    sock = send.server.socket()
+    return SendfileBody(send, what, sock) if sock is not None and can_sendfile(sock) else None
 
 
 class SendfileBody(Body):

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable
+from functools import cache
 from importlib import import_module
 from types import BuiltinFunctionType, CellType, FrameType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -96,9 +97,13 @@ def closed_over(function: Any, name: str) -> Any:
 
 def find(environ: WSGIEnvironment, start_response: StartResponse) -> Server:
     """The server whose own start_response this is, or what there is for any other."""
-    name = SERVERS.get(_origin(start_response), "unknown")
-    server: type[Server] = import_module(f"{__name__}.{name}").Server
-    return server(environ, start_response)
+    return _class(SERVERS.get(_origin(start_response), "unknown"))(environ, start_response)
+
+
+@cache
+def _class(name: str) -> type[Server]:
+    found: type[Server] = import_module(f"{__name__}.{name}").Server
+    return found
 
 
 def _origin(start_response: Any) -> tuple[str | None, str]:
