@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from wsgifile import senders
 from wsgifile.body import Body
 from wsgifile.plan import Plan
 from wsgifile.recognise import recognise
@@ -48,6 +49,11 @@ def sock():
         yield sock
 
 
+@pytest.fixture(autouse=True)
+def nothing_is_small(monkeypatch):
+    monkeypatch.setattr(senders, "SMALL", 0)
+
+
 def body_of(file, server, count=10, sized=True):
     plan = Plan("200 OK", [], count, sized)
     return open_body(Send(file, recognise(file), plan, 1000, server, lambda data: None))
@@ -74,6 +80,17 @@ def test_declined_means_untouched(file, server):
     body = body_of(file, server)
     assert (file.tell(), os.lseek(file.fileno(), 0, os.SEEK_CUR)) == (3, position)
     assert len(b"".join(body)) == 10
+
+
+def test_small(file, sock, monkeypatch):
+    """What is read in one piece leaves with the header; that takes nobody's help."""
+    monkeypatch.setattr(senders, "SMALL", 10)
+    server = Both(True, sock)
+    small = body_of(file, server)
+    assert (type(small), server.asked) == (Body, [])
+    large = body_of(file, server, 11)
+    assert server.asked == ["wrap"]
+    assert (len(next(large)), len(next(small))) == (11, 10)
 
 
 @pytest.mark.parametrize("count", [0, None])

@@ -64,6 +64,8 @@ class Body:
         """The server itself asks for the first block: is there a better way?"""
         if self.send.plan.count == 0:
             self.send.server.send_header(self.send.write)
+        else:
+            self.send.server.send_blocks()
 
     def close(self) -> None:
         """Close what the application returned, the first time only."""

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .senders import FileSlice
 
-__all__ = ["can_sendfile", "corked", "is_plain", "sendfile"]
+__all__ = ["can_sendfile", "corked", "is_plain", "no_delay", "sendfile"]
 
 #: The most bytes of one call. Linux sends less than 2 GiB at once anyway.
 _AT_ONCE = 1 << 30
@@ -115,6 +115,7 @@ def corked(sock: Any) -> Iterator[None]:
     if sock.family not in _TCP or not hasattr(socket, "TCP_CORK"):
         yield
         return
+    no_delay(sock)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
     try:
         yield
@@ -122,6 +123,12 @@ def corked(sock: Any) -> Iterator[None]:
         # Not to hide the error of a connection that has gone.
         with contextlib.suppress(OSError):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
+
+
+def no_delay(sock: Any) -> None:
+    """Have the socket send the last packet of a response without waiting."""
+    if sock.family in _TCP:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 _TCP = frozenset({socket.AF_INET, socket.AF_INET6})

@@ -30,7 +30,7 @@ DATA = random.Random(1).randbytes(1_500_007)
 OTHER = random.Random(2).randbytes(1_500_007)
 
 #: Zeros before the 7 bytes at the end of a file that is larger than 4 GiB.
-HUGE = 2**32 + 1000
+HUGE = 2**32 + 100_000
 
 #: What happened in this process, for the tests to ask: ``/-/events``.
 events: list[list[Any]] = []
@@ -315,7 +315,7 @@ def sparse(environ):
     return opened("sparse")
 
 
-@case(bytes(1000) + b"the end")
+@case(bytes(100_000) + b"the end")
 def huge_range(environ):
     file = opened("huge")
     file.seek(2**32)

@@ -81,6 +81,9 @@ class Server:
     def send_header(self, write: Callable[[bytes], object]) -> None:
         """Send the header of a response without a body, if the server does not do it well."""
 
+    def send_blocks(self) -> None:
+        """Get ready to send header and blocks, where the server does not do it well."""
+
     def end_unsized(self) -> None:
         """End a response of which the header does not tell where it ends."""
 
