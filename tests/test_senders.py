@@ -6,12 +6,13 @@ import errno
 import io
 import os
 import socket
+import time
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-from wsgifile import senders
+from wsgifile import senders, sockets
 from wsgifile.body import Body
 from wsgifile.plan import Plan
 from wsgifile.recognise import recognise
@@ -140,7 +141,7 @@ def test_sendfile_that_the_system_refuses(monkeypatch):
     """Where it cannot, after a part or at once, reading goes on from there."""
     ours, theirs = socket.socketpair()
     data = Path(__file__).read_bytes()
-    answers = iter([7, OSError(errno.EINVAL, "Invalid argument")])
+    answers = iter([7, *[OSError(errno.EINVAL, "Invalid argument")] * 2])
     real = os.sendfile
 
     def sendfile(out, in_, offset, count):
@@ -155,6 +156,28 @@ def test_sendfile_that_the_system_refuses(monkeypatch):
         assert type(body) is SendfileBody
         assert b"".join(body) == data[7:20]
         assert theirs.recv(100) == data[:7]
+
+
+def test_calls_of_sendfile(monkeypatch):
+    """Small ones, unless one of them has to wait; then it does all that is left."""
+    calls = []
+
+    def sendfile(out, in_, offset, count):
+        calls.append((offset, count))
+        if len(calls) == 3:
+            time.sleep(2 * sockets._LONG)
+        return count
+
+    monkeypatch.setattr(os, "sendfile", sendfile)
+    assert sockets.send_some(0, 0, 5, 1 << 20) == 1 << 20
+    call = sockets._CALL
+    assert calls[:4] == [
+        (5, call),
+        (5 + call, call),
+        (5 + 2 * call, call),
+        (5 + 3 * call, (1 << 20) - 3 * call),
+    ]
+    assert len(calls) == 4
 
 
 def test_sendfile_keeps_other_errors():

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from .body import Body
 from .plan import Plan
 from .recognise import FileRegion, KernelFile
-from .sockets import can_sendfile, corked, sendfile
+from .sockets import can_sendfile, no_delay, sendfile
 from .wrapper import FileWrapper, Joined
 
 if TYPE_CHECKING:
@@ -123,8 +123,8 @@ class SendfileBody(Body):
 
     def begin(self) -> None:
         """Send all. What is left then, of a file that runs short, read() will see to."""
-        with corked(self._sock):
-            self.send.write(b"")  # The header leaves now.
-            for sent in sendfile(self._sock, self._what):
-                self.blocks.skip(sent)
-                self.send.server.count_sent(sent)
+        no_delay(self._sock)
+        self.send.write(b"")  # The header leaves now.
+        for sent in sendfile(self._sock, self._what):
+            self.blocks.skip(sent)
+            self.send.server.count_sent(sent)

@@ -6,11 +6,11 @@ sub-class does is not known.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import select
 import socket
+import time
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -18,12 +18,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .senders import FileSlice
 
-__all__ = ["can_sendfile", "corked", "is_plain", "no_delay", "sendfile"]
+__all__ = ["can_sendfile", "is_plain", "no_delay", "send_some", "sendfile"]
 
-#: The most bytes of one call. Linux sends less than 2 GiB at once anyway.
-_AT_ONCE = 1 << 30
-#: The same where nobody else runs meanwhile.
-_AT_ONCE_COOPERATIVE = 1 << 20
+#: The most bytes that are sent in one go, before others have their turn.
+_AT_ONCE = 1 << 20
+#: And in one call: the less there is in the socket's queue, the sooner a page that is
+#: in the processor's cache gets to the client. 1 GiB by waitress to a client on
+#: loopback, calls of 16 KiB: 4.6 GB/s, 112 KiB 3.2, 1 MiB 2.5; reading 256 KiB 3.0.
+_CALL = 16 << 10
+#: A call of so many seconds has waited for the client, or for other threads that want
+#: the interpreter. Then it is better to call less often.
+_LONG = 0.002
 
 
 def _poll(sock: Any) -> None:
@@ -78,15 +83,13 @@ def sendfile(sock: Any, what: FileSlice) -> Iterator[int]:
     """
     wait = _WAIT[_kind(sock)]
     cooperative = not is_plain(sock)
-    at_once = _AT_ONCE_COOPERATIVE if cooperative else _AT_ONCE
     offset, end = what.offset, what.offset + what.count
     while offset < end:
         if cooperative:
             wait(sock)
         try:
-            sent = os.sendfile(
-                sock.fileno(), what.file.fileno(), offset, min(end - offset, at_once)
-            )
+            count = min(end - offset, _AT_ONCE)
+            sent = send_some(sock.fileno(), what.file.fileno(), offset, count)
         except BlockingIOError:
             if not cooperative:
                 wait(sock)
@@ -101,32 +104,41 @@ def sendfile(sock: Any, what: FileSlice) -> Iterator[int]:
         yield sent
 
 
+def send_some(out: int, in_: int, offset: int, count: int) -> int:
+    """os.sendfile, in calls of a good size, until one of them says to stop.
+
+    The number of bytes sent; 0 at the end of the file.
+
+    :raises OSError: if nothing was sent, BlockingIOError as the socket takes nothing.
+    """
+    sent, call, began = 0, _CALL, time.perf_counter()
+    while sent < count:
+        try:
+            more = os.sendfile(out, in_, offset + sent, min(count - sent, call))
+        except OSError:
+            if sent:
+                break
+            raise
+        if not more:
+            break
+        sent += more
+        ended = time.perf_counter()
+        call = _CALL if ended - began < _LONG else count
+        began = ended
+    return sent
+
+
 # Some file systems have no sendfile, and some containers forbid it.
 _CANNOT = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM})
 
 
-@contextlib.contextmanager
-def corked(sock: Any) -> Iterator[None]:
-    """Have the socket send full packets only, meanwhile (Linux).
-
-    Header and body are two writes. Without this, the end of a small body waits
-    for the client's acknowledgement of the header, up to 40 ms.
-    """
-    if sock.family not in _TCP or not hasattr(socket, "TCP_CORK"):
-        yield
-        return
-    no_delay(sock)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
-    try:
-        yield
-    finally:
-        # Not to hide the error of a connection that has gone.
-        with contextlib.suppress(OSError):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
-
-
 def no_delay(sock: Any) -> None:
-    """Have the socket send the last packet of a response without waiting."""
+    """Have the socket send the last packet of a response without waiting.
+
+    Header and body are two writes at the least. Without this, the end of the body
+    waits for the client's acknowledgement of what came before, up to 40 ms. (Nor is
+    TCP_CORK of use: large packets are slower, as above.)
+    """
     if sock.family in _TCP:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 

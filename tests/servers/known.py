@@ -48,8 +48,6 @@ class Known:
 
 
 SENDFILE = frozenset({"sendfile"})
-# gunicorn's wrapper is one of os.sendfile.
-GUNICORN = frozenset({("wrapper", "wsgifile.servers.gunicorn"), "sendfile"})
 GUNICORN_LOG = f'"GET /ours/plain HTTP/1.1" 200 {SIZE} '
 UWSGI = Known(
     "pyuwsgi",
@@ -67,10 +65,10 @@ WERKZEUG = Known("werkzeug", SENDFILE, 'GET /ours/plain HTTP/1.1" 200 -\n')
 
 SERVERS = {
     "waitress": Known(
-        "waitress", frozenset({("wrapper", "wsgifile.servers.waitress")}), huge=True
+        "waitress", frozenset({("wrapper", "wsgifile.servers.waitress"), "sendfile"}), huge=True
     ),
-    "gunicorn": Known("gunicorn", GUNICORN, GUNICORN_LOG, one_at_a_time=True, huge=True),
-    "gunicorn_gthread": Known("gunicorn", GUNICORN, GUNICORN_LOG),
+    "gunicorn": Known("gunicorn", SENDFILE, GUNICORN_LOG, one_at_a_time=True, huge=True),
+    "gunicorn_gthread": Known("gunicorn", SENDFILE, GUNICORN_LOG),
     "gunicorn_gevent": Known("gevent", SENDFILE, GUNICORN_LOG),
     "uwsgi": replace(UWSGI, huge=True),
     "uwsgi_http11": replace(

@@ -1,25 +1,33 @@
 """waitress, whose wrapper sends from the main loop: no download holds a thread.
 
 Its ReadOnlyFileBasedBuffer is recognised by isinstance, handed to the channel,
-and asked for blocks as the socket takes them. Ours is bounded and reads the
-descriptor at a position of its own. Where waitress's own finds the file shorter
-than it was it tries for ever; ours raises, and the channel closes.
+and asked for blocks as the socket takes them. Ours is bounded, and does not give
+them but sends by itself. Where waitress's own finds the file shorter than it was it
+tries for ever; ours raises, and the channel closes.
 """
 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 
 from waitress.buffers import ReadOnlyFileBasedBuffer
+from waitress.channel import HTTPChannel
 
 from ..body import Body
 from ..senders import FileSlice, Send
+from ..sockets import is_plain, send_some
 from ..wrapper import ShortFileError
 from . import Server as Base
 from . import closed_over
 
 __all__ = ["Server"]
+
+#: How much of the end of a file is read.
+_READ = 65536
+#: The most that is sent before other connections have their turn.
+_TURN = 4 << 20
 
 
 class Server(Base):
@@ -35,7 +43,9 @@ class Server(Base):
         """
         if send.region.threaded or not hasattr(os, "pread"):
             return None
-        return Buffer(send, what)
+        channel = closed_over(self.start_response, "self").channel
+        sendable = type(channel) is HTTPChannel and is_plain(channel.socket)
+        return Buffer(send, what, channel if sendable and hasattr(os, "sendfile") else None)
 
     def send_header(self, write: Callable[[bytes], object]) -> None:
         """Not the last chunk after it, with which a HEAD would end, too."""
@@ -49,18 +59,26 @@ class Buffer(Body, ReadOnlyFileBasedBuffer):  # type: ignore[misc]
     If a filter iterates it, it is a Body like any other.
     """
 
-    def __init__(self, send: Send, what: FileSlice) -> None:
+    def __init__(self, send: Send, what: FileSlice, channel: HTTPChannel | None) -> None:
         super().__init__(send)
         self.file = what.file
         self._position = what.offset
         self._count = self.remain = what.count
+        self._channel = channel
 
     def prepare(self, size: int | None = None) -> int:
         """How many bytes there are; size is the Content-Length."""
         return self.remain
 
     def get(self, numbytes: int = -1, skip: bool = False) -> bytes:
-        """Up to numbytes of what comes next. waitress calls skip() when they are sent."""
+        """Up to numbytes of what comes next. waitress calls skip() when they are sent.
+
+        Or nothing, after which the channel waits for its socket to take more: most
+        of the file leaves here, by os.sendfile. The end of it is read, as it has to
+        be the channel that sends the last bytes and sees that nothing is left.
+        """
+        if self._channel is not None and self.remain > _READ and self._sendfile(self._channel):
+            return b""
         size = min(self.remain, self.send.block_size)
         if numbytes >= 0:
             size = min(size, numbytes)
@@ -70,6 +88,25 @@ class Buffer(Body, ReadOnlyFileBasedBuffer):  # type: ignore[misc]
         if skip:
             self.skip(len(data))
         return data
+
+    def _sendfile(self, channel: HTTPChannel) -> bool:
+        """Send until the socket takes no more, or others have waited enough."""
+        count = min(self.remain - _READ, _TURN)
+        try:
+            sent = send_some(channel.socket.fileno(), self.file.fileno(), self._position, count)
+        except BlockingIOError:
+            return True
+        except OSError:
+            # A file that cannot be sent so, or a client that has gone: which the
+            # channel hears when it sends what is read.
+            self._channel = None
+            return False
+        if not sent:
+            raise ShortFileError(self.file, self._count, self._count - self.remain)
+        self.skip(sent)
+        channel.total_outbufs_len -= sent
+        channel.last_activity = time.time()
+        return True
 
     def skip(self, numbytes: int, allow_prune: bool = False) -> None:
         """Go on by numbytes."""

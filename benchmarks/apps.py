@@ -1,0 +1,102 @@
+"""The applications that are compared.
+
+``/SIZE`` is the file of that name, ``/small`` a response that is no file. What to
+serve, how, and behind which server is told by ``BENCHMARK_FILES``,
+``BENCHMARK_CONTENDER`` and ``BENCHMARK_SERVER``, because some servers import
+``apps:app`` in processes of their own.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, BinaryIO
+
+App = Callable[[dict[str, Any], Any], Iterable[bytes]]
+
+FILES = os.environ["BENCHMARK_FILES"]
+CONTENDER = os.environ["BENCHMARK_CONTENDER"]
+#: The wrapper of wsgiref is a loop of 8 KiB reads: by hand one does better.
+USE_WRAPPER = os.environ["BENCHMARK_SERVER"] != "wsgiref"
+LOOP = 256 * 1024
+
+
+def small(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "6")])
+    return [b"small\n"]
+
+
+def with_small(files: App) -> App:
+    def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        app = small if environ["PATH_INFO"] == "/small" else files
+        return app(environ, start_response)
+
+    return application
+
+
+def open_file(environ: dict[str, Any]) -> BinaryIO:
+    return open(os.path.join(FILES, os.path.basename(environ["PATH_INFO"])), "rb")
+
+
+def start(file: BinaryIO, start_response: Any) -> None:
+    length = str(os.fstat(file.fileno()).st_size)
+    headers = [("Content-Type", "application/octet-stream"), ("Content-Length", length)]
+    start_response("200 OK", headers)
+
+
+def bare(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    """As it is often written: the server iterates the file by lines."""
+    file = open_file(environ)
+    start(file, start_response)
+    return file
+
+
+def unsized(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    """The same, and the middleware finds out how long the file is."""
+    start_response("200 OK", [("Content-Type", "application/octet-stream")])
+    return open_file(environ)
+
+
+def read_loop(file: BinaryIO, size: int) -> Iterator[bytes]:
+    with file:
+        while block := file.read(size):
+            yield block
+
+
+def loop64(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    file = open_file(environ)
+    start(file, start_response)
+    return read_loop(file, 64 * 1024)
+
+
+def by_hand(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    """The best that can be written for this server: its wrapper, or a loop of large reads."""
+    file = open_file(environ)
+    start(file, start_response)
+    if USE_WRAPPER and "wsgi.file_wrapper" in environ:
+        return environ["wsgi.file_wrapper"](file, LOOP)
+    return read_loop(file, LOOP)
+
+
+def ours() -> App:
+    from wsgifile import FileWrapperMiddleware
+
+    return FileWrapperMiddleware(with_small(unsized))
+
+
+def whitenoise() -> App:
+    from whitenoise import WhiteNoise
+
+    return WhiteNoise(small, root=FILES)
+
+
+APPS: dict[str, Callable[[], App]] = {
+    "bare": lambda: with_small(bare),
+    "by_hand": lambda: with_small(by_hand),
+    "loop64": lambda: with_small(loop64),
+    "ours": ours,
+    "whitenoise": whitenoise,
+}
+
+# nginx and the floor are servers that need none.
+app = APPS[CONTENDER]() if CONTENDER in APPS else None
