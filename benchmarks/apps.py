@@ -78,10 +78,15 @@ def by_hand(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
     return read_loop(file, LOOP)
 
 
-def ours() -> App:
+def ours(**options: bool) -> App:
     from wsgifile import FileWrapperMiddleware
 
-    return FileWrapperMiddleware(with_small(unsized))
+    return FileWrapperMiddleware(with_small(unsized), **options)
+
+
+def plain() -> App:
+    """Ours without what none by hand does: answers to Range, ETag, conditions."""
+    return ours(ranges=False, validators=False)
 
 
 def whitenoise() -> App:
@@ -95,6 +100,7 @@ APPS: dict[str, Callable[[], App]] = {
     "by_hand": lambda: with_small(by_hand),
     "loop64": lambda: with_small(loop64),
     "ours": ours,
+    "plain": plain,
     "whitenoise": whitenoise,
 }
 

@@ -272,13 +272,14 @@ def targets(results: dict[str, Any]) -> list[Target]:
         for size in SMALL[:2]:
             for connections in CONNECTIONS:
                 case = label(size, connections)
-                compare("4", server, case, "requests_per_s", "ours", "by_hand", at_least=0.9)
+                for own in ("ours", "plain"):
+                    compare("4", server, case, "requests_per_s", own, "by_hand", at_least=0.9)
                 if connections == 1:
                     # No request waits for a delayed acknowledgement of 40 ms.
-                    own = results["servers"][server].get("small", {}).get(case, {}).get("ours")
-                    if own:
+                    answered = results["servers"][server].get("small", {}).get(case, {})
+                    if figures := answered.get("ours"):
                         what = f"{server}, {case}: ms per request, ours (a stall is 40)"
-                        values = [1000 / rate for rate in known(own.get("requests_per_s", []))]
+                        values = [1000 / rate for rate in known(figures.get("requests_per_s", []))]
                         found.append(Target("4", what, values, at_most=10))
         if server == "gevent":
             case = label(SMALL[0], 1)

@@ -39,7 +39,7 @@ SERVERS = {
 }
 #: What stands beside them for comparison, without an application.
 REFERENCES = ("nginx", "floor")
-CONTENDERS = ("bare", "by_hand", "loop64", "ours", "whitenoise", *REFERENCES)
+CONTENDERS = ("bare", "by_hand", "loop64", "ours", "plain", "whitenoise", *REFERENCES)
 
 
 def missing(server: str) -> str | None:

@@ -339,6 +339,37 @@ def test_close_of_the_instance():
         original()
 
 
+@pytest.mark.parametrize("range_", [None, "bytes=2-5", "bytes=0-0,900-909"])
+def test_small_file_is_closed_at_once(tmp_path, range_):
+    """It has been read; there is nothing to wait for."""
+    (tmp_path / "small").write_bytes(DATA[:1000])
+    with open(tmp_path / "small", "rb") as file:
+        server = Server(**({"HTTP_RANGE": range_} if range_ else {}))
+        body = returning(file)(server.environ, server.start_response)
+        assert file.closed
+        assert type(body) is list
+        assert len(body[0]) == int(server.headers["Content-Length"])
+        if range_ != "bytes=0-0,900-909":
+            assert body == [DATA[2:6] if range_ else DATA[:1000]]
+
+
+def test_close_of_a_small_file_raises(tmp_path):
+    """The application's error, and no second close()."""
+    (tmp_path / "small").write_bytes(b"x")
+    closes = []
+
+    def close():
+        closes.append(1)
+        raise KeyError("of close()")
+
+    file = open(tmp_path / "small", "rb")
+    original, file.close = file.close, close
+    with pytest.raises(KeyError, match="of close"):
+        Server().run(returning(file))
+    assert closes == [1]
+    original()
+
+
 def test_text_mode():
     """Before any header is out, so that the server can still say 500."""
     server = Server()

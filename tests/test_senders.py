@@ -18,6 +18,7 @@ from wsgifile.plan import Plan
 from wsgifile.recognise import recognise
 from wsgifile.senders import Send, SendfileBody, open_body
 from wsgifile.servers import SERVERS, Server, find, unknown
+from wsgifile.wrapper import ShortFileError
 
 
 class Both(Server):
@@ -84,14 +85,31 @@ def test_declined_means_untouched(file, server):
 
 
 def test_small(file, sock, monkeypatch):
-    """What is read in one piece leaves with the header; that takes nobody's help."""
+    """Read at once, which takes nobody's help; the server is happy with a list."""
     monkeypatch.setattr(senders, "SMALL", 10)
     server = Both(True, sock)
-    small = body_of(file, server)
-    assert (type(small), server.asked) == (Body, [])
-    large = body_of(file, server, 11)
-    assert server.asked == ["wrap"]
-    assert (len(next(large)), len(next(small))) == (11, 10)
+    position = file.tell()
+    assert body_of(file, server) == [Path(__file__).read_bytes()[3:13]]
+    assert (server.asked, file.tell()) == ([], position)
+    body = body_of(file, server, 11)
+    assert (len(next(body)), server.asked) == (11, ["wrap"])
+
+
+@pytest.mark.parametrize("make", [io.BytesIO, None])
+def test_small_and_short(file, monkeypatch, make):
+    """Found before the server has sent its header."""
+    monkeypatch.setattr(senders, "SMALL", 1 << 20)
+    size = os.path.getsize(__file__)
+    with pytest.raises(ShortFileError) as caught:
+        body_of(make(file.read()) if make else file, Both(False, None), size + 1)
+    assert (caught.value.expected, caught.value.sent) == (size + 1, size - 3)
+
+
+def test_small_of_unknown_size(file, monkeypatch):
+    """What may make somebody wait is read when the server asks for it."""
+    monkeypatch.setattr(senders, "SMALL", 1 << 20)
+    lines = io.BufferedReader(io.BytesIO(b"0123456789"))
+    assert type(body_of(lines, Both(False, None), 5)) is Body
 
 
 @pytest.mark.parametrize("count", [0, None])

@@ -88,11 +88,14 @@ class FileWrapperMiddleware:
             if region is None:
                 response.commit()
                 return app_iter
-            return self._send(environ, response, app_iter, region)
+            body = self._send(environ, response, app_iter, region)
         except BaseException:
             # The server never gets to see app_iter, so it cannot close it.
             close_app_iter(app_iter)
             raise
+        if type(body) is list:
+            close_app_iter(app_iter)
+        return body
 
     def _send(
         self,

@@ -89,7 +89,8 @@ def make_plan(
     :raises ValueError: for a Content-Length that is no number, or two of them, or
         more than the range of the file that the application asked for.
     """
-    promised = _content_length(headers)
+    fields = _fields(headers)
+    promised = _content_length(fields)
     if status.startswith(("1", "204", "304")):
         # A length of 1xx and 204 is forbidden (section 8.6), the one of a 304
         # of no use; with either there are servers that wait for the bytes.
@@ -108,21 +109,26 @@ def make_plan(
         # The header is out as it was.
         return Plan(status, headers, 0 if method == "HEAD" else count, False)
     sized = promised is not None
-    if not sized and count is not None and not _has(headers, "transfer-encoding"):
+    if not sized and count is not None and "transfer-encoding" not in fields:
         headers, sized = [*headers, ("Content-Length", str(count))], True
     plan = Plan(status, headers, count, sized)
     if sized and method in ("GET", "HEAD") and status.startswith("200"):
-        plan = _as_asked_for(environ, plan, region, ranges, validators)
+        plan = _as_asked_for(environ, plan, fields, region, ranges, validators)
     if method == "HEAD":
         plan.count, plan.parts = 0, None
     return plan
 
 
 def _as_asked_for(
-    environ: Mapping[str, Any], plan: Plan, region: FileRegion, ranges: bool, validators: bool
+    environ: Mapping[str, Any],
+    plan: Plan,
+    fields: Mapping[str, str],
+    region: FileRegion,
+    ranges: bool,
+    validators: bool,
 ) -> Plan:
     """The plan, or a 206, 304, 412 or 416 in its place: what a client expects of a file."""
-    length, fields = plan.count, _fields(plan.headers)
+    length = plan.count
     if (
         length is None
         or region.size is None
@@ -227,27 +233,24 @@ def _error(status: str, headers: Headers, *more: tuple[str, str]) -> Plan:
     return Plan(status, headers, len(text), True, parts=(text,))
 
 
-def _content_length(headers: Headers) -> int | None:
-    values = {value.strip() for name, value in headers if name.lower() == "content-length"}
-    if not values:
-        return None
-    value = ", ".join(sorted(values))
-    if not (value.isascii() and value.isdigit()):
-        raise ValueError(f"Content-Length must be one number of bytes, not {value!r}")
-    return int(value)
-
-
 def _fields(headers: Headers) -> dict[str, str]:
-    """By lower name; fields of one name are one list (section 5.3)."""
+    """By lower name; fields of one name are one list (section 5.3), equal ones one."""
     fields: dict[str, str] = {}
     for name, value in headers:
         key = name.lower()
-        fields[key] = f"{fields[key]}, {value}" if key in fields else value
+        before = fields.get(key, value)
+        fields[key] = value if before == value else f"{before}, {value}"
     return fields
 
 
-def _has(headers: Headers, lower_name: str) -> bool:
-    return any(name.lower() == lower_name for name, _ in headers)
+def _content_length(fields: Mapping[str, str]) -> int | None:
+    value = fields.get("content-length")
+    if value is None:
+        return None
+    value = value.strip()
+    if not (value.isascii() and value.isdigit()):
+        raise ValueError(f"Content-Length must be one number of bytes, not {value!r}")
+    return int(value)
 
 
 def _without(headers: Headers, lower_names: frozenset[str] | set[str]) -> Headers:

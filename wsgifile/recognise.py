@@ -90,9 +90,9 @@ def recognise(app_iter: object) -> FileRegion | None:
         return None
     if part.iterated and not _has_lines_of_bytes(file):
         return None
-    if isinstance(file, io.TextIOBase):
-        raise TypeError(f'{name_of(file)} is open in text mode: open it with mode "rb" to send it')
     kernel, status = _kernel_file(file)
+    if kernel is None and isinstance(file, io.TextIOBase):
+        raise TypeError(f'{name_of(file)} is open in text mode: open it with mode "rb" to send it')
     in_memory = type(file) is io.BytesIO and READING.isdisjoint(vars(file))
     offset, size, mtime_ns = part.start, None, None
     if offset is None and (kernel is not None or in_memory or part.skip):
