@@ -85,14 +85,15 @@ def test_declined_means_untouched(file, server):
 
 
 def test_small(file, sock, monkeypatch):
-    """Read at once, which takes nobody's help; the server is happy with a list."""
+    """Read at once, and on a socket that does not wait; the server is happy with a list."""
     monkeypatch.setattr(senders, "SMALL", 10)
     server = Both(True, sock)
     position = file.tell()
     assert body_of(file, server) == [Path(__file__).read_bytes()[3:13]]
-    assert (server.asked, file.tell()) == ([], position)
+    assert (server.asked, file.tell()) == (["socket"], position)
+    assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
     body = body_of(file, server, 11)
-    assert (len(next(body)), server.asked) == (11, ["wrap"])
+    assert (len(next(body)), server.asked) == (11, ["socket", "wrap", "socket"])
 
 
 @pytest.mark.parametrize("make", [io.BytesIO, None])
@@ -176,7 +177,8 @@ def test_sendfile_that_the_system_refuses(monkeypatch):
         assert theirs.recv(100) == data[:7]
 
 
-def test_calls_of_sendfile(monkeypatch):
+@pytest.mark.parametrize("behind", [False, True])
+def test_calls_of_sendfile(monkeypatch, behind):
     """Small ones, unless one of them has to wait; then it does all that is left."""
     calls = []
 
@@ -187,8 +189,8 @@ def test_calls_of_sendfile(monkeypatch):
         return count
 
     monkeypatch.setattr(os, "sendfile", sendfile)
-    assert sockets.send_some(0, 0, 5, 1 << 20) == 1 << 20
-    call = sockets._CALL
+    call = sockets._CALL_BEHIND if behind else sockets._CALL
+    assert sockets.send_some(0, 0, 5, 1 << 20, behind) == 1 << 20
     assert calls[:4] == [
         (5, call),
         (5 + call, call),

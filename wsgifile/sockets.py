@@ -26,6 +26,9 @@ _AT_ONCE = 1 << 20
 #: in the processor's cache gets to the client. 1 GiB by waitress to a client on
 #: loopback, calls of 16 KiB: 4.6 GB/s, 112 KiB 3.2, 1 MiB 2.5; reading 256 KiB 3.0.
 _CALL = 16 << 10
+#: For a client that is behind that is in vain. 12 of them, with small windows: 0.21 of
+#: the CPU time of waitress's own wrapper, with calls of 16 KiB 0.27.
+_CALL_BEHIND = 64 << 10
 #: A call of so many seconds has waited for the client, or for other threads that want
 #: the interpreter. Then it is better to call less often.
 _LONG = 0.002
@@ -83,13 +86,14 @@ def sendfile(sock: Any, what: FileSlice) -> Iterator[int]:
     """
     wait = _WAIT[_kind(sock)]
     cooperative = not is_plain(sock)
+    behind = False
     offset, end = what.offset, what.offset + what.count
     while offset < end:
         if cooperative:
             wait(sock)
         try:
             count = min(end - offset, _AT_ONCE)
-            sent = send_some(sock.fileno(), what.file.fileno(), offset, count)
+            sent = send_some(sock.fileno(), what.file.fileno(), offset, count, behind)
         except BlockingIOError:
             if not cooperative:
                 wait(sock)
@@ -100,18 +104,21 @@ def sendfile(sock: Any, what: FileSlice) -> Iterator[int]:
             raise
         if not sent:
             return
+        behind = sent < count
         offset += sent
         yield sent
 
 
-def send_some(out: int, in_: int, offset: int, count: int) -> int:
+def send_some(out: int, in_: int, offset: int, count: int, behind: bool) -> int:
     """os.sendfile, in calls of a good size, until one of them says to stop.
 
-    The number of bytes sent; 0 at the end of the file.
+    The number of bytes sent; 0 at the end of the file. behind: whether the client
+    was, the last time, so that more waits for it anyway.
 
     :raises OSError: if nothing was sent, BlockingIOError as the socket takes nothing.
     """
-    sent, call, began = 0, _CALL, time.perf_counter()
+    least = call = _CALL_BEHIND if behind else _CALL
+    sent, began = 0, time.perf_counter()
     while sent < count:
         try:
             more = os.sendfile(out, in_, offset + sent, min(count - sent, call))
@@ -123,7 +130,7 @@ def send_some(out: int, in_: int, offset: int, count: int) -> int:
             break
         sent += more
         ended = time.perf_counter()
-        call = _CALL if ended - began < _LONG else count
+        call = least if ended - began < _LONG else count
         began = ended
     return sent
 
@@ -133,11 +140,9 @@ _CANNOT = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM})
 
 
 def no_delay(sock: Any) -> None:
-    """Have the socket send the last packet of a response without waiting.
+    """Have the socket send what it has without waiting for acknowledgements.
 
-    Header and body are two writes at the least. Without this, the end of the body
-    waits for the client's acknowledgement of what came before, up to 40 ms. (Nor is
-    TCP_CORK of use: large packets are slower, as above.)
+    (Nor would TCP_CORK be of use: it makes large packets, which are slower as above.)
     """
     if sock.family in _TCP:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

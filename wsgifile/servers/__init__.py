@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..body import Body
 from ..senders import FileSlice, Send
+from ..sockets import no_delay
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -82,7 +83,14 @@ class Server:
         """Send the header of a response without a body, if the server does not do it well."""
 
     def send_blocks(self) -> None:
-        """Get ready to send header and blocks, where the server does not do it well."""
+        """Get ready to send header and blocks, each of which is a write of its own.
+
+        The last of them would wait, up to 40 ms, for the client's acknowledgement
+        of those before, where the server has not told the socket not to.
+        """
+        sock = self.socket()
+        if sock is not None:
+            no_delay(sock)
 
     def end_unsized(self) -> None:
         """End a response of which the header does not tell where it ends."""

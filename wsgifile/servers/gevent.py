@@ -1,8 +1,4 @@
-"""gevent.pywsgi, which has no wrapper.
-
-Its header and each block are writes of their own, and the last of them waits, up
-to 40 ms, for the client's acknowledgement of those before, unless it is told not to.
-"""
+"""gevent.pywsgi, which has no wrapper."""
 
 from __future__ import annotations
 
@@ -11,7 +7,6 @@ from types import FrameType
 from typing import Any
 
 from ..body import Body
-from ..sockets import no_delay
 from . import Server as Base
 
 __all__ = ["Server"]
@@ -36,10 +31,6 @@ class Server(Base):
         """Not the last chunk after it, with which a HEAD would end, too."""
         write(b"")
         self._handler.response_use_chunked = False
-
-    def send_blocks(self) -> None:
-        """Without Nagle's algorithm."""
-        no_delay(self.socket())
 
     def end_unsized(self) -> None:
         """Close the connection of an HTTP/1.0 client that asked to keep it."""

@@ -24,8 +24,6 @@ from . import closed_over
 
 __all__ = ["Server"]
 
-#: How much of the end of a file is read.
-_READ = 65536
 #: The most that is sent before other connections have their turn.
 _TURN = 4 << 20
 
@@ -65,6 +63,7 @@ class Buffer(Body, ReadOnlyFileBasedBuffer):  # type: ignore[misc]
         self._position = what.offset
         self._count = self.remain = what.count
         self._channel = channel
+        self._behind = False
 
     def prepare(self, size: int | None = None) -> int:
         """How many bytes there are; size is the Content-Length."""
@@ -73,11 +72,15 @@ class Buffer(Body, ReadOnlyFileBasedBuffer):  # type: ignore[misc]
     def get(self, numbytes: int = -1, skip: bool = False) -> bytes:
         """Up to numbytes of what comes next. waitress calls skip() when they are sent.
 
-        Or nothing, after which the channel waits for its socket to take more: most
-        of the file leaves here, by os.sendfile. The end of it is read, as it has to
-        be the channel that sends the last bytes and sees that nothing is left.
+        Or nothing, after which the channel waits for its socket to take more: the
+        file leaves here, by os.sendfile. When it has, the channel would not find out
+        before it has something else to send, so the buffer is removed here, too.
         """
-        if self._channel is not None and self.remain > _READ and self._sendfile(self._channel):
+        channel = self._channel
+        if channel is not None and self._sendfile(channel):
+            if not self.remain:
+                channel.outbufs.remove(self)
+                self.close()
             return b""
         size = min(self.remain, self.send.block_size)
         if numbytes >= 0:
@@ -91,9 +94,10 @@ class Buffer(Body, ReadOnlyFileBasedBuffer):  # type: ignore[misc]
 
     def _sendfile(self, channel: HTTPChannel) -> bool:
         """Send until the socket takes no more, or others have waited enough."""
-        count = min(self.remain - _READ, _TURN)
+        count = min(self.remain, _TURN)
+        out, in_ = channel.socket.fileno(), self.file.fileno()
         try:
-            sent = send_some(channel.socket.fileno(), self.file.fileno(), self._position, count)
+            sent = send_some(out, in_, self._position, count, self._behind)
         except BlockingIOError:
             return True
         except OSError:
@@ -103,6 +107,7 @@ class Buffer(Body, ReadOnlyFileBasedBuffer):  # type: ignore[misc]
             return False
         if not sent:
             raise ShortFileError(self.file, self._count, self._count - self.remain)
+        self._behind = sent < count
         self.skip(sent)
         channel.total_outbufs_len -= sent
         channel.last_activity = time.time()
