@@ -96,6 +96,12 @@ def test_small(file, sock, monkeypatch):
     assert (len(next(body)), server.asked) == (11, ["socket", "wrap"])
 
 
+def test_small_to_a_socket_of_another_type(file, monkeypatch):
+    """pyOpenSSL's connections, for one, have no family to ask for."""
+    monkeypatch.setattr(senders, "SMALL", 10)
+    assert body_of(file, Both(True, object())) == [Path(__file__).read_bytes()[3:13]]
+
+
 @pytest.mark.parametrize("make", [io.BytesIO, None])
 def test_small_and_short(file, monkeypatch, make):
     """Found before the server has sent its header."""

@@ -144,7 +144,7 @@ def no_delay(sock: Any) -> None:
 
     (Nor would TCP_CORK be of use: it makes large packets, which are slower as above.)
     """
-    if sock.family in _TCP:
+    if _kind(sock) in _WAIT and sock.family in _TCP:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
