@@ -1,7 +1,7 @@
 """The chain: who sends the file.
 
-The policy stands in :func:`open_body`, whole: the server's own wrapper, then
-os.sendfile, then a read(size) loop. A sender returns the body for the server,
+The policy stands in :func:`open_body`, whole: a small file is read at once; else
+the server's own wrapper, then os.sendfile, then a read(size) loop. A sender returns the body for the server,
 or declines with None, and **declined means nothing was touched**: no byte sent,
 no position moved, no header changed.
 
@@ -12,6 +12,7 @@ stands between it and us.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 from collections.abc import Callable, Iterable
@@ -110,9 +111,11 @@ def read_whole(send: Send, what: FileSlice | None, count: int) -> bytes:
     """All there is to send, of a file that lets nobody wait."""
     send.server.send_blocks()
     if what is not None and hasattr(os, "pread"):
-        data = os.pread(what.file.fileno(), count, what.offset)
-        if len(data) == count:
-            return data
+        # What this cannot read is a matter for read(), which says so.
+        with contextlib.suppress(OSError):
+            data = os.pread(what.file.fileno(), count, what.offset)
+            if len(data) == count:
+                return data
     blocks, data = send.blocks(), b""
     while len(data) < count:
         data += blocks.next_block(count)
