@@ -1,11 +1,11 @@
 """The chain: who sends the file.
 
 The policy stands in :func:`open_body`, whole: a small file is read at once; else
-the server's own wrapper, then os.sendfile, then a read(size) loop. A sender returns the body for the server,
-or declines with None, and **declined means nothing was touched**: no byte sent,
-no position moved, no header changed.
+the server's own wrapper, then os.sendfile, then a read(size) loop. A sender
+returns the body for the server, or declines with None, and **declined means
+nothing was touched**: no byte sent, no position moved, no header changed.
 
-The first two take the bytes from a descriptor past what WSGI defines, so they
+Those two take the bytes from a descriptor past what WSGI defines, so they
 ask the :class:`~wsgifile.servers.Server` at hand, which declines unless nothing
 stands between it and us.
 """
