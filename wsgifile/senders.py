@@ -23,7 +23,7 @@ from .body import Body
 from .plan import Plan
 from .recognise import FileRegion, KernelFile
 from .sockets import can_sendfile, sendfile
-from .wrapper import FileWrapper, Joined
+from .wrapper import FileReadError, FileWrapper, Joined
 
 if TYPE_CHECKING:
     from .servers import Server
@@ -98,7 +98,10 @@ def open_body(send: Send) -> Iterable[bytes]:
     """
     plan, what = send.plan, send.slice()
     if plan.sized and plan.count and plan.count <= SMALL and send.region.size is not None:
-        return [read_whole(send, what, plan.count)]
+        data = read_whole(send, what, plan.count)
+        if data is not None:
+            send.server.send_blocks()
+            return [data]
     if what is not None:
         for sender in (server_wrapper, os_sendfile):
             body = sender(send, what)
@@ -107,19 +110,20 @@ def open_body(send: Send) -> Iterable[bytes]:
     return Body(send)  # Blocks of read(size). The server does the sending.
 
 
-def read_whole(send: Send, what: FileSlice | None, count: int) -> bytes:
-    """All there is to send, of a file that lets nobody wait."""
-    send.server.send_blocks()
-    if what is not None and hasattr(os, "pread"):
-        # What this cannot read is a matter for read(), which says so.
-        with contextlib.suppress(OSError):
+def read_whole(send: Send, what: FileSlice | None, count: int) -> bytes | None:
+    """All there is to send, of a file that lets nobody wait.
+
+    None if it cannot be had: a body knows how to tell that to each server.
+    """
+    data = b""
+    with contextlib.suppress(OSError, FileReadError):
+        if what is not None and hasattr(os, "pread"):
             data = os.pread(what.file.fileno(), count, what.offset)
-            if len(data) == count:
-                return data
-    blocks, data = send.blocks(), b""
-    while len(data) < count:
-        data += blocks.next_block(count)
-    return data
+        else:
+            blocks = send.blocks()
+            while len(data) < count:
+                data += blocks.next_block(count)
+    return data if len(data) == count else None
 
 
 def server_wrapper(send: Send, what: FileSlice) -> Iterable[bytes] | None:

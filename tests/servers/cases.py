@@ -91,6 +91,8 @@ def write_files() -> None:
     # A directory without the others, for those who look at all of them.
     os.mkdir(path("only"))
     os.link(path("data"), path("only/data"))
+    with open(path("only/small"), "wb") as file:
+        file.write(DATA[:10])
     with gzip.open(path("data.gz"), "wb", compresslevel=1) as gz:
         gz.write(DATA)
     with bz2.open(path("data.bz2"), "wb") as bz:
@@ -427,6 +429,12 @@ def trouble(function: Callable[[dict[str, Any]], Any]) -> Callable[..., Any]:
 @trouble
 def length_larger(environ):
     return "200 OK", [("Content-Length", str(len(DATA) + 5))], opened()
+
+
+@trouble
+def small_length_larger(environ):
+    file = opened("only/small")
+    return "200 OK", [("Content-Length", "15")], file
 
 
 @trouble

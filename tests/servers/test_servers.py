@@ -255,6 +255,18 @@ def test_length_larger(server, client, stack):
     check_usable(client)
 
 
+def test_small_and_short(server, client):
+    """Nor does a small file that is read at once leave anybody waiting for the rest."""
+    try:
+        answer = client.get("/ours/small_length_larger")
+    except h11.RemoteProtocolError:
+        client.close()  # It had nothing yet.
+    else:
+        assert answer.status == 500 or (answer.short and DATA[:10].startswith(answer.body))
+    assert events(server.port, closes=1).count(["close"]) == 1
+    check_usable(client)
+
+
 @pytest.mark.parametrize("stack", ["ours", "hidden"])
 def test_truncated_while_sent(server, client, stack):
     """The connection ends, nothing spins, and the server goes on serving."""
