@@ -7,7 +7,7 @@ from email.utils import formatdate
 
 import pytest
 
-from wsgifile.conditions import Validators
+from wsgifile.conditions import Validators, date_of_file, etag_of_file
 
 SECONDS = 1_700_000_000
 THEN = formatdate(SECONDS, usegmt=True)
@@ -23,25 +23,22 @@ def refuse(state=FILE, **environ):
     return state.refuse({f"HTTP_{name.upper()}": value for name, value in environ.items()})
 
 
-def test_of_file():
+def test_etag_of_file():
     """By size and time of modification to the nanosecond, and by what is left out."""
-    state = Validators.of_file(255, SECONDS * 10**9 + 7)
-    assert state.etag == f'"{SECONDS * 10**9 + 7:x}-ff"'
-    assert state.last_modified == THEN
-    assert state.headers() == [("Last-Modified", THEN), ("ETag", state.etag)]
-    etags = {Validators.of_file(*n).etag for n in [(5, 6), (6, 5), (5, 7), (5, 6, 1), (5, 6, 2)]}
+    assert etag_of_file(255, SECONDS * 10**9 + 7) == f'"{SECONDS * 10**9 + 7:x}-ff"'
+    etags = {etag_of_file(*n) for n in [(5, 6), (6, 5), (5, 7), (5, 6, 1), (5, 6, 2)]}
     assert len(etags) == 5
+
+
+def test_date_of_file():
+    assert date_of_file(SECONDS * 10**9 + 7) == THEN
+    assert date_of_file(0) is None
 
 
 @pytest.mark.parametrize("seconds", [0, 1, 10**6])
 def test_no_date(seconds):
     """Of a second that is not over, in which the file may be changed again; nor of the future."""
-    state = Validators.of_file(1, (int(time.time()) + seconds) * 10**9)
-    assert [name for name, _ in state.headers()] == ["ETag"]
-
-
-def test_date_of_an_unknown_time():
-    assert Validators.of_file(1, 0).headers() == [("ETag", '"0-1"')]
+    assert date_of_file((int(time.time()) + seconds) * 10**9) is None
 
 
 @pytest.mark.parametrize(

@@ -340,17 +340,19 @@ def test_close_of_the_instance():
 
 
 @pytest.mark.parametrize("range_", [None, "bytes=2-5", "bytes=0-0,900-909"])
-def test_small_file_is_closed_at_once(tmp_path, range_):
-    """It has been read; there is nothing to wait for."""
+def test_small_file(tmp_path, range_):
+    """It is read before the server asks, and closed when that is done, or drops it."""
     (tmp_path / "small").write_bytes(DATA[:1000])
     with open(tmp_path / "small", "rb") as file:
         server = Server(**({"HTTP_RANGE": range_} if range_ else {}))
         body = returning(file)(server.environ, server.start_response)
-        assert file.closed
-        assert type(body) is list
+        assert not file.closed
+        assert isinstance(body, list)
         assert len(body[0]) == int(server.headers["Content-Length"])
         if range_ != "bytes=0-0,900-909":
             assert body == [DATA[2:6] if range_ else DATA[:1000]]
+        del body
+        assert file.closed
 
 
 def test_close_of_a_small_file_raises(tmp_path):

@@ -22,7 +22,9 @@ from wsgifile.wrapper import ShortFileError
 
 
 class Both(Server):
-    """A server that has a wrapper, and a socket too."""
+    """A server that has a wrapper, and a socket too, which waits."""
+
+    nagle = True
 
     def __init__(self, wrapper, sock):
         super().__init__({}, None)
@@ -89,11 +91,21 @@ def test_small(file, sock, monkeypatch):
     monkeypatch.setattr(senders, "SMALL", 10)
     server = Both(True, sock)
     position = file.tell()
-    assert body_of(file, server) == [Path(__file__).read_bytes()[3:13]]
+    small = body_of(file, server)
+    assert small == [Path(__file__).read_bytes()[3:13]]
     assert (server.asked, file.tell()) == (["socket"], position)
     assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
     body = body_of(file, server, 11)
     assert (len(next(body)), server.asked) == (11, ["socket", "wrap"])
+
+
+def test_small_to_a_socket_that_does_not_wait(file, sock, monkeypatch):
+    """Nothing to tell it."""
+    monkeypatch.setattr(senders, "SMALL", 10)
+    monkeypatch.setattr(Both, "nagle", False)
+    server = Both(True, sock)
+    assert isinstance(body_of(file, server), list)
+    assert server.asked == []
 
 
 def test_small_to_a_socket_of_another_type(file, monkeypatch):

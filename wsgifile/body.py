@@ -11,19 +11,42 @@ from .wrapper import FileWrapper, Joined, close_app_iter
 if TYPE_CHECKING:
     from .senders import Send
 
-__all__ = ["Body", "caller"]
+__all__ = ["Body", "Whole", "caller"]
 
 
-class Body:
-    """The iterable for the server, for one response.
+class Closing:
+    """Calls close() of what the application returned, once.
 
-    Not derived from FileWrapper, nor named so: there are servers that know
-    their own wrapper by this name. The close() of what the application
-    returned is called once, however often the server calls ours, and at the
-    latest when the server drops us: there are servers that never call it.
+    However often the server calls ours, and at the latest when the server drops us:
+    there are servers that never call it.
     """
 
     _app_iter: object = None
+
+    def close(self) -> None:
+        """Close what the application returned, the first time only."""
+        app_iter, self._app_iter = self._app_iter, None
+        if app_iter is not None:
+            close_app_iter(app_iter)
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class Whole(Closing, list[bytes]):
+    """All that there is to send in one block: a list of one is what servers do best."""
+
+    def __init__(self, app_iter: object, block: bytes) -> None:
+        self._app_iter = app_iter
+        self.append(block)
+
+
+class Body(Closing):
+    """The iterable for the server, for one response.
+
+    Not derived from FileWrapper, nor named so: there are servers that know
+    their own wrapper by this name.
+    """
 
     def __init__(self, send: Send) -> None:
         self.send = send
@@ -68,17 +91,13 @@ class Body:
             self.send.server.send_blocks()
 
     def close(self) -> None:
-        """Close what the application returned, the first time only."""
-        app_iter, self._app_iter = self._app_iter, None
-        if app_iter is None:
+        """And end a response that does not tell where it ends."""
+        if self._app_iter is None:
             return
-        close_app_iter(app_iter)
+        super().close()
         send = self.send
         if not send.plan.sized and send.plan.count != 0 and send.server.iterates(self, caller()):
             send.server.end_unsized()
-
-    def __del__(self) -> None:
-        self.close()
 
 
 def caller() -> FrameType | None:

@@ -14,11 +14,30 @@ from dataclasses import dataclass
 from email.utils import formatdate, mktime_tz, parsedate_tz
 from typing import Any
 
-__all__ = ["Validators"]
+__all__ = ["Validators", "date_of_file", "etag_of_file"]
 
 #: Weakness and opaque tag. Each character is looked at once: a quote that is
 #: not closed ends at the next one.
 _ETAG = re.compile(r'(W/)?("[!#-~\x80-\xff]*")')
+
+
+def etag_of_file(size: int, mtime_ns: int, offset: int = 0) -> str:
+    """The ETag of size bytes from offset of a file, by its time of modification.
+
+    A strong one, as file systems tell the time to a few milliseconds. The inode is
+    left out, which differs between machines that serve the same file.
+    """
+    return f'"{mtime_ns:x}-{size:x}-{offset:x}"' if offset else f'"{mtime_ns:x}-{size:x}"'
+
+
+def date_of_file(mtime_ns: int) -> str | None:
+    """Last-Modified by the time of modification.
+
+    None within a second that is not over: the file may be changed again, and have
+    the same. And in the future (sections 8.8.2.1 and 8.8.2.2).
+    """
+    seconds = mtime_ns // 10**9
+    return formatdate(seconds, usegmt=True) if 0 < seconds < int(time.time()) else None
 
 
 @dataclass(slots=True)
@@ -29,28 +48,6 @@ class Validators:
     etag: str | None
     #: The Last-Modified header; likewise.
     last_modified: str | None
-
-    @classmethod
-    def of_file(
-        cls, size: int, mtime_ns: int, offset: int = 0, *, dated: bool = True
-    ) -> Validators:
-        """Those of size bytes from offset of a file, by its time of modification.
-
-        The ETag is a strong one, as file systems tell the time to a few
-        milliseconds. The inode is left out, which differs between machines that
-        serve the same file.
-        """
-        etag = f'"{mtime_ns:x}-{size:x}-{offset:x}"' if offset else f'"{mtime_ns:x}-{size:x}"'
-        seconds = mtime_ns // 10**9
-        # No date within a second that is not over: it may be changed again, and have
-        # the same. Nor in the future (sections 8.8.2.1 and 8.8.2.2).
-        dated = dated and 0 < seconds < int(time.time())
-        return cls(etag, formatdate(seconds, usegmt=True) if dated else None)
-
-    def headers(self) -> list[tuple[str, str]]:
-        """The header fields."""
-        fields = [("Last-Modified", self.last_modified), ("ETag", self.etag)]
-        return [(name, value) for name, value in fields if value is not None]
 
     def refuse(self, environ: Mapping[str, Any]) -> str | None:
         """The status by which a GET or HEAD is answered instead of 200, or None.

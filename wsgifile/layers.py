@@ -22,7 +22,7 @@ from typing import Any
 
 from .wrapper import FileWrapper
 
-__all__ = ["READING", "Part", "innermost"]
+__all__ = ["READING", "Part", "innermost", "layer"]
 
 #: An instance may be given methods of its own; with these it gives other bytes.
 READING = frozenset(
@@ -82,26 +82,27 @@ class Part:
         )
 
 
-def innermost(app_iter: object) -> Part:
-    """The file in app_iter, as far as it can be looked through: at least itself."""
-    whole = Part(app_iter)
+def innermost(app_iter: object) -> Part | None:
+    """The file in app_iter, as far as it can be looked through. None: not at all."""
+    whole, file = None, app_iter
     # (That types are hashable is news to mypy.)
-    while (look := _layer(type(whole.file))) and _as_made(whole.file):  # type: ignore[arg-type]
+    while (look := layer(type(file))) and _as_made(file):  # type: ignore[arg-type]
         try:
-            inner = look(whole.file)
+            inner = look(file)
         except Exception:
             # These are private matters of others, who may have changed them. Then
             # it is iterated, as it would be without us.
             break
-        inside = None if inner is None else whole.of(inner)
+        inside = inner if inner is None or whole is None else whole.of(inner)
         if inside is None:
             break
-        whole = inside
+        whole, file = inside, inside.file
     return whole
 
 
 @lru_cache(256)
-def _layer(kind: type) -> Callable[[Any], Part | None] | None:
+def layer(kind: type) -> Callable[[Any], Part | None] | None:
+    """What looks through an iterable of this type, if anything does."""
     if kind is GeneratorType:
         return _generator
     module = sys.modules.get(kind.__module__)
@@ -219,19 +220,17 @@ def _is_from(generator: Any, module: str, name: str) -> bool:
 
 
 def _closing_iterator(closing: Any) -> Part | None:
+    callbacks = closing._callbacks
+    response = getattr(callbacks[-1], "__self__", None) if callbacks else None
+    if type(getattr(response, "response", None)) is list:
+        return None  # Most responses: no file, by the shortest way.
     iterator = closing._next.args[0]
     if type(iterator) is not GeneratorType:
         return _in_thread(iterator)
-    # Of most responses one over a list of bytes: no file, by the shortest way.
     part = _generator(iterator)
     if part is not None:
         part.threaded = True
     return part
-
-
-def _iter_encoded(its: dict[str, Any]) -> Part | None:
-    iterable = its["iterable"]
-    return None if type(iterable) is list else Part(iterable, iterated=True)
 
 
 def _django_file(its: dict[str, Any]) -> Part | None:
@@ -274,5 +273,7 @@ _GENERATORS: dict[tuple[object, str], Callable[[dict[str, Any]], Part | None]] =
     ),
     ("django.core.files.base", "__iter__"): _django_file,
     ("tempfile", "__iter__"): lambda its: Part(its["self"]),
-    ("werkzeug.wrappers.response", "_iter_encoded"): _iter_encoded,
+    ("werkzeug.wrappers.response", "_iter_encoded"): (
+        lambda its: Part(its["iterable"], iterated=True)
+    ),
 }

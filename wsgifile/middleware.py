@@ -88,14 +88,11 @@ class FileWrapperMiddleware:
             if region is None:
                 response.commit()
                 return app_iter
-            body = self._send(environ, response, app_iter, region)
+            return self._send(environ, response, app_iter, region)
         except BaseException:
             # The server never gets to see app_iter, so it cannot close it.
             close_app_iter(app_iter)
             raise
-        if type(body) is list:
-            close_app_iter(app_iter)
-        return body
 
     def _send(
         self,

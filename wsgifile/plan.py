@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .conditions import Validators
+from .conditions import Validators, date_of_file, etag_of_file
 from .ranges import ByteRange, select
 from .recognise import FileRegion
 
@@ -46,6 +46,18 @@ _OF_SUCCESS = _OF_CONTENT | {
 #: With one of these a part of the response is not ours to cut off, or would be
 #: described by what was computed for the whole (RFC 9530, section 2).
 _WHOLE_ONLY = frozenset({"content-digest", "content-md5", "content-range"})
+
+
+#: In the environ of a request that may be for less than the whole. Most have none.
+_ASKING = frozenset(
+    {
+        "HTTP_IF_MATCH",
+        "HTTP_IF_MODIFIED_SINCE",
+        "HTTP_IF_NONE_MATCH",
+        "HTTP_IF_UNMODIFIED_SINCE",
+        "HTTP_RANGE",
+    }
+)
 
 
 @dataclass(slots=True)
@@ -89,8 +101,11 @@ def make_plan(
     :raises ValueError: for a Content-Length that is no number, or two of them, or
         more than the range of the file that the application asked for.
     """
-    fields = _fields(headers)
-    promised = _content_length(fields)
+    fields = {name.lower(): value for name, value in headers}
+    if len(fields) < len(headers):
+        fields = _merged(headers)
+    length = fields.get("content-length")
+    promised = None if length is None else _content_length(length)
     if status.startswith(("1", "204", "304")):
         # A length of 1xx and 204 is forbidden (section 8.6), the one of a 304
         # of no use; with either there are servers that wait for the bytes.
@@ -138,35 +153,40 @@ def _as_asked_for(
     ):
         return plan
     headers = plan.headers = plan.headers.copy()  # The application's is its own.
-    state = Validators(fields.get("etag"), fields.get("last-modified"))
-    if (
-        validators
-        and region.mtime_ns is not None
-        and state.etag is None
-        and state.last_modified is None
-        and "no-store" not in fields.get("cache-control", "").lower()
-    ):
+    etag, date = fields.get("etag"), fields.get("last-modified")
+    mtime_ns = region.mtime_ns if validators and etag is None and date is None else None
+    control = fields.get("cache-control")
+    if mtime_ns is not None and control is not None and "no-store" in control.lower():
+        mtime_ns = None
+    if mtime_ns is not None:
         # By the date alone caches take a response for fresh, the longer the older it
         # is (RFC 9111, section 4.2.2): not what an application said that may give
         # another file to somebody else.
-        dated = "cache-control" in fields or "expires" in fields
-        state = Validators.of_file(length, region.mtime_ns, region.offset, dated=dated)
-        headers += state.headers()
-        refusal = state.refuse(environ)
-        if refusal == "304 Not Modified":
-            return Plan(refusal, _without(headers, _OF_CONTENT), 0, False)
-        if refusal is not None:
-            return _error(refusal, headers)
-    if (
-        not ranges
-        or not _WHOLE_ONLY.isdisjoint(fields)
-        or fields.get("accept-ranges", "bytes").lower() != "bytes"
-        or fields.get("content-encoding", "identity").lower() != "identity"
-    ):
+        if control is not None or "expires" in fields:
+            date = date_of_file(mtime_ns)
+            if date is not None:
+                headers.append(("Last-Modified", date))
+        etag = etag_of_file(length, mtime_ns, region.offset)
+        headers.append(("ETag", etag))
+    if ranges:
+        unit, coding = fields.get("accept-ranges"), fields.get("content-encoding")
+        ranges = (
+            (unit is None or unit.lower() == "bytes")
+            and (coding is None or coding.lower() == "identity")
+            and _WHOLE_ONLY.isdisjoint(fields)
+        )
+        if ranges and unit is None:
+            headers.append(("Accept-Ranges", "bytes"))
+    if environ.keys().isdisjoint(_ASKING):
         return plan
-    if "accept-ranges" not in fields:
-        headers.append(("Accept-Ranges", "bytes"))
-    selected = _select(environ, state, length)
+    state = Validators(etag, date)
+    # By the application's own validators it is for the application to refuse.
+    refusal = state.refuse(environ) if mtime_ns is not None else None
+    if refusal == "304 Not Modified":
+        return Plan(refusal, _without(headers, _OF_CONTENT), 0, False)
+    if refusal is not None:
+        return _error(refusal, headers)
+    selected = _select(environ, state, length) if ranges else None
     if selected is None:
         return plan
     if not selected:
@@ -233,7 +253,7 @@ def _error(status: str, headers: Headers, *more: tuple[str, str]) -> Plan:
     return Plan(status, headers, len(text), True, parts=(text,))
 
 
-def _fields(headers: Headers) -> dict[str, str]:
+def _merged(headers: Headers) -> dict[str, str]:
     """By lower name; fields of one name are one list (section 5.3), equal ones one."""
     fields: dict[str, str] = {}
     for name, value in headers:
@@ -243,10 +263,7 @@ def _fields(headers: Headers) -> dict[str, str]:
     return fields
 
 
-def _content_length(fields: Mapping[str, str]) -> int | None:
-    value = fields.get("content-length")
-    if value is None:
-        return None
+def _content_length(value: str) -> int:
     value = value.strip()
     if not (value.isascii() and value.isdigit()):
         raise ValueError(f"Content-Length must be one number of bytes, not {value!r}")

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from types import GeneratorType
 from typing import Any
 
-from .layers import READING, innermost
+from .layers import READING, Part, innermost, layer
 from .wrapper import FileLike, name_of, seekable
 
 __all__ = ["NO_FILES", "FileRegion", "KernelFile", "recognise"]
@@ -26,6 +26,9 @@ KernelFile = io.FileIO | io.BufferedReader | io.BufferedRandom
 
 #: By far the most responses, for which not even this has to be asked.
 NO_FILES = frozenset({list, tuple, GeneratorType})
+
+#: What is meant of a file with nothing around it.
+_ITSELF = Part(None)
 
 #: Files whose lines are what they are when read, by module and name of the type.
 _LINES_OF_BYTES = frozenset(
@@ -84,16 +87,23 @@ def recognise(app_iter: object) -> FileRegion | None:
     """
     if type(app_iter) in NO_FILES:
         return None
-    part = innermost(app_iter)
-    file = part.file
+    file: Any = app_iter
+    part = _ITSELF
+    if layer(type(app_iter)) is not None:  # type: ignore[arg-type]
+        inside = innermost(app_iter)
+        if inside is not None:
+            file, part = inside.file, inside
     if not callable(getattr(file, "read", None)):
         return None
     if part.iterated and not _has_lines_of_bytes(file):
         return None
     kernel, status = _kernel_file(file)
-    if kernel is None and isinstance(file, io.TextIOBase):
-        raise TypeError(f'{name_of(file)} is open in text mode: open it with mode "rb" to send it')
-    in_memory = type(file) is io.BytesIO and READING.isdisjoint(vars(file))
+    in_memory = False
+    if kernel is None:
+        if isinstance(file, io.TextIOBase):
+            message = f'{name_of(file)} is open in text mode: open it with mode "rb" to send it'
+            raise TypeError(message)
+        in_memory = type(file) is io.BytesIO and READING.isdisjoint(vars(file))
     offset, size, mtime_ns = part.start, None, None
     if offset is None and (kernel is not None or in_memory or part.skip):
         if part.skip and not seekable(file):

@@ -12,14 +12,13 @@ stands between it and us.
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .body import Body
+from .body import Body, Whole
 from .plan import Plan
 from .recognise import FileRegion, KernelFile
 from .sockets import can_sendfile, sendfile
@@ -30,10 +29,12 @@ if TYPE_CHECKING:
 
 __all__ = ["FileSlice", "Send", "open_body"]
 
-#: Up to so many bytes are read at once, and the file is closed: a list of one block is
-#: what servers do best. 4 KiB on wsgiref: 5,500 requests/s, by os.sendfile 4,600. With
-#: 256 KiB, a file of 100 KiB on gunicorn: 4,500, by os.sendfile 5,200.
+#: Up to so many bytes are read at once: a list of one block is what servers do best.
+#: 4 KiB on wsgiref: 5,500 requests/s, by os.sendfile 4,600. With 256 KiB, a file of
+#: 100 KiB on gunicorn: 4,500, by os.sendfile 5,200.
 SMALL = 65536
+
+_HAS_PREAD = hasattr(os, "pread")
 
 
 @dataclass(slots=True)
@@ -92,16 +93,14 @@ class Send:
 
 
 def open_body(send: Send) -> Iterable[bytes]:
-    """The body by the first sender that does not decline.
-
-    If it is a list, the file has been read and may be closed.
-    """
-    plan, what = send.plan, send.slice()
+    """The body by the first sender that does not decline."""
+    plan = send.plan
     if plan.sized and plan.count and plan.count <= SMALL and send.region.size is not None:
-        data = read_whole(send, what, plan.count)
+        data = read_whole(send, plan.count)
         if data is not None:
             send.server.send_blocks()
-            return [data]
+            return Whole(send.app_iter, data)
+    what = send.slice()
     if what is not None:
         for sender in (server_wrapper, os_sendfile):
             body = sender(send, what)
@@ -110,19 +109,21 @@ def open_body(send: Send) -> Iterable[bytes]:
     return Body(send)  # Blocks of read(size). The server does the sending.
 
 
-def read_whole(send: Send, what: FileSlice | None, count: int) -> bytes | None:
+def read_whole(send: Send, count: int) -> bytes | None:
     """All there is to send, of a file that lets nobody wait.
 
     None if it cannot be had: a body knows how to tell that to each server.
     """
-    data = b""
-    with contextlib.suppress(OSError, FileReadError):
-        if what is not None and hasattr(os, "pread"):
-            data = os.pread(what.file.fileno(), count, what.offset)
+    region, plan, data = send.region, send.plan, b""
+    try:
+        if _HAS_PREAD and region.kernel and region.offset is not None and not plan.parts:
+            data = os.pread(region.kernel.fileno(), count, region.offset + plan.start)
         else:
             blocks = send.blocks()
             while len(data) < count:
                 data += blocks.next_block(count)
+    except (OSError, FileReadError):
+        return None
     return data if len(data) == count else None
 
 

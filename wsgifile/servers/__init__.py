@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable
-from functools import cache
+from functools import lru_cache
 from importlib import import_module
 from types import BuiltinFunctionType, CellType, FrameType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -48,6 +48,9 @@ SERVERS = {
 class Server:
     """What senders may ask of a server, for one request. These answers decline."""
 
+    #: Whether its sockets wait with what is written for the client to acknowledge what
+    #: was written before: up to 40 ms between the header and the end of a body.
+    nagle = False
     #: Where the server iterates: the beginning of the module's name, and the
     #: local variable that holds what the application returned.
     loop: ClassVar[tuple[str, str] | None] = None
@@ -83,13 +86,8 @@ class Server:
         """Send the header of a response without a body, if the server does not do it well."""
 
     def send_blocks(self) -> None:
-        """Get ready to send header and blocks, each of which is a write of its own.
-
-        The last of them would wait, up to 40 ms, for the client's acknowledgement
-        of those before, where the server has not told the socket not to.
-        """
-        sock = self.socket()
-        if sock is not None:
+        """Get ready to send header and blocks, each of which is a write of its own."""
+        if self.nagle and (sock := self.socket()) is not None:
             no_delay(sock)
 
     def end_unsized(self) -> None:
@@ -106,26 +104,26 @@ def closed_over(function: Any, name: str) -> Any:
     return cell.cell_contents
 
 
-def find(environ: WSGIEnvironment, start_response: StartResponse) -> Server:
+def find(environ: WSGIEnvironment, start_response: Any) -> Server:
     """The server whose own start_response this is, or what there is for any other."""
-    return _class(SERVERS.get(_origin(start_response), "unknown"))(environ, start_response)
-
-
-@cache
-def _class(name: str) -> type[Server]:
-    found: type[Server] = import_module(f"{__name__}.{name}").Server
-    return found
-
-
-def _origin(start_response: Any) -> tuple[str | None, str]:
     # Not by __module__ and __qualname__ of functions, which functools.wraps copies.
-    if type(start_response) is FunctionType:
-        return start_response.__globals__.get("__name__"), start_response.__code__.co_name
-    if type(start_response) is MethodType:
-        kind = type(start_response.__self__)
-        return kind.__module__, kind.__name__
-    if type(start_response) is BuiltinFunctionType:
-        return start_response.__module__, start_response.__name__
-    # Nothing of any other type: fastwsgi crashes when its own is looked at. That
-    # one is seen again when it iterates.
-    return ("fastwsgi" if "fastwsgi" in sys.modules else None), ""
+    kind = type(start_response)
+    if kind is FunctionType:
+        module, name = start_response.__globals__.get("__name__"), start_response.__code__.co_name
+    elif kind is MethodType:
+        owner = type(start_response.__self__)
+        module, name = owner.__module__, owner.__name__
+    elif kind is BuiltinFunctionType:
+        module, name = start_response.__module__, start_response.__name__
+    else:
+        # Nothing of any other type: fastwsgi crashes when its own is looked at. That
+        # one is seen again when it iterates.
+        module, name = "fastwsgi" if "fastwsgi" in sys.modules else None, ""
+    return _class(module, name)(environ, start_response)
+
+
+@lru_cache(256)
+def _class(module: str | None, name: str) -> type[Server]:
+    known = SERVERS.get((module, name), "unknown")
+    found: type[Server] = import_module(f"{__name__}.{known}").Server
+    return found

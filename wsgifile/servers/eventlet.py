@@ -14,6 +14,7 @@ class Server(Base):
     """eventlet.wsgi: start_response is a function in HttpProtocol.handle_one_response."""
 
     loop = ("eventlet.wsgi", "result")
+    nagle = True
 
     def socket(self) -> Any:
         """The protocol's connection."""

@@ -15,6 +15,8 @@ __all__ = ["Server"]
 class Server(Base):
     """gevent.pywsgi: start_response is a method of its WSGIHandler."""
 
+    nagle = True
+
     def socket(self) -> Any:
         """The handler's connection."""
         return self._handler.socket

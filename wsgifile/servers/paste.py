@@ -13,6 +13,7 @@ class Server(Base):
     """paste.httpserver: start_response is a method of its WSGIHandler."""
 
     loop = ("paste.httpserver", "result")
+    nagle = True
 
     def socket(self) -> Any:
         """The handler's connection."""

@@ -17,6 +17,7 @@ class Server(Base):
     """werkzeug.serving: start_response is a function in WSGIRequestHandler.run_wsgi."""
 
     loop = ("werkzeug.serving", "application_iter")
+    nagle = True
 
     def socket(self) -> Any:
         """The connection, which Werkzeug puts into the environ."""
