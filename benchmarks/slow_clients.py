@@ -37,28 +37,21 @@ def arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("--readers", type=int, default=500, metavar="N", help="slow readers (500)")
     add("--rate", type=int, default=64 * KIB, metavar="BYTES", help="a second, of each (64 KiB)")
-    add("--seconds", type=float, default=20, metavar="S", help="that they read (20)")
+    add("--seconds", type=float, default=12, metavar="S", help="that they read (12)")
     add("--slow-size", type=int, default=100 * MIB, metavar="BYTES", help="of the file (100 MiB)")
-    add("--slow-repeats", type=int, default=3, metavar="N", help="default: %(default)s")
     add("--parallel", type=int, default=12, metavar="N", help="downloads at once (12)")
     add("--buffer", type=int, default=64 * KIB, metavar="BYTES", help="their SO_RCVBUF (64 KiB)")
     add("--size", type=int, default=64 * MIB, metavar="BYTES", help="of their file (64 MiB)")
     add("--discard-size", type=int, default=GIB, metavar="BYTES", help="thrown away (1 GiB)")
-    add("--repeats", type=int, default=5, metavar="N", help="of the other two (5)")
+    add("--repeats", type=int, default=5, metavar="N", help="default: %(default)s")
     add("--only", choices=("slow", "parallel", "discard"), help="only this measurement")
     add("--quick", action="store_true", help="small sizes and 2 repeats, to try it out")
     add("--json", metavar="FILE", help="write all values there")
     args = parser.parse_args()
     if args.quick:
         args.readers, args.seconds, args.slow_size = 100, 4, 20 * MIB
-        args.size, args.discard_size, args.repeats, args.slow_repeats = 8 * MIB, 128 * MIB, 2, 1
+        args.size, args.discard_size, args.repeats = 8 * MIB, 128 * MIB, 2
     return args
-
-
-def percentiles(latencies: list[float]) -> dict[str, float]:
-    """In milliseconds."""
-    count = len(latencies)
-    return {f"p{p}_ms": latencies[min(count - 1, count * p // 100)] * 1e3 for p in (50, 99)}
 
 
 def slow(contender: str, ranges: bool, args: argparse.Namespace, files: str) -> dict[str, float]:
@@ -66,9 +59,7 @@ def slow(contender: str, ranges: bool, args: argparse.Namespace, files: str) -> 
     with Running(SERVER, contender, files) as running:
         seconds = max(1.0, args.seconds - 2)
         run_client("latency", running.port, "/small", seconds=1)  # Warm.
-        idle = percentiles(
-            run_client("latency", running.port, "/small", seconds=seconds)["latencies"]
-        )
+        idle = run_client("latency", running.port, "/small", seconds=seconds)
         before = most = running.memory()
         readers = start_client(
             "slow",
@@ -95,7 +86,7 @@ def slow(contender: str, ranges: bool, args: argparse.Namespace, files: str) -> 
                     time.sleep(0.5)
                 cpu = (running.cpu_now() - cpu) / (time.monotonic() - begun)
             finally:
-                beside = percentiles(result(small)["latencies"])
+                beside = result(small)
         finally:
             seen = result(readers)
     return {
@@ -130,10 +121,10 @@ def keep(values: Values, contender: str, got: dict[str, float]) -> None:
 
 def measure_slow(args: argparse.Namespace, files: str) -> Values:
     values: Values = {}
-    for repeat in range(args.slow_repeats):
+    for repeat in range(args.repeats):
         for contender, ranges in (("by_hand", False), ("ours", False), ("ours", True)):
             name = f"{contender}, ranges" if ranges else contender
-            progress(f"slow readers {repeat + 1}/{args.slow_repeats}: {name}")
+            progress(f"slow readers {repeat + 1}/{args.repeats}: {name}")
             keep(values, name, slow(contender, ranges, args, files))
     return values
 
