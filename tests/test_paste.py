@@ -78,7 +78,7 @@ def test_defaults(load):
         ("block_size = big", "egg:wsgifile: block_size = 'big' is no int"),
         ("block_size =", "egg:wsgifile: block_size = '' is no int"),
         ("ranges = maybe", "egg:wsgifile: ranges = 'maybe' is no bool"),
-        ("block_size = 0", "block_size must be at least 1 byte"),
+        ("block_size = 0", "block_size must be at least 1, not 0"),
     ],
 )
 def test_wrong_options(load, option, message):

@@ -60,7 +60,7 @@ def nothing_is_small(monkeypatch):
 
 def body_of(file, server, count=10, sized=True):
     plan = Plan("200 OK", [], count, sized)
-    return open_body(Send(file, recognise(file), plan, 1000, server, lambda data: None))
+    return open_body(Send(file, recognise(file), plan, 1000, 0, server, lambda data: None))
 
 
 @pytest.mark.parametrize(
@@ -316,7 +316,7 @@ def test_body_closes_once(file):
 
     app_iter = AppIter()
     plan = Plan("200 OK", [], None, False)
-    body = open_body(Send(app_iter, recognise(app_iter), plan, 1000, find({}, print), print))
+    body = open_body(Send(app_iter, recognise(app_iter), plan, 1000, 0, find({}, print), print))
     assert iter(body) is body
     assert b"".join(body) == Path(__file__).read_bytes()[3:]
     body.close()

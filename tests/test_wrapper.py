@@ -47,7 +47,7 @@ def test_block_size_is_a_minimum():
 
 @pytest.mark.parametrize("block_size", [0, -1])
 def test_block_size_too_small(block_size):
-    with pytest.raises(ValueError, match="block_size must be at least 1 byte"):
+    with pytest.raises(ValueError, match="block_size must be at least 1, not"):
         FileWrapper(io.BytesIO(), block_size)
 
 

@@ -6,6 +6,7 @@ import sys
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from .read_ahead import ReadAhead
 from .wrapper import FileWrapper, Joined, close_app_iter
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class Body(Closing):
 
     def __init__(self, send: Send) -> None:
         self.send = send
-        self.blocks: FileWrapper | Joined = send.blocks()
+        self.blocks: FileWrapper | Joined | ReadAhead = send.blocks()
         self._app_iter = send.app_iter
         self._begun = False
 
@@ -73,7 +74,7 @@ class Body(Closing):
             # want to see or change the blocks, or to answer for an error.
             if first and server.iterates(self, frame):
                 self.begin()
-            return self.blocks.next_block(size)
+            return self.read_block(size)
         except BaseException as error:
             if not server.iterates(self, frame):
                 raise
@@ -82,6 +83,10 @@ class Body(Closing):
             finally:
                 # fastwsgi forgets to, if it is the first block.
                 self.close()
+
+    def read_block(self, size: int) -> bytes:
+        """Up to size more bytes."""
+        return self.blocks.next_block(size)
 
     def begin(self) -> None:
         """The server itself asks for the first block: is there a better way?"""
@@ -94,8 +99,11 @@ class Body(Closing):
         """And end a response that does not tell where it ends."""
         if self._app_iter is None:
             return
-        super().close()
-        send = self.send
+        send, blocks = self.send, self.blocks
+        if isinstance(blocks, ReadAhead):
+            blocks.close(super().close, here=send.region.threaded)
+        else:
+            super().close()
         if not send.plan.sized and send.plan.count != 0 and send.server.iterates(self, caller()):
             send.server.end_unsized()
 

@@ -9,7 +9,7 @@ from . import servers
 from .plan import Headers, make_plan
 from .recognise import NO_FILES, FileRegion, recognise
 from .senders import Send, open_body
-from .wrapper import DEFAULT_BLOCK_SIZE, FileWrapper, check_block_size, close_app_iter
+from .wrapper import DEFAULT_BLOCK_SIZE, FileWrapper, check_int, close_app_iter
 
 if TYPE_CHECKING:
     from _typeshed import OptExcInfo
@@ -42,9 +42,13 @@ class FileWrapperMiddleware:
     :param validators: whether to add ETag and Last-Modified for files that were
         opened by their path, where the application set neither, and to answer
         conditional requests by them (RFC 9110, section 13).
-    :raises TypeError: if app is not callable, block_size is no int, or one of the
-        others no bool.
-    :raises ValueError: if block_size is less than 1.
+    :param read_ahead: blocks to read ahead of the client, in another thread, of a
+        file-like object whose ``read()`` may wait: for an object store, a pipe, a
+        decompressor. 0: none, as there are file-likes that only the thread may use
+        which has made them. Files on disk have the kernel for that.
+    :raises TypeError: if app is not callable, block_size or read_ahead no int, or
+        one of the others no bool.
+    :raises ValueError: if block_size is less than 1, or read_ahead less than 0.
     """
 
     def __init__(
@@ -54,10 +58,12 @@ class FileWrapperMiddleware:
         block_size: int = DEFAULT_BLOCK_SIZE,
         ranges: bool = True,
         validators: bool = True,
+        read_ahead: int = 0,
     ) -> None:
         if not callable(app):
             raise TypeError(f"app must be a WSGI application, a callable, not {app!r}")
-        check_block_size(block_size)
+        check_int("block_size", block_size, 1)
+        check_int("read_ahead", read_ahead, 0)
         for name, value in (("ranges", ranges), ("validators", validators)):
             if not isinstance(value, bool):
                 raise TypeError(f"{name} must be True or False, not {value!r}")
@@ -65,6 +71,7 @@ class FileWrapperMiddleware:
         self.block_size = block_size
         self.ranges = ranges
         self.validators = validators
+        self.read_ahead = read_ahead
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request (PEP 3333)."""
@@ -117,6 +124,7 @@ class FileWrapperMiddleware:
             region,
             plan,
             max(self.block_size, region.block_size),
+            self.read_ahead,
             servers.find(environ, response.server_start_response),
             response.server_write,
         )

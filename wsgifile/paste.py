@@ -7,6 +7,7 @@
     block_size = 262144
     ranges = true
     validators = true
+    read_ahead = 0
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ _OPTIONS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "block_size": ("int", int),
     "ranges": ("bool", asbool),
     "validators": ("bool", asbool),
+    "read_ahead": ("int", int),
 }
 
 

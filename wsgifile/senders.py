@@ -19,9 +19,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .body import Body, Whole
+from .page_cache import lets_wait
 from .plan import Plan
+from .read_ahead import ReadAhead
 from .recognise import FileRegion, KernelFile
-from .sockets import can_sendfile, sendfile
+from .sockets import apart, can_sendfile, sendfile
 from .wrapper import FileReadError, FileWrapper, Joined
 
 if TYPE_CHECKING:
@@ -56,16 +58,22 @@ class Send:
     plan: Plan
     #: Bytes to read at once.
     block_size: int
+    #: How many blocks to read ahead, of a file that may let us wait.
+    read_ahead: int
     #: The server, as far as we know it and talk to it directly.
     server: Server
     #: What start_response returned.
     write: Callable[[bytes], object]
 
-    def blocks(self) -> FileWrapper | Joined:
+    def blocks(self) -> FileWrapper | Joined | ReadAhead:
         """The bytes to send by way of read()."""
         plan = self.plan
         if plan.parts is None:
-            return self._blocks(plan.start, plan.count)
+            blocks = self._blocks(plan.start, plan.count)
+            # What has a size is on a disk of this machine or in memory.
+            if self.read_ahead and self.region.size is None and plan.count != 0:
+                return ReadAhead(blocks, self.read_ahead, self.block_size)
+            return blocks
         return Joined(
             FileWrapper.bounded(io.BytesIO(part), 0, len(part))
             if isinstance(part, bytes)
@@ -135,7 +143,24 @@ def server_wrapper(send: Send, what: FileSlice) -> Iterable[bytes] | None:
 def os_sendfile(send: Send, what: FileSlice) -> Body | None:
     """os.sendfile to the server's socket, if that is one which we know to wait for."""
     sock = send.server.socket()
-    return SendfileBody(send, what, sock) if sock is not None and can_sendfile(sock) else None
+    if sock is None or not can_sendfile(sock):
+        return None
+    call = apart(sock)
+    if call is not None and lets_wait(what.file.fileno()):
+        return ReadApart(send, call)
+    return SendfileBody(send, what, sock)
+
+
+class ReadApart(Body):
+    """Blocks that are read in a thread of the system, as others would wait for them, too."""
+
+    def __init__(self, send: Send, call: Callable[..., bytes]) -> None:
+        super().__init__(send)
+        self._call = call
+
+    def read_block(self, size: int) -> bytes:
+        """By another thread, as a file on disk does not mind who reads it."""
+        return self._call(self.blocks.next_block, size)
 
 
 class SendfileBody(Body):

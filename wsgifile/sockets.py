@@ -15,10 +15,12 @@ from collections.abc import Callable, Iterator
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .page_cache import bring_in, missing
+
 if TYPE_CHECKING:
     from .senders import FileSlice
 
-__all__ = ["can_sendfile", "is_plain", "no_delay", "send_some", "sendfile"]
+__all__ = ["apart", "can_sendfile", "is_plain", "no_delay", "send_some", "sendfile"]
 
 #: The most bytes that are sent in one go, before others have their turn.
 _AT_ONCE = 1 << 20
@@ -46,18 +48,27 @@ def _gevent(sock: Any) -> None:
     import_module("gevent.socket").wait_write(sock.fileno(), sock.gettimeout())
 
 
+def _gevent_apart(function: Callable[..., Any], *args: Any) -> Any:
+    return import_module("gevent").get_hub().threadpool.apply(function, args)
+
+
 def _eventlet(sock: Any) -> None:
     import_module("eventlet.hubs").trampoline(
         sock, write=True, timeout=sock.gettimeout(), timeout_exc=TimeoutError
     )
 
 
-#: How to wait until a socket takes more, by module and name of its type:
-#: monkey patching puts other types in the place of ``socket.socket``.
-_WAIT: dict[tuple[str, str], Callable[[Any], None]] = {
-    ("socket", "socket"): _poll,
-    ("gevent._socket3", "socket"): _gevent,
-    ("eventlet.greenio.base", "GreenSocket"): _eventlet,
+def _eventlet_apart(function: Callable[..., Any], *args: Any) -> Any:
+    return import_module("eventlet.tpool").execute(function, *args)
+
+
+#: By module and name of a socket's type: how to wait until it takes more, and how to
+#: call what blocks in a thread of the system, if others would wait for it as well.
+#: Monkey patching puts other types in the place of ``socket.socket``.
+_TYPES: dict[tuple[str, str], tuple[Callable[[Any], None], Callable[..., Any] | None]] = {
+    ("socket", "socket"): (_poll, None),
+    ("gevent._socket3", "socket"): (_gevent, _gevent_apart),
+    ("eventlet.greenio.base", "GreenSocket"): (_eventlet, _eventlet_apart),
 }
 
 
@@ -72,7 +83,15 @@ def is_plain(sock: object) -> bool:
 
 def can_sendfile(sock: Any) -> bool:
     """Whether :func:`sendfile` is for this socket; not for one that must not wait."""
-    return hasattr(os, "sendfile") and _kind(sock) in _WAIT and sock.gettimeout() != 0
+    return hasattr(os, "sendfile") and _kind(sock) in _TYPES and sock.gettimeout() != 0
+
+
+def apart(sock: Any) -> Callable[..., Any] | None:
+    """``call(function, *args)`` in a thread of the system; None: there is no need.
+
+    There is where the same thread serves other sockets of this type.
+    """
+    return _TYPES[_kind(sock)][1]
 
 
 def sendfile(sock: Any, what: FileSlice) -> Iterator[int]:
@@ -84,18 +103,24 @@ def sendfile(sock: Any, what: FileSlice) -> Iterator[int]:
 
     :raises OSError: when the client has gone, TimeoutError when it takes nothing.
     """
-    wait = _WAIT[_kind(sock)]
-    cooperative = not is_plain(sock)
+    wait, call = _TYPES[_kind(sock)]
     behind = False
-    offset, end = what.offset, what.offset + what.count
+    offset = cached = what.offset
+    end = offset + what.count
     while offset < end:
-        if cooperative:
+        count = min(end - offset, _AT_ONCE)
+        if call is not None:
             wait(sock)
+            # Nor do they wait for the disk.
+            if offset >= cached:
+                if missing(what.file.fileno(), offset, count):
+                    call(bring_in, what.file.fileno(), offset, count)
+                cached = offset + count
+            count = min(count, cached - offset)
         try:
-            count = min(end - offset, _AT_ONCE)
             sent = send_some(sock.fileno(), what.file.fileno(), offset, count, behind)
         except BlockingIOError:
-            if not cooperative:
+            if call is None:
                 wait(sock)
             continue
         except OSError as error:
@@ -144,7 +169,7 @@ def no_delay(sock: Any) -> None:
 
     (Nor would TCP_CORK be of use: it makes large packets, which are slower as above.)
     """
-    if _kind(sock) in _WAIT and sock.family in _TCP:
+    if _kind(sock) in _TYPES and sock.family in _TCP:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 

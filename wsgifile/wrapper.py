@@ -7,7 +7,6 @@ be sent by its descriptor is sent from here.
 
 from __future__ import annotations
 
-import io
 from collections import deque
 from collections.abc import Iterable
 from typing import Any, Protocol
@@ -54,12 +53,12 @@ def name_of(filelike: object) -> str:
     return repr(filelike if name is None else name)
 
 
-def check_block_size(block_size: int) -> None:
-    """Raise TypeError or ValueError unless this is a positive int."""
-    if not isinstance(block_size, int) or isinstance(block_size, bool):
-        raise TypeError(f"block_size must be an int, not {block_size!r}")
-    if block_size < 1:
-        raise ValueError(f"block_size must be at least 1 byte, not {block_size}")
+def check_int(name: str, value: int, least: int) -> None:
+    """Raise TypeError or ValueError unless this is an int, and not less than that."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} must be an int, not {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, not {value}")
 
 
 class FileWrapper:
@@ -82,7 +81,7 @@ class FileWrapper:
     def __init__(self, filelike: FileLike, block_size: int = DEFAULT_BLOCK_SIZE) -> None:
         if not callable(getattr(filelike, "read", None)):
             raise TypeError(f"filelike must have a read() method, {filelike!r} has none")
-        check_block_size(block_size)
+        check_int("block_size", block_size, 1)
         self.filelike = filelike
         self.block_size = block_size
         # Where to seek before the first read, None: stay where the file is.
@@ -205,12 +204,19 @@ def close_app_iter(app_iter: object) -> None:
         close()
 
 
-def _reader(filelike: FileLike) -> Any:
-    # BufferedReader.read(n) waits until n bytes are there: a pipe would not
-    # trickle. read1(n) is one read of the descriptor, for n bytes if need be.
-    # Exactly this type: a subclass may give other bytes by read().
-    if type(filelike) is io.BufferedReader and "read" not in vars(filelike):
-        return filelike.read1
+def _reader(filelike: Any) -> Any:
+    """Its read1 where it has one that gives the bytes of its read.
+
+    read(n) of what is buffered waits until n bytes are there: a pipe would not
+    trickle. read1(n) is one read of the source. A sub-class, or an instance, that
+    has a read() of its own may give other bytes by it.
+    """
+    if "read" not in getattr(filelike, "__dict__", ()):
+        for kind in type(filelike).__mro__:
+            if "read1" in vars(kind):
+                return filelike.read1
+            if "read" in vars(kind):
+                break
     return filelike.read
 
 

@@ -18,6 +18,7 @@ import random
 import sys
 import tarfile
 import tempfile
+import time
 import zipfile
 from _thread import start_new_thread
 from collections.abc import Callable, Iterable
@@ -488,6 +489,35 @@ def read_raises_first(environ):
 @trouble
 def read_raises_later(environ):
     return "200 OK", [("Content-Length", "1000000")], counted(ReadRaises(2, OSError))
+
+
+class Slow:
+    """Gives a piece at a time, and that slowly."""
+
+    def __init__(self, pieces):
+        self.pieces = iter(pieces)
+
+    def read(self, size):
+        time.sleep(0.3)
+        return next(self.pieces, b"")
+
+    def close(self):
+        pass
+
+
+@trouble
+def trickles(environ):
+    return counted(Slow([b"one" * 3000, b"two"]))
+
+
+@trouble
+def slow(environ):
+    return counted(Slow([b"x" * 10_000] * 10))
+
+
+@trouble
+def read_raises_much_later(environ):
+    return "200 OK", [("Content-Length", "1000000")], counted(ReadRaises(6, OSError))
 
 
 @trouble

@@ -104,6 +104,7 @@ STACKS: dict[str, Any] = {
     "upper": Upper(middleware),
     "mounted": wsgifile.FileWrapperMiddleware(mounted),
     "validator": Strings(validator(wsgifile.FileWrapperMiddleware(validator(cases.application)))),
+    "ahead": wsgifile.FileWrapperMiddleware(cases.application, read_ahead=3),
     "hidden": Hidden(middleware),
     "twice": wsgifile.FileWrapperMiddleware(middleware),
     "filter_between": wsgifile.FileWrapperMiddleware(Hidden(middleware)),

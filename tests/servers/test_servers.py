@@ -110,14 +110,15 @@ def check_usable(client, closes=1):
         events(client.port, closes=closes)
 
 
-@pytest.mark.parametrize("stack", ["ours", "hidden", "twice", "filter_between"])
+@pytest.mark.parametrize("stack", ["ours", "hidden", "twice", "filter_between", "ahead"])
 @pytest.mark.parametrize("name", EXPECTED)
 def test_bytes(server, client, stack, name):
     """Every source: the exact bytes, nothing behind them, one close(), by the right sender.
 
     "hidden" has a filter with a start_response of its own outside: plain WSGI.
     "filter_between" has it between two of our middlewares: what the inner one
-    made reaches the outer one, which is next to the server.
+    made reaches the outer one, which is next to the server. "ahead" reads ahead
+    what is not on a disk.
     """
     answer = client.get(f"/{stack}/{name}")
     assert answer.body == EXPECTED[name]
@@ -321,6 +322,37 @@ def test_read_raises_later(server, client):
     """Later there is only the end of the connection."""
     answer = client.get("/ours/read_raises_later")
     assert_broken_off(server, answer, DATA[:262144] * 2)
+    assert events(server.port, closes=1).count(["close"]) == 1
+    check_usable(client)
+
+
+def test_read_ahead_raises(server, client):
+    """Behind all the bytes before."""
+    answer = client.get("/ahead/read_raises_much_later")
+    sizes = [16384, 32768, 65536, 131072, 262144, 262144]
+    assert_broken_off(server, answer, b"".join(DATA[:size] for size in sizes))
+    assert events(server.port, closes=1).count(["close"]) == 1
+    check_usable(client)
+
+
+@pytest.mark.parametrize("stack", ["ours", "ahead"])
+def test_trickle(server, client, stack):
+    """What is there is sent, unless the server collects it."""
+    client.send(f"/{stack}/trickles")
+    seen = b""
+    while b"one" not in seen:
+        seen += client.connect().recv(65536)
+    assert (b"two" in seen) == SERVERS[server.name].joins
+    client.close()
+    assert events(server.port, closes=1).count(["close"]) == 1
+    check_usable(client)
+
+
+def test_client_leaves_a_slow_source(server, client):
+    """The reader stops, and the source is closed once, by whomever."""
+    client.send("/ahead/slow")
+    assert client.connect().recv(1000)
+    client.close()
     assert events(server.port, closes=1).count(["close"]) == 1
     check_usable(client)
 

@@ -16,8 +16,10 @@ from waitress.buffers import ReadOnlyFileBasedBuffer
 from waitress.channel import HTTPChannel
 
 from ..body import Body
+from ..page_cache import bring_in, lets_wait, missing
 from ..senders import FileSlice, Send
 from ..sockets import is_plain, send_some
+from ..threads import pool
 from ..wrapper import ShortFileError
 from . import Server as Base
 from . import closed_over
@@ -26,6 +28,9 @@ __all__ = ["Server"]
 
 #: The most that is sent before other connections have their turn.
 _TURN = 4 << 20
+#: What is not in memory is read from the disk in pieces of so many bytes, by a thread,
+#: while the main loop serves others.
+_PIECE = 1 << 20
 
 
 class Server(Base):
@@ -37,9 +42,10 @@ class Server(Base):
         """A buffer for the channel, if the system can read at a position.
 
         It is closed by the main loop. A close() that needs the thread of the
-        application, a database connection's or a session's, gets the read loop.
+        application, a database connection's or a session's, gets the read loop, and
+        so does a file for which the main loop would wait, nobody knows how long.
         """
-        if send.region.threaded or not hasattr(os, "pread"):
+        if send.region.threaded or not hasattr(os, "pread") or lets_wait(what.file.fileno()):
             return None
         channel = closed_over(self.start_response, "self").channel
         sendable = type(channel) is HTTPChannel and is_plain(channel.socket)
@@ -64,6 +70,9 @@ class Buffer(Body, ReadOnlyFileBasedBuffer):  # type: ignore[misc]
         self._count = self.remain = what.count
         self._channel = channel
         self._behind = False
+        #: Up to where the file is in memory, as far as it was looked at.
+        self._cached = what.offset
+        self._reading = False
 
     def prepare(self, size: int | None = None) -> int:
         """How many bytes there are; size is the Content-Length."""
@@ -77,7 +86,7 @@ class Buffer(Body, ReadOnlyFileBasedBuffer):  # type: ignore[misc]
         before it has something else to send, so the buffer is removed here, too.
         """
         channel = self._channel
-        if channel is not None and self._sendfile(channel):
+        if channel is not None and (self._waits(channel) or self._sendfile(channel)):
             if not self.remain:
                 channel.outbufs.remove(self)
                 self.close()
@@ -92,9 +101,40 @@ class Buffer(Body, ReadOnlyFileBasedBuffer):  # type: ignore[misc]
             self.skip(len(data))
         return data
 
+    def _waits(self, channel: HTTPChannel) -> bool:
+        """Whether the disk is to be waited for, which another thread does.
+
+        Until it has what comes next, the channel is not writable, so that the main
+        loop goes on with others.
+        """
+        if self._reading:
+            return True
+        if self._position < self._cached:
+            return False
+        position, count = self._position, min(self.remain, _TURN)
+        if not missing(self.file.fileno(), position, count):
+            self._cached = position + count
+            return False
+        count = min(count, _PIECE)
+        fd = os.dup(self.file.fileno())  # The client may leave, and the file be closed.
+
+        def read() -> None:
+            bring_in(fd, position, count)
+            os.close(fd)
+            self._cached = position + count
+            self._reading = False
+            del channel.writable
+            channel.server.pull_trigger()
+
+        self._reading = True
+        channel.writable = lambda: False
+        if not pool().submit(read):
+            read()
+        return self._reading
+
     def _sendfile(self, channel: HTTPChannel) -> bool:
         """Send until the socket takes no more, or others have waited enough."""
-        count = min(self.remain, _TURN)
+        count = min(self.remain, self._cached - self._position)
         out, in_ = channel.socket.fileno(), self.file.fileno()
         try:
             sent = send_some(out, in_, self._position, count, self._behind)

@@ -1,0 +1,314 @@
+"""Blocks that are read while the client still has others to take."""
+
+from __future__ import annotations
+
+import io
+import os
+import threading
+import time
+
+import pytest
+
+from wsgifile import FileWrapperMiddleware, read_ahead
+from wsgifile.body import Body
+from wsgifile.read_ahead import FIRST, ReadAhead
+from wsgifile.threads import Pool
+from wsgifile.wrapper import FileReadError, FileWrapper
+
+DATA = bytes(range(256)) * 4096
+BLOCK = 65536
+
+
+class Source:
+    """A file whose every read has to be let through, and which counts what is done."""
+
+    def __init__(self, data=DATA, error=None):
+        self.file = io.BytesIO(data)
+        self.error = error
+        self.sizes = []
+        self.threads = []
+        self.closes = []
+        self.let = threading.Semaphore(0)
+        self.begun = threading.Semaphore(0)
+
+    def read(self, size):
+        self.sizes.append(size)
+        self.threads.append(threading.current_thread())
+        self.begun.release()
+        assert self.let.acquire(timeout=10)
+        data = self.file.read(size)
+        if not data and self.error is not None:
+            raise self.error
+        return data
+
+    def close(self):
+        self.closes.append(threading.current_thread())
+
+    def open_wide(self):
+        self.let.release(1000)
+
+
+def ahead(source, depth=4, count=None):
+    return ReadAhead(FileWrapper.bounded(source, None, count), depth, BLOCK)
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline, "that has not come about"
+        time.sleep(0.001)
+
+
+def rest(blocks, size=BLOCK):
+    return b"".join(iter(lambda: blocks.next_block(size), b""))
+
+
+def test_all_bytes_in_order():
+    source = Source()
+    source.open_wide()
+    assert rest(ahead(source)) == DATA
+
+
+def test_nothing_before_it_is_asked_for():
+    source = Source()
+    ahead(source)
+    time.sleep(0.02)
+    assert source.sizes == []
+
+
+def test_first_block_is_small_and_later_ones_grow():
+    """It is there after one read, by the thread that wants it."""
+    source = Source()
+    source.open_wide()
+    blocks = ahead(source)
+    assert blocks.next_block(BLOCK) == DATA[:FIRST]
+    assert source.threads[0] is threading.current_thread()
+    assert rest(blocks) == DATA[FIRST:]
+    assert source.sizes[:5] == [FIRST, 2 * FIRST, BLOCK, BLOCK, BLOCK]
+
+
+def test_no_further_ahead_than_asked_for():
+    """So much memory, however slow the client."""
+    source = Source()
+    source.open_wide()
+    blocks = ahead(source, depth=3)
+    blocks.next_block(BLOCK)
+    wait_until(lambda: len(source.sizes) == 4)
+    time.sleep(0.05)
+    assert len(source.sizes) == 4
+    assert blocks.next_block(BLOCK) == DATA[FIRST : 3 * FIRST]
+    wait_until(lambda: len(source.sizes) == 5)
+
+
+def test_smaller_pieces():
+    """uWSGI asks for as many bytes as it likes."""
+    source = Source()
+    source.open_wide()
+    assert rest(ahead(source), 1000) == DATA
+
+
+def test_a_block_as_soon_as_it_is_there():
+    """Not when the next one is."""
+    source = Source()
+    source.let.release(2)
+    blocks = ahead(source)
+    assert len(blocks.next_block(BLOCK)) == FIRST
+    assert len(blocks.next_block(BLOCK)) == 2 * FIRST
+    wait_until(lambda: len(source.sizes) == 3)
+    source.open_wide()
+    rest(blocks)
+
+
+@pytest.mark.parametrize("error", [ValueError("the source has gone"), OSError("unplugged")])
+def test_an_error_comes_behind_the_bytes_before_it(error):
+    source = Source(DATA[:100_000], error)
+    source.open_wide()
+    blocks = ahead(source)
+    got = b""
+    expected = FileReadError if isinstance(error, OSError) else ValueError
+    while len(got) < 100_000:
+        got += blocks.next_block(BLOCK)
+    assert got == DATA[:100_000]
+    with pytest.raises(expected, match=str(error)):
+        blocks.next_block(BLOCK)
+    assert blocks.next_block(BLOCK) == b""
+
+
+def test_nothing_is_read_behind_the_end():
+    source = Source()
+    source.open_wide()
+    blocks = ahead(source, count=FIRST + 10)
+    assert rest(blocks) == DATA[: FIRST + 10]
+    assert source.sizes == [FIRST, 10]
+
+
+def test_close_while_nothing_is_read():
+    source = Source()
+    blocks = ahead(source)
+    blocks.close(source.close)
+    blocks.close(source.close)
+    assert source.closes == [threading.current_thread()]
+    assert blocks.next_block(BLOCK) == b""
+
+
+def test_close_while_it_is_read():
+    """After the read, by the thread that reads, and nobody waits for that."""
+    source = Source()
+    source.let.release()
+    blocks = ahead(source)
+    blocks.next_block(BLOCK)
+    wait_until(lambda: len(source.sizes) == 2)
+    blocks.close(source.close)
+    blocks.close(source.close)
+    assert source.closes == []
+    source.open_wide()
+    wait_until(lambda: source.closes)
+    time.sleep(0.02)
+    assert source.closes == [source.threads[1]] != [threading.current_thread()]
+    assert len(source.sizes) == 2
+    assert blocks.next_block(BLOCK) == b""
+
+
+def test_close_by_this_thread():
+    """For a close() that goes by variables of the thread: it waits for the read."""
+    source = Source()
+    source.let.release()
+    blocks = ahead(source)
+    blocks.next_block(BLOCK)
+    wait_until(lambda: len(source.sizes) == 2)
+    threading.Timer(0.05, source.open_wide).start()
+    blocks.close(source.close, here=True)
+    assert source.closes == [threading.current_thread()]
+
+
+def test_close_fails_in_the_thread_that_reads(caplog):
+    source = Source()
+    source.let.release()
+    blocks = ahead(source)
+    blocks.next_block(BLOCK)
+    wait_until(lambda: len(source.sizes) == 2)
+
+    def close():
+        raise KeyError("the lock")
+
+    blocks.close(close)
+    source.open_wide()
+    wait_until(lambda: "closing a file that was read ahead failed" in caplog.text)
+    assert "the lock" in caplog.text
+
+
+@pytest.fixture
+def small_pool(monkeypatch):
+    pool = Pool(2)
+    monkeypatch.setattr(read_ahead, "pool", lambda: pool)
+    return pool
+
+
+def test_sources_that_hang_stop_no_others(small_pool):
+    """When all threads wait, who needs a block reads it."""
+    hanging = [Source() for _ in range(3)]
+    for source in hanging:
+        source.let.release()
+        ahead_of_it = ahead(source)
+        ahead_of_it.next_block(BLOCK)
+    wait_until(lambda: sum(len(source.sizes) for source in hanging) == 5)
+    source = Source()
+    source.open_wide()
+    assert rest(ahead(source)) == DATA
+    assert set(source.threads) == {threading.current_thread()}
+    for source in hanging:
+        source.open_wide()
+
+
+def test_many_downloads_in_few_threads(small_pool):
+    sources = [Source() for _ in range(30)]
+    for source in sources:
+        source.open_wide()
+    got = [None] * len(sources)
+
+    def download(number):
+        got[number] = rest(ahead(sources[number]))
+
+    clients = [threading.Thread(target=download, args=[n]) for n in range(len(sources))]
+    for client in clients:
+        client.start()
+    for client in clients:
+        client.join(20)
+    assert all(data == DATA for data in got)
+    readers = {thread for source in sources for thread in source.threads} - set(clients)
+    assert len(readers) <= 2
+
+
+def respond(app_iter, **environ):
+    app = FileWrapperMiddleware(
+        lambda environ, start_response: start_response("200 OK", []) and app_iter,
+        block_size=BLOCK,
+        read_ahead=2,
+    )
+    environ = {"REQUEST_METHOD": "GET", "wsgi.errors": io.StringIO(), **environ}
+    return app(environ, lambda *args: print)
+
+
+def test_of_a_response():
+    source = Source()
+    source.open_wide()
+    body = respond(source)
+    assert isinstance(body.blocks, ReadAhead)
+    assert b"".join(body) == DATA
+    body.close()
+    assert len(source.closes) == 1
+
+
+def test_a_response_that_the_server_drops():
+    """It is closed all the same, be it by the thread that reads."""
+    source = Source()
+    source.let.release()
+    body = respond(source)
+    next(body)
+    wait_until(lambda: len(source.sizes) == 2)
+    del body
+    assert source.closes == []
+    source.open_wide()
+    wait_until(lambda: source.closes)
+
+
+@pytest.mark.parametrize("kind", ["disk", "memory", "head"])
+def test_not_for_these(tmp_path, kind):
+    """For files of this machine there is the kernel; and of others nothing is sent with HEAD."""
+    (tmp_path / "file").write_bytes(DATA)
+    method = "HEAD" if kind == "head" else "GET"
+    file = {
+        "disk": lambda: open(tmp_path / "file", "rb"),
+        "memory": lambda: io.BytesIO(DATA),
+        "head": Source,
+    }[kind]()
+    body = respond(file, REQUEST_METHOD=method)
+    assert isinstance(body, Body)
+    assert not isinstance(body.blocks, ReadAhead)
+    body.close()
+
+
+@pytest.mark.parametrize("read_ahead", [0, 2])
+def test_a_pipe_trickles(read_ahead):
+    """What is there is sent; nobody waits until a block is full."""
+    read_end, write_end = os.pipe()
+    app = FileWrapperMiddleware(
+        lambda environ, start_response: start_response("200 OK", []) and open(read_end, "rb"),
+        read_ahead=read_ahead,
+    )
+    body = app({"REQUEST_METHOD": "GET"}, lambda *args: print)
+    blocks = iter(body)
+    for data in (b"one", b"two"):
+        os.write(write_end, data)
+        assert next(blocks) == data
+    os.close(write_end)
+    assert list(blocks) == []
+    body.close()
+
+
+@pytest.mark.parametrize(
+    ("value", "error"), [(-1, ValueError), (True, TypeError), ("4", TypeError)]
+)
+def test_option(value, error):
+    with pytest.raises(error, match="read_ahead must be"):
+        FileWrapperMiddleware(print, read_ahead=value)

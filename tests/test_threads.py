@@ -1,0 +1,129 @@
+"""The pool of threads for calls that may block."""
+
+from __future__ import annotations
+
+import gc
+import os
+import subprocess
+import sys
+import threading
+import time
+import weakref
+
+import pytest
+
+from wsgifile import threads
+from wsgifile.threads import Pool, pool
+
+
+def test_as_many_as_are_needed_and_no_more():
+    let = threading.Event()
+    seen = []
+    few = Pool(3)
+
+    def job():
+        seen.append(threading.current_thread())
+        let.wait(10)
+
+    for _ in range(10):
+        assert few.submit(job)
+    deadline = time.monotonic() + 10
+    while len(seen) < 3 and time.monotonic() < deadline:
+        time.sleep(0.001)
+    time.sleep(0.02)
+    assert len(seen) == 3
+    let.set()
+    while len(seen) < 10 and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert (len(seen), len(set(seen))) == (10, 3)
+
+
+def test_a_thread_serves_again():
+    few = Pool(8)
+    seen = []
+    deadline = time.monotonic() + 10
+    for number in range(1, 6):
+        few.submit(lambda: seen.append(threading.current_thread()))
+        while len(seen) < number and time.monotonic() < deadline:
+            time.sleep(0.001)
+        time.sleep(0.01)  # It has to come back.
+    assert (len(seen), len(set(seen))) == (5, 1)
+
+
+def test_idle_threads_end(monkeypatch):
+    monkeypatch.setattr(threads, "_IDLE", 0.02)
+    few = Pool(8)
+    seen = []
+    few.submit(lambda: seen.append(threading.current_thread()))
+    deadline = time.monotonic() + 10
+    while not seen and time.monotonic() < deadline:
+        time.sleep(0.001)
+    seen[0].join(10)
+    assert not seen[0].is_alive()
+    done = threading.Event()
+    few.submit(done.set)
+    assert done.wait(10)
+
+
+def test_what_is_done_is_let_go():
+    """Not kept alive by a thread that waits for the next job."""
+
+    class Held:
+        def job(self):
+            done.set()
+
+    done = threading.Event()
+    few, held = Pool(1), Held()
+    gone = weakref.ref(held)
+    few.submit(held.job)
+    del held
+    assert done.wait(10)
+    deadline = time.monotonic() + 10
+    while gone() is not None and time.monotonic() < deadline:
+        gc.collect()
+    assert gone() is None
+
+
+def test_no_thread_to_be_had(monkeypatch):
+    def start(self):
+        raise RuntimeError("can't start new thread")
+
+    few = Pool(2)
+    monkeypatch.setattr(threading.Thread, "start", start)
+    assert not few.submit(print)
+    monkeypatch.undo()
+    done = threading.Event()
+    assert few.submit(done.set)
+    assert done.wait(10)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork()")
+def test_after_a_fork():
+    """As servers do that load the application before: the threads are not there."""
+    code = """
+import os, threading, warnings
+from wsgifile.threads import pool
+warnings.simplefilter("ignore")
+done = threading.Event()
+pool().submit(done.set)
+assert done.wait(10)
+child = os.fork()
+if not child:
+    done = threading.Event()
+    pool().submit(done.set)
+    os._exit(0 if done.wait(10) else 1)
+assert os.waitpid(child, 0)[1] == 0
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
+
+
+def test_the_interpreter_ends_all_the_same():
+    """A source that hangs does not keep it."""
+    code = "import time\nfrom wsgifile.threads import pool\npool().submit(lambda: time.sleep(60))"
+    begun = time.monotonic()
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
+    assert time.monotonic() - begun < 20
+
+
+def test_one_of_the_process():
+    assert pool() is pool()

@@ -1,0 +1,98 @@
+"""Is the next part of a file in memory, or would whoever sends it wait for a disk?
+
+Asked where one thread serves many clients: waitress sends from its main loop, and
+all of gevent and eventlet is one. Linux tells by preadv2(2) with RWF_NOWAIT, for the
+common file systems of local disks.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+
+__all__ = ["bring_in", "lets_wait", "missing"]
+
+#: File systems that cannot tell, and are in memory, or on disks of this machine as a
+#: rule: there one waits for milliseconds, not for somebody else's computer.
+_LOCAL = frozenset(
+    {
+        "aufs",
+        "devtmpfs",
+        "ecryptfs",
+        "erofs",
+        "exfat",
+        "iso9660",
+        "ntfs3",
+        "overlay",
+        "ramfs",
+        "squashfs",
+        "tmpfs",
+        "udf",
+        "vfat",
+        "zfs",
+    }
+)
+#: Where it is looked for in a window. The kernel reads ahead at least as much.
+_STEP = 128 << 10
+
+_NOWAIT = getattr(os, "RWF_NOWAIT", 0)
+
+#: What was found out, by device.
+_remote: dict[int, bool] = {}
+
+
+def _is_cached(fd: int, offset: int) -> bool | None:
+    """Whether the page at offset is in memory; None: the file system cannot tell."""
+    try:
+        os.preadv(fd, [bytearray(1)], offset, _NOWAIT)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
+
+
+def lets_wait(fd: int) -> bool:
+    """Whether its file system lets readers wait, and nobody can tell when.
+
+    That is NFS, FUSE and the like. What cannot be found out is taken for a disk.
+    """
+    if not _NOWAIT or _is_cached(fd, 0) is not None:
+        return False
+    device = os.fstat(fd).st_dev
+    if device not in _remote:
+        kind = _file_system(fd)
+        _remote[device] = kind is not None and kind not in _LOCAL
+    return _remote[device]
+
+
+def _file_system(fd: int) -> str | None:
+    """The type of the file system, by proc(5); None: not known."""
+    with suppress(OSError, ValueError):
+        with open(f"/proc/self/fdinfo/{fd}") as info:
+            mount = next((line.split()[1] for line in info if line.startswith("mnt_id:")), "")
+        with open("/proc/self/mountinfo") as mounts:
+            for line in mounts:
+                # Number of the mount, ..., a hyphen, the type, ...
+                if line.startswith(f"{mount} "):
+                    return line.partition(" - ")[2].split()[0]
+    return None
+
+
+def missing(fd: int, offset: int, count: int) -> bool:
+    """Whether something of these bytes of a file is not in memory."""
+    if not _NOWAIT:
+        return False
+    return any(
+        _is_cached(fd, position) is False for position in range(offset, offset + count, _STEP)
+    )
+
+
+def bring_in(fd: int, offset: int, count: int) -> None:
+    """Wait until these bytes are in memory; errors are for who sends them to meet."""
+    with suppress(OSError):
+        os.posix_fadvise(fd, offset, count, os.POSIX_FADV_WILLNEED)
+        buffer = bytearray(min(count, _STEP))
+        end = offset + count
+        while offset < end and (got := os.preadv(fd, [buffer], offset)):
+            offset += got
