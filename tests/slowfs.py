@@ -55,7 +55,10 @@ def main(directory: str, seconds: float) -> None:
                 return {"st_mode": stat.S_IFDIR | 0o555, "st_nlink": 2}
             if not name.isdigit():
                 raise FuseOSError(2)
-            return {"st_mode": stat.S_IFREG | 0o444, "st_nlink": 1, "st_size": int(name)}
+            size = int(name)
+            blocks = -(-size // 512)
+            mode = stat.S_IFREG | 0o444
+            return {"st_mode": mode, "st_nlink": 1, "st_size": size, "st_blocks": blocks}
 
         def open(self, path: str, flags: int) -> int:
             return 0

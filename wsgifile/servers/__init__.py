@@ -49,7 +49,8 @@ class Server:
     """What senders may ask of a server, for one request. These answers decline."""
 
     #: Whether its sockets wait with what is written for the client to acknowledge what
-    #: was written before: up to 40 ms between the header and the end of a body.
+    #: was written before: up to 40 ms between the header and the end of a body. And then
+    #: they make large packets, which is slow (see ``sockets``).
     nagle = False
     #: Where the server iterates: the beginning of the module's name, and the
     #: local variable that holds what the application returned.

@@ -17,6 +17,8 @@ __all__ = ["Server"]
 class Server(Base):
     """wsgiref.simple_server: start_response is a method of its ServerHandler."""
 
+    nagle = True
+
     def socket(self) -> Any:
         """The request handler's connection."""
         return self._handler.request_handler.connection

@@ -1,0 +1,220 @@
+"""Downloads from a disk that lets everybody wait, and somebody else's small request."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import slowfs
+from ports import free_port, wait_until_listening
+
+from wsgifile import page_cache
+
+SIZE = 1_000_000
+#: Seconds that each read takes, of 128 KiB as a rule.
+READ = 0.3
+#: A small request that has not waited for one of them.
+PROMPT = 0.15
+
+CODE = """
+import time
+sleep = time.sleep
+{patch}
+from importlib import import_module
+from wsgifile import FileWrapperMiddleware
+
+def app(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    name = environ["PATH_INFO"]
+    return [b"small"] if name == "/small" else open({directory!r} + name, "rb")
+
+app = FileWrapperMiddleware(app)
+if {cold}:
+    # As if nothing were in memory.
+    module = import_module("wsgifile." + {module!r})
+    module.missing = lambda fd, offset, count: True
+    module.bring_in = lambda fd, offset, count: sleep({seconds})
+port = {port}
+{run}
+"""
+#: By server: how to patch, how to run, and the module that asks for what is missing.
+SERVERS = {
+    "waitress": ("", "import waitress; waitress.serve(app, port=port)", "servers.waitress"),
+    "gevent": (
+        "from gevent import monkey; monkey.patch_all()",
+        "from gevent.pywsgi import WSGIServer\n"
+        "WSGIServer(('127.0.0.1', port), app, log=None).serve_forever()",
+        "sockets",
+    ),
+    "eventlet": (
+        "import warnings; warnings.simplefilter('ignore')\n"
+        "import eventlet; eventlet.monkey_patch()",
+        "import eventlet.wsgi\n"
+        "eventlet.wsgi.server(eventlet.listen(('127.0.0.1', port)), app, log_output=False)",
+        "sockets",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def disk(tmp_path_factory):
+    if not os.path.exists("/dev/fuse"):
+        pytest.skip("no FUSE on this system")
+    directory = tmp_path_factory.mktemp("slow")
+    with slowfs.mounted(str(directory), READ):
+        yield directory
+
+
+def get(port, path):
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().read()
+    finally:
+        connection.close()
+
+
+@pytest.fixture
+def serve(tmp_path):
+    """Start a server for the files of a directory: its port."""
+    with contextlib.ExitStack() as stack:
+
+        def start(name, directory, *, cold=False):
+            patch, run, module = SERVERS[name]
+            port, log = free_port(), tmp_path / "log"
+            code = CODE.format(
+                patch=patch,
+                directory=str(directory),
+                cold=cold,
+                module=module,
+                seconds=READ,
+                port=port,
+                run=run,
+            )
+            with log.open("wb") as output:
+                process = subprocess.Popen(
+                    [sys.executable, "-c", code], stdout=output, stderr=output
+                )
+            start.process = process
+            stack.callback(process.wait, 20)
+            stack.callback(process.terminate)
+            wait_until_listening(port, process, log)
+            return port
+
+        yield start
+
+
+def check_that_others_do_not_wait(port, sizes):
+    got = []
+    clients = [
+        threading.Thread(target=lambda size=size: got.append(get(port, f"/{size}")))
+        for size in sizes
+    ]
+    get(port, "/small")
+    for client in clients:
+        client.start()
+    waited = []
+    while any(client.is_alive() for client in clients):
+        begun = time.monotonic()
+        assert get(port, "/small") == b"small"
+        waited.append(time.monotonic() - begun)
+        time.sleep(0.01)
+    assert sorted(got, key=len) == [slowfs.content(0, size) for size in sizes]
+    assert len(waited) > 20
+    assert max(waited) < PROMPT
+
+
+# Each another file: what one has read is in memory for the next.
+SIZES = range(1_000_000, 1_000_003)
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_slow_file_system(serve, disk, server):
+    """Of which nobody can tell when it lets a reader wait."""
+    check_that_others_do_not_wait(serve(server, disk), SIZES)
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_cold_disk(serve, tmp_path, server):
+    """What is not in memory is brought there by a thread."""
+    sizes = [size + 3_000_000 for size in SIZES]
+    for size in sizes:
+        (tmp_path / str(size)).write_bytes(slowfs.content(0, size))
+    check_that_others_do_not_wait(serve(server, tmp_path, cold=True), sizes)
+
+
+def test_waitress_does_not_spin(serve, tmp_path):
+    """While it waits for a disk there is nothing to do; and a client may leave."""
+    (tmp_path / "file").write_bytes(bytes(20_000_000))
+    port = serve("waitress", tmp_path, cold=True)
+    with socket.create_connection(("127.0.0.1", port)) as client:
+        client.sendall(b"GET /file HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        client.recv(100)
+        pid = serve.process.pid
+        before = cpu_seconds(pid)
+        time.sleep(3 * READ)
+        assert cpu_seconds(pid) - before < READ
+    deadline = time.monotonic() + 20
+    while any(name.endswith("/file") for name in open_files(pid)):
+        assert time.monotonic() < deadline, "the file is not closed"
+        time.sleep(0.05)
+    assert get(port, "/small") == b"small"
+
+
+def cpu_seconds(pid):
+    return time.clock_gettime(~pid << 3 | 2)  # See clock_getcpuclockid(3).
+
+
+def open_files(pid):
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(OSError):
+            yield os.readlink(f"/proc/{pid}/fd/{fd}")
+
+
+def test_missing_and_brought_in(tmp_path):
+    """By a file that the kernel is told to forget."""
+    path = tmp_path / "file"
+    path.write_bytes(bytes(3_000_000))
+    with path.open("rb") as file:
+        fd = file.fileno()
+        if page_cache._is_cached(fd, 0) is None:
+            pytest.skip("the file system of the temporary directory cannot tell")
+        os.fsync(fd)
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        assert page_cache.missing(fd, 0, 3_000_000)
+        page_cache.bring_in(fd, 2_000_000, 500_000)
+        assert not page_cache.missing(fd, 2_000_000, 500_000)
+        page_cache.bring_in(fd, 0, 4_000_000)
+        assert not page_cache.missing(fd, 0, 4_000_000)
+
+
+def test_without_rwf_nowait(tmp_path, monkeypatch):
+    """On other systems nothing is asked, and nobody waits."""
+    monkeypatch.setattr(page_cache, "_NOWAIT", 0)
+    monkeypatch.setattr(page_cache, "_is_cached", None)
+    assert not page_cache.lets_wait(0)
+    assert not page_cache.missing(0, 0, 1)
+
+
+def test_file_systems(disk, tmp_path):
+    """Which of them let readers wait, nobody knows how long."""
+    (tmp_path / "file").write_bytes(b"x")
+    for path, slow in ((disk / str(SIZE), True), (tmp_path / "file", False)):
+        with open(path, "rb") as file:
+            assert page_cache.lets_wait(file.fileno()) is slow
+    if os.path.isdir("/dev/shm"):
+        path = Path("/dev/shm") / f"wsgifile-{os.getpid()}"
+        path.write_bytes(b"x")
+        try:
+            with open(path, "rb") as file:
+                assert not page_cache.lets_wait(file.fileno())
+        finally:
+            path.unlink()
