@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import io
 import os
 import threading
 import time
+import weakref
 
 import pytest
 
@@ -132,6 +135,22 @@ def test_an_error_comes_behind_the_bytes_before_it(error):
     with pytest.raises(expected, match=str(error)):
         blocks.next_block(BLOCK)
     assert blocks.next_block(BLOCK) == b""
+
+
+def test_an_error_keeps_nothing_alive():
+    """Servers that never call close() do drop the body."""
+    source = Source(b"", ValueError("the source has gone"))
+    source.open_wide()
+    blocks = ahead(source)
+    gone = weakref.ref(blocks)
+    gc.disable()
+    try:
+        with contextlib.suppress(ValueError):
+            blocks.next_block(BLOCK)
+        del blocks
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_nothing_is_read_behind_the_end():

@@ -7,6 +7,7 @@ import io
 import os
 import socket
 import time
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -106,6 +107,17 @@ def test_small_to_a_socket_that_does_not_wait(file, sock, monkeypatch):
     server = Both(True, sock)
     assert isinstance(body_of(file, server), list)
     assert server.asked == []
+
+
+def test_whose_sockets_wait():
+    """All to whose we send but those that see to it themselves, or never were asked to."""
+    names = {name for name in SERVERS.values() if name not in {"uwsgi", "fastwsgi"}}
+    kinds = {name: import_module(f"wsgifile.servers.{name}").Server for name in names}
+    own_socket = {name for name, kind in kinds.items() if kind.socket is not Server.socket}
+    assert own_socket - {name for name, kind in kinds.items() if kind.nagle} == {
+        "cheroot",
+        "gunicorn",
+    }
 
 
 def test_small_to_a_socket_of_another_type(file, monkeypatch):

@@ -20,9 +20,9 @@ from wsgifile import page_cache
 
 SIZE = 1_000_000
 #: Seconds that each read takes, of 128 KiB as a rule.
-READ = 0.3
+READ = 0.2
 #: A small request that has not waited for one of them.
-PROMPT = 0.15
+PROMPT = 0.1
 
 CODE = """
 import time
@@ -47,7 +47,12 @@ port = {port}
 """
 #: By server: how to patch, how to run, and the module that asks for what is missing.
 SERVERS = {
-    "waitress": ("", "import waitress; waitress.serve(app, port=port)", "servers.waitress"),
+    "waitress": (
+        "",
+        # It has to be woken up when there is something to send.
+        "import waitress; waitress.serve(app, port=port, asyncore_loop_timeout=60)",
+        "servers.waitress",
+    ),
     "gevent": (
         "from gevent import monkey; monkey.patch_all()",
         "from gevent.pywsgi import WSGIServer\n"
@@ -139,7 +144,9 @@ SIZES = range(1_000_000, 1_000_003)
 @pytest.mark.parametrize("server", SERVERS)
 def test_slow_file_system(serve, disk, server):
     """Of which nobody can tell when it lets a reader wait."""
-    check_that_others_do_not_wait(serve(server, disk), SIZES)
+    # waitress begins to send in the worker's thread, and goes on in the main loop.
+    more = 5_000_000 if server == "waitress" else 0
+    check_that_others_do_not_wait(serve(server, disk), [size + more for size in SIZES])
 
 
 @pytest.mark.parametrize("server", SERVERS)
@@ -153,7 +160,7 @@ def test_cold_disk(serve, tmp_path, server):
 
 def test_waitress_does_not_spin(serve, tmp_path):
     """While it waits for a disk there is nothing to do; and a client may leave."""
-    (tmp_path / "file").write_bytes(bytes(20_000_000))
+    (tmp_path / "file").write_bytes(bytes(6_000_000))
     port = serve("waitress", tmp_path, cold=True)
     with socket.create_connection(("127.0.0.1", port)) as client:
         client.sendall(b"GET /file HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -167,6 +174,7 @@ def test_waitress_does_not_spin(serve, tmp_path):
         assert time.monotonic() < deadline, "the file is not closed"
         time.sleep(0.05)
     assert get(port, "/small") == b"small"
+    assert get(port, "/file") == bytes(6_000_000)
 
 
 def cpu_seconds(pid):
@@ -194,6 +202,9 @@ def test_missing_and_brought_in(tmp_path):
         assert not page_cache.missing(fd, 2_000_000, 500_000)
         page_cache.bring_in(fd, 0, 4_000_000)
         assert not page_cache.missing(fd, 0, 4_000_000)
+        os.posix_fadvise(fd, 2_000_000, 500_000, os.POSIX_FADV_DONTNEED)
+        assert not page_cache.missing(fd, 0, 1_900_000)
+        assert page_cache.missing(fd, 0, 3_000_000)
 
 
 def test_without_rwf_nowait(tmp_path, monkeypatch):

@@ -50,6 +50,16 @@ def test_a_thread_serves_again():
     assert (len(seen), len(set(seen))) == (5, 1)
 
 
+def test_two_jobs_for_one_idle_thread():
+    """Neither waits for the other."""
+    few, together = Pool(8), threading.Barrier(3)
+    few.submit(lambda: None)
+    time.sleep(0.05)
+    few.submit(lambda: together.wait(10))
+    few.submit(lambda: together.wait(10))
+    together.wait(10)
+
+
 def test_idle_threads_end(monkeypatch):
     monkeypatch.setattr(threads, "_IDLE", 0.02)
     few = Pool(8)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import os
+import random
 import threading
 
 import pytest
@@ -96,6 +97,39 @@ def test_other_bytes(kind):
     blocks = list(FileWrapper(Buffers(DATA)))
     assert {type(block) for block in blocks} == {bytes}
     assert b"".join(blocks) == DATA
+
+
+class Inverted(io.BytesIO):
+    """Gives other bytes, but not by read1(), which it inherits."""
+
+    def read(self, size=-1):
+        return bytes(255 - byte for byte in super().read(size))
+
+
+class InvertedTwice(Inverted):
+    def read1(self, size=-1):
+        return super().read(size)
+
+
+@pytest.mark.parametrize("kind", [Inverted, InvertedTwice])
+def test_read1_of_a_sub_class(kind):
+    """Only where it comes with the read() that counts."""
+    assert b"".join(FileWrapper(kind(DATA))) == bytes(255 - byte for byte in DATA)
+
+
+def test_read1_and_a_read_of_the_instance():
+    file = Inverted(DATA)
+    file.read = lambda size: super(Inverted, file).read(size)
+    assert b"".join(FileWrapper(file)) == DATA
+
+
+def test_read1_of_gzip():
+    """A piece that is there is not held back until a block is full."""
+    read_end, write_end = os.pipe()
+    with open(read_end, "rb") as source, open(write_end, "wb", buffering=0) as sink:
+        sink.write(gzip.compress(random.Random(1).randbytes(200_000))[:50_000])
+        with gzip.open(source) as file:
+            assert next(FileWrapper(file))
 
 
 def test_close_closes_the_file():
