@@ -32,8 +32,14 @@ _LOCAL = frozenset(
         "zfs",
     }
 )
-#: Where it is looked for in a window. The kernel reads ahead at least as much.
-_STEP = 128 << 10
+#: At every so manyth byte it is looked for: what is in memory of a file are long
+#: stretches, and the question has the kernel read where it finds nothing. 1 GiB by
+#: waitress: at every 4 MiB it costs 2 % of the throughput, 2 MiB 3 %, 1 MiB 5 %,
+#: 128 KiB 9 %.
+_STEP = 4 << 20
+
+#: For a byte of which only it matters that it is there.
+_BYTE = [bytearray(1)]
 
 _NOWAIT = getattr(os, "RWF_NOWAIT", 0)
 
@@ -44,7 +50,7 @@ _remote: dict[int, bool] = {}
 def _is_cached(fd: int, offset: int) -> bool | None:
     """Whether the page at offset is in memory; None: the file system cannot tell."""
     try:
-        os.preadv(fd, [bytearray(1)], offset, _NOWAIT)
+        os.preadv(fd, _BYTE, offset, _NOWAIT)
     except BlockingIOError:
         return False
     except OSError:
@@ -92,7 +98,7 @@ def bring_in(fd: int, offset: int, count: int) -> None:
     """Wait until these bytes are in memory; errors are for who sends them to meet."""
     with suppress(OSError):
         os.posix_fadvise(fd, offset, count, os.POSIX_FADV_WILLNEED)
-        buffer = bytearray(min(count, _STEP))
+        buffer = bytearray(min(count, 128 << 10))
         end = offset + count
         while offset < end and (got := os.preadv(fd, [buffer], offset)):
             offset += got

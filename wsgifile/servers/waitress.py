@@ -109,14 +109,16 @@ class Buffer(Body, ReadOnlyFileBasedBuffer):  # type: ignore[misc]
         """
         if self._reading:
             return True
-        if self._position < self._cached:
+        position, fd = self._position, self.file.fileno()
+        if self._cached - position < min(self.remain, _TURN):
+            # As far as it will get in several turns: they are short, and there are many.
+            end = position + min(self.remain, 2 * _TURN)
+            if not missing(fd, self._cached, end - self._cached):
+                self._cached = end
+        if position < self._cached:
             return False
-        position, count = self._position, min(self.remain, _TURN)
-        if not missing(self.file.fileno(), position, count):
-            self._cached = position + count
-            return False
-        count = min(count, _PIECE)
-        fd = os.dup(self.file.fileno())  # The client may leave, and the file be closed.
+        count = min(self.remain, _PIECE)
+        fd = os.dup(fd)  # The client may leave, and the file be closed.
 
         def read() -> None:
             bring_in(fd, position, count)
@@ -134,7 +136,7 @@ class Buffer(Body, ReadOnlyFileBasedBuffer):  # type: ignore[misc]
 
     def _sendfile(self, channel: HTTPChannel) -> bool:
         """Send until the socket takes no more, or others have waited enough."""
-        count = min(self.remain, self._cached - self._position)
+        count = min(self.remain, _TURN, self._cached - self._position)
         out, in_ = channel.socket.fileno(), self.file.fileno()
         try:
             sent = send_some(out, in_, self._position, count, self._behind)
