@@ -97,6 +97,7 @@ def download(args: argparse.Namespace) -> int:
     for _ in range(args.count):
         sock = sock or connect(args.port, args.receive_buffer)
         length, received, keep = begin(sock, args.path)
+        time.sleep(args.pause)
         while received < length:
             got = sock.recv_into(buffer, min(len(buffer), length - received), flags)
             if not got:
@@ -133,17 +134,23 @@ def receive(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def latency(args: argparse.Namespace) -> dict[str, Any]:
-    """One small request after the other for --seconds, with pauses: p50 and p99."""
+    """A small request every 3 ms for --seconds: p50 and p99.
+
+    From when it was due: one that has to wait for an answer makes others late.
+    """
     seen = []
     with connect(args.port) as sock:
-        end = time.monotonic() + args.seconds
-        while time.monotonic() < end:
-            begun = time.perf_counter()
+        due = time.perf_counter()
+        end = due + args.seconds
+        while due < end:
+            time.sleep(max(0, due - time.perf_counter()))
+            # If sleep() comes back late that is not the server's doing.
+            begun = due if seen and seen[-1] > 0.003 else time.perf_counter()
             length, received, _ = begin(sock, args.path)
             while received < length:
                 received += len(sock.recv(4096)) or length
             seen.append(time.perf_counter() - begun)
-            time.sleep(0.002)
+            due += 0.003
     # Not all of them: who waits for the end of this process does not read its output.
     seen.sort()
     return {f"p{p}_ms": seen[min(len(seen) - 1, len(seen) * p // 100)] * 1e3 for p in (50, 99)}
@@ -224,6 +231,7 @@ def main() -> None:
     add("--count", type=int, default=1, help="requests of each connection")
     add("--parallel", type=int, default=1, help="connections")
     add("--receive_buffer", type=int, default=0, help="SO_RCVBUF in bytes (0: the system's)")
+    add("--pause", type=float, default=0, help="seconds after the header")
     add("--discard", type=int, default=0, help="1: throw the bytes away in the kernel")
     kinds.choices["latency"].add_argument("--seconds", type=float, required=True)
     add = kinds.choices["slow"].add_argument

@@ -14,7 +14,7 @@ import sys
 import threading
 
 HOST = "127.0.0.1"
-THREADS = 4
+THREADS = int(os.environ.get("BENCHMARK_THREADS", 4))
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 

@@ -1,0 +1,63 @@
+"""Files of object stores by fsspec, as they are and read ahead, by a real server."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import random
+import threading
+
+import fsspec
+import pytest
+import waitress
+
+from wsgifile import FileWrapperMiddleware
+from wsgifile.directory import directory_app
+
+DATA = random.Random(4).randbytes(3_000_017)
+
+
+@contextlib.contextmanager
+def serve(app):
+    """Its port."""
+    server = waitress.create_server(app, host="127.0.0.1", port=0)
+    threading.Thread(target=server.run, daemon=True).start()
+    yield server.effective_port
+    server.task_dispatcher.shutdown(timeout=0.1)
+    server.close()
+
+
+@pytest.fixture
+def store(request, tmp_path):
+    """Opens the file on that kind of file system."""
+    files = fsspec.filesystem(request.param)
+    if request.param == "http":
+        (tmp_path / "data").write_bytes(DATA)
+        with serve(FileWrapperMiddleware(directory_app(str(tmp_path)))) as port:
+            # In pieces, as of a large one: each is a request for a range.
+            yield lambda: files.open(f"http://127.0.0.1:{port}/data", block_size=500_000)
+    else:
+        files.pipe("/wsgifile/data", DATA)
+        yield lambda: files.open("/wsgifile/data")
+        files.rm("/wsgifile", recursive=True)
+
+
+@pytest.mark.parametrize("store", ["http", "memory"], indirect=True)
+@pytest.mark.parametrize("read_ahead", [0, 4])
+def test_download(store, read_ahead):
+    closed = threading.Semaphore(0)
+
+    def app(environ, start_response):
+        start_response("200 OK", [("Content-Type", "application/octet-stream")])
+        file = store()
+        file.close = closed.release
+        return file
+
+    with serve(FileWrapperMiddleware(app, read_ahead=read_ahead)) as port:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        for _ in range(2):
+            connection.request("GET", "/")
+            assert connection.getresponse().read() == DATA
+            assert closed.acquire(timeout=10)
+        connection.close()
+        assert not closed.acquire(timeout=0.05)
