@@ -9,7 +9,6 @@ these are all busy, the thread that needs a block reads it itself.
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -22,8 +21,6 @@ __all__ = ["ReadAhead"]
 #: Bytes of the first read: the sooner it is there the better. Each read after it is for
 #: twice as many, up to the block size.
 FIRST = 16384
-
-logger = logging.getLogger("wsgifile")
 
 
 class ReadAhead:
@@ -119,7 +116,4 @@ class ReadAhead:
             self._ask()
             self._changed.notify_all()
         if close is not None:
-            try:
-                close()
-            except Exception:
-                logger.exception("closing a file that was read ahead failed")
+            close()

@@ -6,6 +6,7 @@ source that hangs must not keep a server from stopping.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections import deque
@@ -17,6 +18,9 @@ __all__ = ["Pool", "pool"]
 _THREADS = 64
 #: A thread that has had nothing to do for so many seconds ends.
 _IDLE = 10.0
+
+
+logger = logging.getLogger("wsgifile")
 
 
 class Pool:
@@ -33,7 +37,7 @@ class Pool:
         self._changed = threading.Condition()
 
     def submit(self, job: Callable[[], None]) -> bool:
-        """Have job called, which must not raise. False: there is no thread to be had."""
+        """Have job called; what it raises is logged. False: there is no thread to be had."""
         with self._changed:
             self._jobs.append(job)
             if len(self._jobs) <= self._idle:
@@ -61,7 +65,10 @@ class Pool:
                         self._threads -= 1
                         return
                 job = self._jobs.popleft()
-            job()
+            try:
+                job()
+            except Exception:
+                logger.exception("a job of the pool failed")
             del job  # What it holds is not to live until the next one comes.
 
 

@@ -213,7 +213,7 @@ def _reader(filelike: Any) -> Any:
     """
     if "read" not in getattr(filelike, "__dict__", ()):
         for kind in type(filelike).__mro__:
-            if "read1" in vars(kind):
+            if callable(vars(kind).get("read1")):
                 return filelike.read1
             if "read" in vars(kind):
                 break

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from waitress.buffers import ReadOnlyFileBasedBuffer
 from waitress.channel import HTTPChannel
@@ -121,12 +122,15 @@ class Buffer(Body, ReadOnlyFileBasedBuffer):  # type: ignore[misc]
         fd = os.dup(fd)  # The client may leave, and the file be closed.
 
         def read() -> None:
-            bring_in(fd, position, count)
-            os.close(fd)
-            self._cached = position + count
-            self._reading = False
-            del channel.writable
-            channel.server.pull_trigger()
+            try:
+                bring_in(fd, position, count)
+            finally:
+                os.close(fd)
+                self._cached = position + count
+                self._reading = False
+                del channel.writable
+                with suppress(OSError):  # The server has been closed.
+                    channel.server.pull_trigger()
 
         self._reading = True
         channel.writable = lambda: False
