@@ -1,12 +1,17 @@
-"""For tests that start a server in a process of its own."""
+"""For tests that start a server."""
 
 from __future__ import annotations
 
 import socket
 import subprocess
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import waitress
 
 
 def free_port() -> int:
@@ -31,3 +36,13 @@ def wait_until_listening(
             assert process.poll() is None, f"the server has ended:\n{said}"
             assert time.monotonic() < deadline, f"the server does not listen:\n{said}"
             time.sleep(0.05)
+
+
+@contextmanager
+def serving(app: Any) -> Iterator[int]:
+    """Have waitress serve app in this process, on the port that it gives."""
+    server = waitress.create_server(app, host="127.0.0.1", port=0)
+    threading.Thread(target=server.run, daemon=True).start()
+    yield int(server.effective_port)
+    server.task_dispatcher.shutdown(timeout=0.1)
+    server.close()

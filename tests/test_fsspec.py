@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import random
 import threading
 
 import fsspec
 import pytest
-import waitress
+from ports import serving
 
 from wsgifile import FileWrapperMiddleware
 from wsgifile.directory import directory_app
 
 DATA = random.Random(4).randbytes(3_000_017)
-
-
-@contextlib.contextmanager
-def serve(app):
-    """Its port."""
-    server = waitress.create_server(app, host="127.0.0.1", port=0)
-    threading.Thread(target=server.run, daemon=True).start()
-    yield server.effective_port
-    server.task_dispatcher.shutdown(timeout=0.1)
-    server.close()
 
 
 @pytest.fixture
@@ -33,7 +22,7 @@ def store(request, tmp_path):
     files = fsspec.filesystem(request.param)
     if request.param == "http":
         (tmp_path / "data").write_bytes(DATA)
-        with serve(FileWrapperMiddleware(directory_app(str(tmp_path)))) as port:
+        with serving(FileWrapperMiddleware(directory_app(str(tmp_path)))) as port:
             # In pieces, as of a large one: each is a request for a range.
             yield lambda: files.open(f"http://127.0.0.1:{port}/data", block_size=500_000)
     else:
@@ -53,7 +42,7 @@ def test_download(store, read_ahead):
         file.close = closed.release
         return file
 
-    with serve(FileWrapperMiddleware(app, read_ahead=read_ahead)) as port:
+    with serving(FileWrapperMiddleware(app, read_ahead=read_ahead)) as port:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
         for _ in range(2):
             connection.request("GET", "/")

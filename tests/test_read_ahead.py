@@ -137,6 +137,21 @@ def test_an_error_comes_behind_the_bytes_before_it(error):
     assert blocks.next_block(BLOCK) == b""
 
 
+def test_an_error_that_is_false():
+    """Is one all the same: not the end of the file."""
+
+    class EmptyError(Exception):
+        def __len__(self):
+            return 0
+
+    source = Source(b"x", EmptyError("nothing"))
+    source.open_wide()
+    blocks = ahead(source)
+    assert blocks.next_block(BLOCK) == b"x"
+    with pytest.raises(EmptyError):
+        blocks.next_block(BLOCK)
+
+
 def test_an_error_keeps_nothing_alive():
     """Servers that never call close() do drop the body."""
 
@@ -203,6 +218,24 @@ def test_close_by_this_thread():
     assert source.closes == [threading.current_thread()]
 
 
+def test_close_by_the_thread_that_reads():
+    """As when the collector of cycles comes by there: it does not wait for itself."""
+
+    class Closes(Source):
+        def read(self, size):
+            data = super().read(size)
+            if len(self.sizes) == 2:
+                blocks.close(self.close, here=True)
+            return data
+
+    source = Closes()
+    source.open_wide()
+    blocks = ahead(source)
+    blocks.next_block(BLOCK)
+    wait_until(lambda: source.closes)
+    assert source.closes == [source.threads[1]]
+
+
 def test_close_fails_in_the_thread_that_reads(caplog):
     source = Source()
     source.let.release()
@@ -222,7 +255,7 @@ def test_close_fails_in_the_thread_that_reads(caplog):
 @pytest.fixture
 def small_pool(monkeypatch):
     pool = Pool(2)
-    monkeypatch.setattr(read_ahead, "pool", lambda: pool)
+    monkeypatch.setattr(read_ahead, "pool", lambda purpose: pool)
     return pool
 
 
@@ -240,6 +273,18 @@ def test_sources_that_hang_stop_no_others(small_pool):
     assert set(source.threads) == {threading.current_thread()}
     for source in hanging:
         source.open_wide()
+
+
+def test_jobs_do_not_pile_up(small_pool):
+    """One that nobody came to stays in the queue, for the next block."""
+    let = threading.Event()
+    for _ in range(2):
+        small_pool.submit(lambda: let.wait(10))
+    source = Source()
+    source.open_wide()
+    assert rest(ahead(source), 1000) == DATA
+    assert len(small_pool._jobs) <= 1
+    let.set()
 
 
 def test_many_downloads_in_few_threads(small_pool):

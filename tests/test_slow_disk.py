@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import http.client
 import os
 import socket
@@ -14,9 +15,10 @@ from pathlib import Path
 
 import pytest
 import slowfs
-from ports import free_port, wait_until_listening
+from ports import free_port, serving, wait_until_listening
 
-from wsgifile import page_cache
+from wsgifile import FileWrapperMiddleware, page_cache
+from wsgifile.servers import waitress
 
 SIZE = 1_000_000
 #: Seconds that each read takes, of 128 KiB as a rule.
@@ -177,6 +179,27 @@ def test_waitress_does_not_spin(serve, tmp_path):
     assert get(port, "/file") == bytes(6_000_000)
 
 
+def test_waitress_without_a_descriptor(tmp_path, monkeypatch):
+    """When there is none left for the thread, the main loop reads it itself."""
+
+    def dup(fd):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    data = slowfs.content(0, 9_000_000)
+    (tmp_path / "file").write_bytes(data)
+    asked = []
+    monkeypatch.setattr(waitress, "missing", lambda *args: asked.append(args) or True)
+
+    def app(environ, start_response):
+        start_response("200 OK", [])
+        return open(tmp_path / "file", "rb")
+
+    with serving(FileWrapperMiddleware(app)) as port, monkeypatch.context() as patch:
+        patch.setattr(os, "dup", dup)
+        assert get(port, "/") == data
+    assert len(asked) > 1
+
+
 def cpu_seconds(pid):
     return time.clock_gettime(~pid << 3 | 2)  # See clock_getcpuclockid(3).
 
@@ -206,6 +229,8 @@ def test_missing_and_brought_in(tmp_path):
         os.posix_fadvise(fd, size // 2, size // 4, os.POSIX_FADV_DONTNEED)
         assert not page_cache.missing(fd, 0, size // 3)
         assert page_cache.missing(fd, 0, size)
+        # Where only the beginning has been looked at.
+        assert page_cache.missing(fd, 0, size // 2 + 1)
 
 
 def test_without_rwf_nowait(tmp_path, monkeypatch):

@@ -115,12 +115,12 @@ import os, threading, warnings
 from wsgifile.threads import pool
 warnings.simplefilter("ignore")
 done = threading.Event()
-pool().submit(done.set)
+pool("x").submit(done.set)
 assert done.wait(10)
 child = os.fork()
 if not child:
     done = threading.Event()
-    pool().submit(done.set)
+    pool("x").submit(done.set)
     os._exit(0 if done.wait(10) else 1)
 assert os.waitpid(child, 0)[1] == 0
 """
@@ -129,11 +129,13 @@ assert os.waitpid(child, 0)[1] == 0
 
 def test_the_interpreter_ends_all_the_same():
     """A source that hangs does not keep it."""
-    code = "import time\nfrom wsgifile.threads import pool\npool().submit(lambda: time.sleep(60))"
+    code = (
+        "import time\nfrom wsgifile.threads import pool\npool('x').submit(lambda: time.sleep(60))"
+    )
     begun = time.monotonic()
     subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
     assert time.monotonic() - begun < 20
 
 
 def test_one_of_the_process():
-    assert pool() is pool()
+    assert pool("x") is pool("x") is not pool("y")

@@ -123,6 +123,18 @@ def test_read1_and_a_read_of_the_instance():
     assert b"".join(FileWrapper(file)) == DATA
 
 
+def test_a_source_that_will_not_wait():
+    """Its read1() gives nothing, as at the end: that would be a short body."""
+    read_end, write_end = os.pipe()
+    os.set_blocking(read_end, False)
+    with open(read_end, "rb") as source, open(write_end, "wb", buffering=0) as sink:
+        sink.write(b"some")
+        blocks = FileWrapper(source)
+        assert next(blocks) == b"some"
+        with pytest.raises(TypeError, match="a non-blocking file that has no data yet"):
+            next(blocks)
+
+
 def test_read1_of_gzip():
     """A piece that is there is not held back until a block is full."""
     read_end, write_end = os.pipe()

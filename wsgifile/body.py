@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -97,13 +98,14 @@ class Body(Closing):
 
     def close(self) -> None:
         """And end a response that does not tell where it ends."""
-        if self._app_iter is None:
+        app_iter, self._app_iter = self._app_iter, None
+        if app_iter is None:
             return
         send, blocks = self.send, self.blocks
         if isinstance(blocks, ReadAhead):
-            blocks.close(super().close, here=send.region.threaded)
+            blocks.close(partial(close_app_iter, app_iter), here=send.region.threaded)
         else:
-            super().close()
+            close_app_iter(app_iter)
         if not send.plan.sized and send.plan.count != 0 and send.server.iterates(self, caller()):
             send.server.end_unsized()
 

@@ -86,12 +86,12 @@ def _file_system(fd: int) -> str | None:
 
 
 def missing(fd: int, offset: int, count: int) -> bool:
-    """Whether something of these bytes of a file is not in memory."""
+    """Whether something of these bytes of a file is not in memory, count being at least 1."""
     if not _NOWAIT:
         return False
-    return any(
-        _is_cached(fd, position) is False for position in range(offset, offset + count, _STEP)
-    )
+    # At the end, too: the beginning alone may have been looked at before.
+    positions = (*range(offset, offset + count, _STEP), offset + count - 1)
+    return any(_is_cached(fd, position) is False for position in positions)
 
 
 def bring_in(fd: int, offset: int, count: int) -> None:

@@ -35,8 +35,9 @@ class ReadAhead:
         self._ready: deque[bytes | BaseException] = deque()
         #: Whether no more is to be read, and whether nobody wants it either.
         self._ended = self._closed = False
-        #: Whether a thread is reading, and whether the pool has been asked for one.
-        self._reading = self._asked = False
+        #: The thread that is reading, and whether the pool has been asked for one.
+        self._reading: int | None = None
+        self._asked = False
         self._close: Callable[[], None] | None = None
         self._changed = threading.Condition()
 
@@ -48,10 +49,10 @@ class ReadAhead:
                     return self._take(size)
                 if self._ended:
                     return b""
-                if self._reading:
+                if self._reading is not None:
                     self._changed.wait()
                     continue
-                self._reading, self._asked = True, False
+                self._reading = threading.get_ident()
             self._read()  # The first block, or nobody has come to it.
 
     def close(self, close: Callable[[], None], *, here: bool = False) -> None:
@@ -65,9 +66,10 @@ class ReadAhead:
                 return
             self._ended = self._closed = True
             self._ready.clear()
-            while here and self._reading:
+            # (If it is dropped while this very thread reads, that is no use.)
+            while here and self._reading not in (None, threading.get_ident()):
                 self._changed.wait()
-            if self._reading:
+            if self._reading is not None:
                 self._close = close
                 return
         close()
@@ -87,14 +89,16 @@ class ReadAhead:
         return block[:size]
 
     def _ask(self) -> None:
-        if not (self._ended or self._reading or self._asked) and len(self._ready) < self._depth:
-            self._asked = pool().submit(self._work)
+        idle = self._reading is None and not self._asked and not self._ended
+        if idle and len(self._ready) < self._depth:
+            self._asked = pool("sources").submit(self._work)
 
     def _work(self) -> None:
         with self._changed:
-            if self._ended or self._reading or not self._asked:
+            self._asked = False
+            if self._ended or self._reading is not None or len(self._ready) >= self._depth:
                 return  # Somebody else has been faster.
-            self._reading, self._asked = True, False
+            self._reading = threading.get_ident()
         self._read()
 
     def _read(self) -> None:
@@ -105,15 +109,16 @@ class ReadAhead:
         except BaseException as error:  # Whatever it is, it is for who takes the blocks.
             item = error
         with self._changed:
-            self._reading = False
+            self._reading = None
             self._size = min(2 * self._size, self._block_size)
             if not self._ended:
-                self._ended = isinstance(item, BaseException) or not item
-                if item:
+                failed = isinstance(item, BaseException)
+                self._ended = failed or not item
+                if failed or item:
                     self._ready.append(item)
             del item  # As in _take().
             close, self._close = self._close, None
-            self._ask()
             self._changed.notify_all()
+            self._ask()
         if close is not None:
             close()

@@ -1,4 +1,4 @@
-"""A few threads for calls that may block, shared by all responses of the process.
+"""A few threads for calls that may block, shared by the responses of the process.
 
 Not concurrent.futures, whose threads the interpreter waits for at its end: a
 source that hangs must not keep a server from stopping.
@@ -72,10 +72,13 @@ class Pool:
             del job  # What it holds is not to live until the next one comes.
 
 
-_pools: dict[int, Pool] = {}
+_pools: dict[tuple[int, str], Pool] = {}
 
 
-def pool() -> Pool:
-    """The pool of this process: after a fork there are no threads in the old one."""
-    pid = os.getpid()
-    return _pools.get(pid) or _pools.setdefault(pid, Pool())
+def pool(purpose: str) -> Pool:
+    """The process's pool for a purpose: what hangs for one is not to stop another.
+
+    After a fork there are no threads in the old one.
+    """
+    key = os.getpid(), purpose
+    return _pools.get(key) or _pools.setdefault(key, Pool())

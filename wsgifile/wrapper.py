@@ -205,7 +205,7 @@ def close_app_iter(app_iter: object) -> None:
 
 
 def _reader(filelike: Any) -> Any:
-    """Its read1 where it has one that gives the bytes of its read.
+    """Its read, by way of read1 where it has one that gives the same bytes.
 
     read(n) of what is buffered waits until n bytes are there: a pipe would not
     trickle. read1(n) is one read of the source. A sub-class, or an instance, that
@@ -214,7 +214,8 @@ def _reader(filelike: Any) -> Any:
     if "read" not in getattr(filelike, "__dict__", ()):
         for kind in type(filelike).__mro__:
             if callable(vars(kind).get("read1")):
-                return filelike.read1
+                # read1 tells nothing of a source that will not wait, and has nothing yet.
+                return lambda size: filelike.read1(size) or filelike.read(size)
             if "read" in vars(kind):
                 break
     return filelike.read

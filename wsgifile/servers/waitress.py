@@ -90,7 +90,11 @@ class Buffer(Body, ReadOnlyFileBasedBuffer):  # type: ignore[misc]
         if channel is not None and (self._waits(channel) or self._sendfile(channel)):
             if not self.remain:
                 channel.outbufs.remove(self)
-                self.close()
+                try:
+                    self.close()
+                except Exception:
+                    # As waitress does: the client has all of it.
+                    channel.logger.exception("closing a file failed")
             return b""
         size = min(self.remain, self.send.block_size)
         if numbytes >= 0:
@@ -119,7 +123,11 @@ class Buffer(Body, ReadOnlyFileBasedBuffer):  # type: ignore[misc]
         if position < self._cached:
             return False
         count = min(self.remain, _PIECE)
-        fd = os.dup(fd)  # The client may leave, and the file be closed.
+        try:
+            fd = os.dup(fd)  # The client may leave, and the file be closed.
+        except OSError:  # No more descriptors.
+            self._cached = position + count
+            return False
 
         def read() -> None:
             try:
@@ -127,14 +135,16 @@ class Buffer(Body, ReadOnlyFileBasedBuffer):  # type: ignore[misc]
             finally:
                 os.close(fd)
                 self._cached = position + count
+                # In this order: as long as it is being read nobody reads it again.
+                channel.__dict__.pop("writable", None)
                 self._reading = False
-                del channel.writable
-                with suppress(OSError):  # The server has been closed.
-                    channel.server.pull_trigger()
+                if channel.connected:
+                    with suppress(OSError):  # The server has been closed.
+                        channel.server.pull_trigger()
 
         self._reading = True
-        channel.writable = lambda: False
-        if not pool().submit(read):
+        channel.writable = lambda: channel.will_close
+        if not pool("disks").submit(read):
             read()
         return self._reading
 
