@@ -9,6 +9,7 @@ tries for ever; ours raises, and the channel closes.
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -74,6 +75,7 @@ class Buffer(Body, ReadOnlyFileBasedBuffer):  # type: ignore[misc]
         #: Up to where the file is in memory, as far as it was looked at.
         self._cached = what.offset
         self._reading = False
+        self._worker = threading.get_ident()
 
     def prepare(self, size: int | None = None) -> int:
         """How many bytes there are; size is the Content-Length."""
@@ -115,7 +117,10 @@ class Buffer(Body, ReadOnlyFileBasedBuffer):  # type: ignore[misc]
         if self._reading:
             return True
         position, fd = self._position, self.file.fileno()
-        if self._cached - position < min(self.remain, _TURN):
+        if threading.get_ident() == self._worker:
+            # The first turn is often its, which may wait.
+            self._cached = position + min(self.remain, _TURN)
+        elif self._cached - position < min(self.remain, _TURN):
             # As far as it will get in several turns: they are short, and there are many.
             end = position + min(self.remain, 2 * _TURN)
             if not missing(fd, self._cached, end - self._cached):
