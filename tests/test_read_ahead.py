@@ -282,8 +282,10 @@ def test_jobs_do_not_pile_up(small_pool):
         small_pool.submit(lambda: let.wait(10))
     source = Source()
     source.open_wide()
-    assert rest(ahead(source), 1000) == DATA
-    assert len(small_pool._jobs) <= 1
+    blocks = ahead(source)
+    assert rest(blocks, 1000) == DATA
+    # (Sources of other tests may still be at work, and ask this pool.)
+    assert list(small_pool._jobs).count(blocks._work) <= 1
     let.set()
 
 
