@@ -34,8 +34,7 @@ _LOCAL = frozenset(
 )
 #: At every so manyth byte it is looked for: what is in memory of a file are long
 #: stretches, and the question has the kernel read where it finds nothing. 1 GiB by
-#: waitress: at every 4 MiB it costs 2 % of the throughput, 2 MiB 3 %, 1 MiB 5 %,
-#: 128 KiB 9 %.
+#: waitress: at every 4 MiB it costs 2 to 7 % of the throughput, 1 MiB 5 to 9 %.
 _STEP = 4 << 20
 
 #: For a byte of which only it matters that it is there.
