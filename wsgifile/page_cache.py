@@ -60,7 +60,7 @@ def _is_cached(fd: int, offset: int) -> bool | None:
 def lets_wait(fd: int) -> bool:
     """Whether its file system lets readers wait, and nobody can tell when.
 
-    That is NFS, FUSE and the like. What cannot be found out is taken for a disk.
+    So is FUSE, for one. What cannot be found out is taken for a disk.
     """
     if not _NOWAIT or _is_cached(fd, 0) is not None:
         return False

@@ -1,7 +1,7 @@
 """Blocks of a slow file, read while the client is still busy with those before.
 
-For files whose read() waits for something else than this machine's disks: object
-stores, NFS, pipes, decompressors. One read of a file is under way at a time, in a
+For files that are none of the kernel's, whose read() waits for something: object
+stores, pipes, decompressors. One read of a file is under way at a time, in a
 thread of the shared pool, and another is asked for when it has ended or when the
 server has taken a block. So many downloads take turns in few threads, and when
 these are all busy, the thread that needs a block reads it itself.
