@@ -18,7 +18,6 @@ import slowfs
 from ports import free_port, serving, wait_until_listening
 
 from wsgifile import FileWrapperMiddleware, page_cache
-from wsgifile.servers import waitress
 
 SIZE = 1_000_000
 #: Seconds that each read takes, of 128 KiB as a rule.
@@ -41,8 +40,8 @@ def app(environ, start_response):
 app = FileWrapperMiddleware(app)
 if {cold}:
     # As if nothing were in memory.
+    import_module("wsgifile.page_cache").missing = lambda fd, offset, count: True
     module = import_module("wsgifile." + {module!r})
-    module.missing = lambda fd, offset, count: True
     module.bring_in = lambda fd, offset, count: sleep({seconds})
 port = {port}
 {run}
@@ -192,7 +191,7 @@ def test_waitress_without_a_descriptor(tmp_path, monkeypatch):
     data = slowfs.content(0, 9_000_000)
     (tmp_path / "file").write_bytes(data)
     asked = []
-    monkeypatch.setattr(waitress, "missing", lambda *args: asked.append(args) or True)
+    monkeypatch.setattr(page_cache, "missing", lambda *args: asked.append(args) or True)
 
     def app(environ, start_response):
         start_response("200 OK", [])
@@ -235,6 +234,31 @@ def test_missing_and_brought_in(tmp_path):
         assert page_cache.missing(fd, 0, size)
         # Where only the beginning has been looked at.
         assert page_cache.missing(fd, 0, size // 2 + 1)
+
+
+def test_lookout(monkeypatch):
+    """It looks the further the longer nothing is missing."""
+    step = page_cache._STEP
+    cold = range(22 * step, 24 * step)
+    monkeypatch.setattr(page_cache, "_is_cached", lambda fd, offset: offset not in cold)
+    monkeypatch.setattr(page_cache, "_NOWAIT", 1)
+    size, lookout, seen = 80 * step, page_cache.Lookout(step), []
+
+    def look(near=False):
+        found = lookout.finds(0, lookout.until, size - lookout.until, near=near)
+        seen.append(lookout.until // step)
+        return found
+
+    assert [look(), look(), look(near=True), look()] == 4 * [True]
+    assert seen == [2, 4, 5, 13]
+    assert not look()
+    assert [look(), look(), look()] == 3 * [True]
+    assert seen[4:] == [13, 14, 16, 20]
+    assert not look()
+    lookout.until = 24 * step
+    while lookout.until < size:
+        assert look()
+    assert seen[8:] == [20, 25, 27, 31, 39, 55, 71, 80]
 
 
 def test_without_rwf_nowait(tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 
-__all__ = ["bring_in", "lets_wait", "missing"]
+__all__ = ["Lookout", "bring_in", "lets_wait"]
 
 #: File systems that cannot tell, and are in memory, or on disks of this machine as a
 #: rule: there one waits for milliseconds, not for somebody else's computer.
@@ -33,9 +33,12 @@ _LOCAL = frozenset(
     }
 )
 #: At every so manyth byte it is looked for: what is in memory of a file are long
-#: stretches, and the question has the kernel read where it finds nothing. 1 GiB by
-#: waitress: at every 4 MiB it costs 2 to 7 % of the throughput, 1 MiB 5 to 9 %.
+#: stretches, and the question has the kernel read where it finds nothing.
 _STEP = 4 << 20
+#: And at most so many bytes ahead, as who asks pauses, and that costs more than the
+#: question. 1 GiB by waitress: looking 64 MiB far costs 0 to 0.6 % of the throughput,
+#: 16 MiB 5 to 7 %.
+_FAR = 64 << 20
 
 #: For a byte of which only it matters that it is there.
 _BYTE = [bytearray(1)]
@@ -91,6 +94,28 @@ def missing(fd: int, offset: int, count: int) -> bool:
     # At the end, too: the beginning alone may have been looked at before.
     positions = (*range(offset, offset + count, _STEP), offset + count - 1)
     return any(_is_cached(fd, position) is False for position in positions)
+
+
+class Lookout:
+    """Looks ahead of who sends a file, the further the longer nothing was missing."""
+
+    def __init__(self, offset: int) -> None:
+        #: Up to here the file is in memory.
+        self.until = offset
+        self._window = _STEP
+
+    def finds(self, fd: int, offset: int, count: int, *, near: bool) -> bool:
+        """Whether what comes next is in memory; if so, until tells how much of it.
+
+        near: not to look far, as it takes its time until that is sent.
+        """
+        count = min(count, _STEP if near else self._window)
+        if missing(fd, offset, count):
+            self._window = _STEP
+            return False
+        self._window = min(2 * self._window, _FAR)
+        self.until = offset + count
+        return True
 
 
 def bring_in(fd: int, offset: int, count: int) -> None:

@@ -18,7 +18,7 @@ from waitress.buffers import ReadOnlyFileBasedBuffer
 from waitress.channel import HTTPChannel
 
 from ..body import Body
-from ..page_cache import bring_in, lets_wait, missing
+from ..page_cache import Lookout, bring_in, lets_wait
 from ..senders import FileSlice, Send
 from ..sockets import is_plain, send_some
 from ..threads import pool
@@ -72,8 +72,7 @@ class Buffer(Body, ReadOnlyFileBasedBuffer):  # type: ignore[misc]
         self._count = self.remain = what.count
         self._channel = channel
         self._behind = False
-        #: Up to where the file is in memory, as far as it was looked at.
-        self._cached = what.offset
+        self._lookout = Lookout(what.offset)
         self._reading = False
         self._worker = threading.get_ident()
 
@@ -114,24 +113,20 @@ class Buffer(Body, ReadOnlyFileBasedBuffer):  # type: ignore[misc]
         Until it has what comes next, the channel is not writable, so that the main
         loop goes on with others.
         """
+        position, lookout = self._position, self._lookout
+        # The first turn is often the worker's, which may wait.
+        if position < lookout.until or threading.get_ident() == self._worker:
+            return False
         if self._reading:
             return True
-        position, fd = self._position, self.file.fileno()
-        if threading.get_ident() == self._worker:
-            # The first turn is often its, which may wait.
-            self._cached = position + min(self.remain, _TURN)
-        elif self._cached - position < min(self.remain, _TURN):
-            # As far as it will get in several turns: they are short, and there are many.
-            end = position + min(self.remain, 2 * _TURN)
-            if not missing(fd, self._cached, end - self._cached):
-                self._cached = end
-        if position < self._cached:
+        fd = self.file.fileno()
+        if lookout.finds(fd, position, self.remain, near=self._behind):
             return False
         count = min(self.remain, _PIECE)
         try:
             fd = os.dup(fd)  # The client may leave, and the file be closed.
         except OSError:  # No more descriptors.
-            self._cached = position + count
+            lookout.until = position + count
             return False
 
         def read() -> None:
@@ -139,7 +134,7 @@ class Buffer(Body, ReadOnlyFileBasedBuffer):  # type: ignore[misc]
                 bring_in(fd, position, count)
             finally:
                 os.close(fd)
-                self._cached = position + count
+                lookout.until = position + count
                 # In this order: as long as it is being read nobody reads it again.
                 channel.__dict__.pop("writable", None)
                 self._reading = False
@@ -155,7 +150,9 @@ class Buffer(Body, ReadOnlyFileBasedBuffer):  # type: ignore[misc]
 
     def _sendfile(self, channel: HTTPChannel) -> bool:
         """Send until the socket takes no more, or others have waited enough."""
-        count = min(self.remain, _TURN, self._cached - self._position)
+        count = min(self.remain, _TURN)
+        if self._position < self._lookout.until:
+            count = min(count, self._lookout.until - self._position)
         out, in_ = channel.socket.fileno(), self.file.fileno()
         try:
             sent = send_some(out, in_, self._position, count, self._behind)
