@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import waitress
+from waitress import wasyncore
 
 
 def free_port() -> int:
@@ -42,7 +43,11 @@ def wait_until_listening(
 def serving(app: Any) -> Iterator[int]:
     """Have waitress serve app in this process, on the port that it gives."""
     server = waitress.create_server(app, host="127.0.0.1", port=0)
-    threading.Thread(target=server.run, daemon=True).start()
+    loop = threading.Thread(target=server.run, daemon=True)
+    loop.start()
     yield int(server.effective_port)
     server.task_dispatcher.shutdown(timeout=0.1)
-    server.close()
+    # By the loop itself, which does not expect that others close what it waits for.
+    server.trigger.pull_trigger(lambda: wasyncore.close_all(server._map))
+    loop.join(20)
+    assert not loop.is_alive()

@@ -9,7 +9,13 @@ import wsgifile
 
 
 def test_exports():
-    assert wsgifile.__all__ == ["FileWrapper", "FileWrapperMiddleware"]
+    assert wsgifile.__all__ == [
+        "FileWrapper",
+        "FileWrapperMiddleware",
+        "Transfer",
+        "XAccelRedirect",
+        "XSendfile",
+    ]
 
 
 def test_import_is_light():

@@ -75,9 +75,9 @@ def test_defaults(load):
     ("option", "message"),
     [
         ("blok_size = 1", "no option 'blok_size', only: block_size, ranges, validators"),
-        ("block_size = big", "egg:wsgifile: block_size = 'big' is no int"),
-        ("block_size =", "egg:wsgifile: block_size = '' is no int"),
-        ("ranges = maybe", "egg:wsgifile: ranges = 'maybe' is no bool"),
+        ("block_size = big", "egg:wsgifile: block_size = 'big': invalid literal"),
+        ("block_size =", "egg:wsgifile: block_size = '': invalid literal"),
+        ("ranges = maybe", "egg:wsgifile: ranges = 'maybe': String is not true/false"),
         ("block_size = 0", "block_size must be at least 1, not 0"),
     ],
 )

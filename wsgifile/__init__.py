@@ -11,12 +11,15 @@ General layout, in the order in which a response travels:
   ``conditions`` and ``ranges``.
 - ``senders``: the server's own wrapper, then os.sendfile, then the read loop.
 - ``servers``: what we know of each server, a small file each.
+- ``offload``: leaving it to a proxy in front instead. ``transfer``: what became of it.
 
 ``paste`` and ``__main__`` are the two other doors: PasteDeploy and the command
 line. Importing the package imports neither of them, and no server.
 """
 
 from .middleware import FileWrapperMiddleware
+from .offload import XAccelRedirect, XSendfile
+from .transfer import Transfer
 from .wrapper import FileWrapper
 
-__all__ = ["FileWrapper", "FileWrapperMiddleware"]
+__all__ = ["FileWrapper", "FileWrapperMiddleware", "Transfer", "XAccelRedirect", "XSendfile"]

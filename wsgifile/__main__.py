@@ -58,7 +58,29 @@ def _parser() -> _Parser:
         metavar="BYTES",
         help="bytes to read at once where a file has to be read (default: %(default)s)",
     )
+    parser.add_argument(
+        "--explain",
+        action="store_true",
+        help="make one request for PATH, tell what became of it and why, and end",
+    )
+    parser.add_argument("path", nargs="?", metavar="PATH", help="for --explain (default: /)")
+    parser.add_argument(
+        "-H",
+        "--header",
+        action="append",
+        default=[],
+        type=_header,
+        metavar="'NAME: VALUE'",
+        help="a field of that request, such as 'Range: bytes=0-99'",
+    )
     return parser
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    if not (colon and name.strip()) or "\n" in text or "\r" in text:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form 'Name: value'")
+    return name.strip(), value.strip()
 
 
 def _int_between(least: int, most: int) -> Any:
@@ -82,6 +104,10 @@ def main(argv: list[str] | None = None) -> int:
         app, path = load(args.target)
     except LoadError as error:
         parser.error(str(error))
+    if args.explain:
+        return _explain(parser, app, args.path or "/", dict(args.header))
+    if args.path is not None or args.header:
+        parser.error("PATH and --header are for --explain")
     try:
         server = create_server(
             FileWrapperMiddleware(app, block_size=args.block_size),
@@ -98,6 +124,16 @@ def main(argv: list[str] | None = None) -> int:
         print(f"Serving {args.target} on http://{shown}:{port}{path}", flush=True)
     server.run()  # Returns on Ctrl-C.
     server.close()
+    return 0
+
+
+def _explain(parser: _Parser, app: WSGIApplication, path: str, headers: dict[str, str]) -> int:
+    from .explain import explain
+
+    if not path.startswith("/") or not path.isascii() or not path.isprintable() or " " in path:
+        parser.error(f"{path!r} is no path of a URL: it begins with / and is quoted")
+    for line in explain(app, path, headers):
+        print(line)
     return 0
 
 

@@ -8,7 +8,8 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from .read_ahead import ReadAhead
-from .wrapper import FileWrapper, Joined, close_app_iter
+from .transfer import announce, logger
+from .wrapper import FileReadError, FileWrapper, Joined, close_app_iter
 
 if TYPE_CHECKING:
     from .senders import Send
@@ -17,19 +18,36 @@ __all__ = ["Body", "Whole", "caller"]
 
 
 class Closing:
-    """Calls close() of what the application returned, once.
+    """Calls close() of what the application returned, once, and tells what was sent.
 
     However often the server calls ours, and at the latest when the server drops us:
     there are servers that never call it.
     """
 
+    send: Send
     _app_iter: object = None
+    #: As in :class:`~wsgifile.Transfer`, like the next one.
+    sender = "read"
+    sent: int | None = 0
 
     def close(self) -> None:
         """Close what the application returned, the first time only."""
         app_iter, self._app_iter = self._app_iter, None
-        if app_iter is not None:
-            close_app_iter(app_iter)
+        if app_iter is None:
+            return
+        try:
+            self._close(app_iter)
+        finally:
+            self._tell(None)
+
+    def _tell(self, error: BaseException | None) -> None:
+        """The response is over, by an error or not: tell who wants to know."""
+        watch, self.send.watch = self.send.watch, None
+        if watch is not None:
+            watch.end(self.send, self.sender, self.sent, error)
+
+    def _close(self, app_iter: object) -> None:
+        close_app_iter(app_iter)
 
     def __del__(self) -> None:
         self.close()
@@ -38,9 +56,11 @@ class Closing:
 class Whole(Closing, list[bytes]):
     """All that there is to send in one block: a list of one is what servers do best."""
 
-    def __init__(self, app_iter: object, block: bytes) -> None:
-        self._app_iter = app_iter
+    def __init__(self, send: Send, block: bytes) -> None:
+        self.send = send
+        self._app_iter = send.app_iter
         self.append(block)
+        self.sent = len(block)
 
 
 class Body(Closing):
@@ -55,6 +75,10 @@ class Body(Closing):
         self.blocks: FileWrapper | Joined | ReadAhead = send.blocks()
         self._app_iter = send.app_iter
         self._begun = False
+        if send.plan.count == 0:
+            self.sender = send.plan.offload or "none"
+        if self.sender != "none":
+            announce(send.server.name, self.sender)
 
     def __iter__(self) -> Body:
         return self
@@ -75,8 +99,12 @@ class Body(Closing):
             # want to see or change the blocks, or to answer for an error.
             if first and server.iterates(self, frame):
                 self.begin()
-            return self.read_block(size)
+            block = self.read_block(size)
+            if self.sent is not None:
+                self.sent += len(block)
+            return block
         except BaseException as error:
+            self.fail(error)
             if not server.iterates(self, frame):
                 raise
             try:
@@ -96,26 +124,33 @@ class Body(Closing):
         else:
             self.send.server.send_blocks()
 
-    def close(self) -> None:
+    def fail(self, error: BaseException) -> None:
+        """An error ends the response before its time.
+
+        It is not kept, as by its traceback it keeps us: servers that never call
+        close() would keep the file open.
+        """
+        self._tell(error)
+        if isinstance(error, FileReadError):
+            logger.warning("%s: the response is cut off", error)
+
+    def _close(self, app_iter: object) -> None:
         """And end a response that does not tell where it ends."""
-        app_iter, self._app_iter = self._app_iter, None
-        if app_iter is None:
-            return
         send, blocks = self.send, self.blocks
         if isinstance(blocks, ReadAhead):
             blocks.close(partial(close_app_iter, app_iter), here=send.region.threaded)
         else:
             close_app_iter(app_iter)
-        if not send.plan.sized and send.plan.count != 0 and send.server.iterates(self, caller()):
+        if not send.plan.sized and send.plan.count != 0 and send.server.iterates(self, caller(2)):
             send.server.end_unsized()
 
 
-def caller() -> FrameType | None:
-    """The frame that called the function from which this is called.
+def caller(depth: int = 1) -> FrameType | None:
+    """The frame that called the function from which this is called, or so many above.
 
     None if it is no Python code that did, as with servers in C.
     """
     try:
-        return sys._getframe(2)
+        return sys._getframe(depth + 1)
     except ValueError:
         return None

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from . import servers
+from .offload import Offload, Proxies
 from .plan import Headers, make_plan
-from .recognise import NO_FILES, FileRegion, recognise
+from .recognise import NO_FILES, FileRegion, KernelFile, recognise
 from .senders import Send, open_body
+from .transfer import Declined, Transfer, Watch, logger
 from .wrapper import DEFAULT_BLOCK_SIZE, FileWrapper, check_int, close_app_iter
 
 if TYPE_CHECKING:
@@ -46,9 +49,16 @@ class FileWrapperMiddleware:
         file-like object whose ``read()`` may wait: for an object store, a pipe, a
         decompressor. 0: none, as there are file-likes that only the thread may use
         which has made them. Files on disk have the kernel for that.
-    :raises TypeError: if app is not callable, block_size or read_ahead no int, or
-        one of the others no bool.
-    :raises ValueError: if block_size is less than 1, or read_ahead less than 0.
+    :param offload: :class:`~wsgifile.XAccelRedirect` or :class:`~wsgifile.XSendfile`,
+        by which a proxy in front sends whole files below some directories.
+    :param trusted_proxies: networks that the proxy's requests come from, by
+        ``REMOTE_ADDR``: ``["127.0.0.1", "10.0.0.0/8", "unix"]``. Files for others are not
+        left to it. None: all requests come through the proxy.
+    :param on_sent: called with a :class:`~wsgifile.Transfer` at the end of each response
+        that is a file, in the thread that closes it. What it raises is logged.
+    :raises TypeError: for what is of another type than this says.
+    :raises ValueError: if block_size is less than 1, or read_ahead less than 0, or for a
+        network that is none.
     """
 
     def __init__(
@@ -59,6 +69,9 @@ class FileWrapperMiddleware:
         ranges: bool = True,
         validators: bool = True,
         read_ahead: int = 0,
+        offload: Offload | None = None,
+        trusted_proxies: Iterable[str] | None = None,
+        on_sent: Callable[[Transfer], object] | None = None,
     ) -> None:
         if not callable(app):
             raise TypeError(f"app must be a WSGI application, a callable, not {app!r}")
@@ -67,11 +80,18 @@ class FileWrapperMiddleware:
         for name, value in (("ranges", ranges), ("validators", validators)):
             if not isinstance(value, bool):
                 raise TypeError(f"{name} must be True or False, not {value!r}")
+        if offload is not None and not isinstance(offload, Offload):
+            raise TypeError(f"offload must be XAccelRedirect or XSendfile, not {offload!r}")
+        if on_sent is not None and not callable(on_sent):
+            raise TypeError(f"on_sent must be callable, not {on_sent!r}")
         self.app = app
         self.block_size = block_size
         self.ranges = ranges
         self.validators = validators
         self.read_ahead = read_ahead
+        self.offload = offload
+        self.trusted_proxies = None if trusted_proxies is None else Proxies(trusted_proxies)
+        self.on_sent = on_sent
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request (PEP 3333)."""
@@ -108,6 +128,9 @@ class FileWrapperMiddleware:
         app_iter: Iterable[bytes],
         region: FileRegion,
     ) -> Iterable[bytes]:
+        watch = None
+        if self.on_sent is not None or logger.isEnabledFor(logging.DEBUG):
+            watch = Watch(environ, self.on_sent)
         plan = make_plan(
             environ,
             response.status,
@@ -116,6 +139,7 @@ class FileWrapperMiddleware:
             written=response.written if response.committed else None,
             ranges=self.ranges,
             validators=self.validators,
+            offload=None if self.offload is None else self._field(environ),
         )
         response.status, response.headers = plan.status, plan.headers
         response.commit()
@@ -127,8 +151,19 @@ class FileWrapperMiddleware:
             self.read_ahead,
             servers.find(environ, response.server_start_response),
             response.server_write,
+            watch,
         )
         return open_body(send)
+
+    def _field(
+        self, environ: WSGIEnvironment
+    ) -> Callable[[KernelFile], tuple[str, str] | Declined]:
+        """What the plan asks for the header to the proxy."""
+        offload, proxies = self.offload, self.trusted_proxies
+        assert offload is not None
+        if proxies is None or proxies.include(environ.get("REMOTE_ADDR", "")):
+            return offload.field
+        return lambda file: Declined("the request has not come through the proxy")
 
 
 class _Response:

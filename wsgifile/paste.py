@@ -8,6 +8,17 @@
     ranges = true
     validators = true
     read_ahead = 0
+
+And, if there is a proxy in front that can send files, one of the first two, with a
+directory to a line:
+
+.. code-block:: ini
+
+    x_accel_redirect =
+        /srv/files = /_files
+    x_sendfile =
+        /srv/files
+    trusted_proxies = 127.0.0.1 10.0.0.0/8 unix
 """
 
 from __future__ import annotations
@@ -18,18 +29,37 @@ from typing import TYPE_CHECKING, Any
 from paste.deploy.converters import asbool
 
 from .middleware import FileWrapperMiddleware
+from .offload import XAccelRedirect, XSendfile
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
 __all__ = ["filter_app_factory", "filter_factory"]
 
-# What an ini may set, what it is, and how to read it. The constructor checks.
+
+def _lines(text: str) -> list[str]:
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def _x_accel_redirect(text: str) -> XAccelRedirect:
+    prefixes = {}
+    for line in _lines(text):
+        directory, equals, location = line.rpartition("=")
+        if not equals:
+            raise ValueError(f"{line!r} is not of the form directory = location")
+        prefixes[directory.strip()] = location.strip()
+    return XAccelRedirect(prefixes)
+
+
+# What an ini may set: the constructor's argument, which checks, and how to read it.
 _OPTIONS: dict[str, tuple[str, Callable[[str], Any]]] = {
-    "block_size": ("int", int),
-    "ranges": ("bool", asbool),
-    "validators": ("bool", asbool),
-    "read_ahead": ("int", int),
+    "block_size": ("block_size", int),
+    "ranges": ("ranges", asbool),
+    "validators": ("validators", asbool),
+    "read_ahead": ("read_ahead", int),
+    "x_accel_redirect": ("offload", _x_accel_redirect),
+    "x_sendfile": ("offload", lambda text: XSendfile(_lines(text))),
+    "trusted_proxies": ("trusted_proxies", lambda text: text.replace(",", " ").split()),
 }
 
 
@@ -59,14 +89,16 @@ def filter_app_factory(
 
 
 def _read(local_conf: Mapping[str, str]) -> dict[str, Any]:
-    options = {}
+    options: dict[str, Any] = {}
     for name, text in local_conf.items():
         if name not in _OPTIONS:
             known = ", ".join(_OPTIONS)
             raise ValueError(f"egg:wsgifile has no option {name!r}, only: {known}")
-        kind, read = _OPTIONS[name]
+        argument, read = _OPTIONS[name]
+        if argument in options:
+            raise ValueError("egg:wsgifile takes x_accel_redirect or x_sendfile, not both")
         try:
-            options[name] = read(text)
-        except ValueError:
-            raise ValueError(f"egg:wsgifile: {name} = {text!r} is no {kind}") from None
+            options[argument] = read(text)
+        except ValueError as error:
+            raise ValueError(f"egg:wsgifile: {name} = {text!r}: {error}") from error
     return options

@@ -8,13 +8,15 @@ did itself stands: its length, its validators, its own 206 or 304.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from .conditions import Validators, date_of_file, etag_of_file
 from .ranges import ByteRange, select
-from .recognise import FileRegion
+from .recognise import FileRegion, KernelFile
+from .transfer import Declined, logger
+from .wrapper import name_of
 
 __all__ = ["Headers", "Plan", "make_plan"]
 
@@ -47,6 +49,8 @@ _OF_SUCCESS = _OF_CONTENT | {
 #: described by what was computed for the whole (RFC 9530, section 2).
 _WHOLE_ONLY = frozenset({"content-digest", "content-md5", "content-range"})
 
+#: The application has left its response to a proxy itself.
+_BY_PROXY = frozenset({"x-accel-redirect", "x-lighttpd-send-file", "x-sendfile", "x-sendfile2"})
 
 #: In the environ of a request that may be for less than the whole. Most have none.
 _ASKING = frozenset(
@@ -74,6 +78,10 @@ class Plan:
     start: int = 0
     #: What to send instead of one slice of the region: bytes, and ranges of it, in turn.
     parts: tuple[bytes | ByteRange, ...] | None = None
+    #: The header by which it is left to a proxy.
+    offload: str | None = None
+    #: Why it is not, if it might have been.
+    not_offload: Declined | None = None
 
 
 def make_plan(
@@ -85,6 +93,7 @@ def make_plan(
     written: int | None = None,
     ranges: bool = True,
     validators: bool = True,
+    offload: Callable[[KernelFile], tuple[str, str] | Declined] | None = None,
 ) -> Plan:
     """Decide on the header and on the bytes to send.
 
@@ -98,6 +107,8 @@ def make_plan(
     :param ranges: whether to answer Range requests.
     :param validators: whether to add ETag and Last-Modified, and to answer
         conditional requests by them.
+    :param offload: what has a whole kernel file sent by a proxy, see
+        :meth:`~wsgifile.offload.Offload.field`.
     :raises ValueError: for a Content-Length that is no number, or two of them, or
         more than the range of the file that the application asked for.
     """
@@ -118,6 +129,13 @@ def make_plan(
         if region.limit is not None and left > region.limit:
             # What lies behind the range is not meant for the client.
             raise ValueError(f"Content-Length {promised} of a range of {region.limit} bytes")
+        if count is not None and count != left and not written and "content-range" not in fields:
+            logger.warning(
+                "Content-Length is %d, but %s has %d bytes",
+                promised,
+                name_of(region.filelike),
+                count,
+            )
         count = left
     method = environ.get("REQUEST_METHOD", "GET")
     if written is not None:
@@ -128,7 +146,7 @@ def make_plan(
         headers, sized = [*headers, ("Content-Length", str(count))], True
     plan = Plan(status, headers, count, sized)
     if sized and method in ("GET", "HEAD") and status.startswith("200"):
-        plan = _as_asked_for(environ, plan, fields, region, ranges, validators)
+        plan = _as_asked_for(environ, plan, fields, region, ranges, validators, offload)
     if method == "HEAD":
         plan.count, plan.parts = 0, None
     return plan
@@ -141,6 +159,7 @@ def _as_asked_for(
     region: FileRegion,
     ranges: bool,
     validators: bool,
+    offload: Callable[[KernelFile], tuple[str, str] | Declined] | None,
 ) -> Plan:
     """The plan, or a 206, 304, 412 or 416 in its place: what a client expects of a file."""
     length = plan.count
@@ -150,8 +169,28 @@ def _as_asked_for(
         or region.offset is None
         or length > region.size
         or "transfer-encoding" in fields
+        or not _BY_PROXY.isdisjoint(fields)
     ):
         return plan
+    unit, coding = fields.get("accept-ranges"), fields.get("content-encoding")
+    divisible = (
+        (unit is None or unit.lower() == "bytes")
+        and (coding is None or coding.lower() == "identity")
+        and _WHOLE_ONLY.isdisjoint(fields)
+    )
+    if offload is not None and region.kernel is not None:
+        if not divisible or region.offset or length != region.size:
+            # A proxy would answer a request for a range.
+            field: tuple[str, str] | Declined = Declined("it is no whole file")
+        else:
+            field = offload(region.kernel)
+        if not isinstance(field, Declined):
+            # Ranges and conditions are the proxy's to answer, which has its own ETag.
+            headers = _without(plan.headers, {"content-length"})
+            return Plan(
+                plan.status, [*headers, ("Content-Length", "0"), field], 0, True, offload=field[0]
+            )
+        plan.not_offload = field
     headers = plan.headers = plan.headers.copy()  # The application's is its own.
     etag, date = fields.get("etag"), fields.get("last-modified")
     mtime_ns = region.mtime_ns if validators and etag is None and date is None else None
@@ -168,15 +207,9 @@ def _as_asked_for(
                 headers.append(("Last-Modified", date))
         etag = etag_of_file(length, mtime_ns, region.offset)
         headers.append(("ETag", etag))
-    if ranges:
-        unit, coding = fields.get("accept-ranges"), fields.get("content-encoding")
-        ranges = (
-            (unit is None or unit.lower() == "bytes")
-            and (coding is None or coding.lower() == "identity")
-            and _WHOLE_ONLY.isdisjoint(fields)
-        )
-        if ranges and unit is None:
-            headers.append(("Accept-Ranges", "bytes"))
+    ranges = ranges and divisible
+    if ranges and unit is None:
+        headers.append(("Accept-Ranges", "bytes"))
     if environ.keys().isdisjoint(_ASKING):
         return plan
     state = Validators(etag, date)

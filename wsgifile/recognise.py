@@ -68,6 +68,8 @@ class FileRegion:
     mtime_ns: int | None = None
     #: Whether close() is for the thread that has called the application.
     threaded: bool = False
+    #: Why there is no kernel file.
+    why: str = ""
 
     @property
     def length(self) -> int | None:
@@ -97,9 +99,12 @@ def recognise(app_iter: object) -> FileRegion | None:
         return None
     if part.iterated and not _has_lines_of_bytes(file):
         return None
-    kernel, status = _kernel_file(file)
+    kernel: KernelFile | None = None
+    status, why = _status(file)
     in_memory = False
-    if kernel is None:
+    if status is not None:
+        kernel = file
+    else:
         if isinstance(file, io.TextIOBase):
             message = f'{name_of(file)} is open in text mode: open it with mode "rb" to send it'
             raise TypeError(message)
@@ -117,12 +122,12 @@ def recognise(app_iter: object) -> FileRegion | None:
         if size is not None and isinstance(kernel.name, (str, bytes, os.PathLike)):
             mtime_ns = status.st_mtime_ns
         if size is None or not status.st_size:
-            kernel = None
+            kernel, why = None, "the kernel does not tell its size, or it is empty"
     elif in_memory:
         with file.getbuffer() as buffer:
             size = max(0, buffer.nbytes - offset)
     return FileRegion(
-        file, kernel, offset, size, part.count, part.block_size, mtime_ns, part.threaded
+        file, kernel, offset, size, part.count, part.block_size, mtime_ns, part.threaded, why
     )
 
 
@@ -154,8 +159,11 @@ def _size(file: KernelFile, status: os.stat_result, offset: int) -> int | None:
     return max(0, size - offset)
 
 
-def _kernel_file(file: object) -> tuple[KernelFile, os.stat_result] | tuple[None, None]:
-    """This file, and its status, if its descriptor holds what its read() gives."""
+def _status(file: object) -> tuple[os.stat_result, str] | tuple[None, str]:
+    """Its fstat, if it is a kernel file: its descriptor holds what its read() gives.
+
+    Else None, and why it is not.
+    """
     if type(file) is io.BufferedReader or type(file) is io.BufferedRandom:
         raw: object = file.raw
         if type(file) is io.BufferedRandom:
@@ -164,14 +172,12 @@ def _kernel_file(file: object) -> tuple[KernelFile, os.stat_result] | tuple[None
     elif type(file) is io.FileIO:
         raw = file
     else:
-        return None, None
-    if (
-        type(raw) is io.FileIO
-        and raw.readable()
-        and READING.isdisjoint(vars(file))
-        and READING.isdisjoint(vars(raw))
-    ):
-        status = os.fstat(raw.fileno())
-        if stat.S_ISREG(status.st_mode):
-            return file, status
-    return None, None
+        return None, "its descriptor, if it has one, may hold other bytes than read() gives"
+    if type(raw) is not io.FileIO or not raw.readable():
+        return None, "it reads from something else than a file"
+    if not (READING.isdisjoint(vars(file)) and READING.isdisjoint(vars(raw))):
+        return None, "somebody gave it reading methods of his own"
+    status = os.fstat(raw.fileno())
+    if not stat.S_ISREG(status.st_mode):
+        return None, "it is a pipe or a device"
+    return status, ""

@@ -2,8 +2,8 @@
 
 The policy stands in :func:`open_body`, whole: a small file is read at once; else
 the server's own wrapper, then os.sendfile, then a read(size) loop. A sender
-returns the body for the server, or declines with None, and **declined means
-nothing was touched**: no byte sent, no position moved, no header changed.
+returns the body for the server, or :class:`~wsgifile.transfer.Declined`, and **declined
+means nothing was touched**: no byte sent, no position moved, no header changed.
 
 Those two take the bytes from a descriptor past what WSGI defines, so they
 ask the :class:`~wsgifile.servers.Server` at hand, which declines unless nothing
@@ -24,6 +24,7 @@ from .plan import Plan
 from .read_ahead import ReadAhead
 from .recognise import FileRegion, KernelFile
 from .sockets import apart, can_sendfile, sendfile
+from .transfer import Declined, Watch
 from .wrapper import FileReadError, FileWrapper, Joined
 
 if TYPE_CHECKING:
@@ -64,6 +65,8 @@ class Send:
     server: Server
     #: What start_response returned.
     write: Callable[[bytes], object]
+    #: Who wants to know what becomes of it.
+    watch: Watch | None = None
 
     def blocks(self) -> FileWrapper | Joined | ReadAhead:
         """The bytes to send by way of read()."""
@@ -90,13 +93,15 @@ class Send:
             blocks.remaining = self.region.limit
         return blocks
 
-    def slice(self) -> FileSlice | None:
+    def slice(self) -> FileSlice | Declined:
         """The bytes to send as a slice of a kernel file, if they are one."""
         region, plan = self.region, self.plan
-        if region.kernel is None or region.offset is None or plan.parts is not None:
-            return None
-        if not plan.count or not plan.sized:
-            return None
+        if region.kernel is None or region.offset is None:
+            return Declined(region.why)
+        if plan.count is None or not plan.sized:
+            return Declined("there is no Content-Length")
+        if plan.parts is not None:
+            return Declined("several ranges, or the text of an error, are no slice of it")
         return FileSlice(region.kernel, region.offset + plan.start, plan.count)
 
 
@@ -107,13 +112,16 @@ def open_body(send: Send) -> Iterable[bytes]:
         data = read_whole(send, plan.count)
         if data is not None:
             send.server.send_blocks()
-            return Whole(send.app_iter, data)
+            return Whole(send, data)
+    if plan.count == 0:
+        return Body(send)
     what = send.slice()
-    if what is not None:
-        for sender in (server_wrapper, os_sendfile):
-            body = sender(send, what)
-            if body is not None:
-                return body
+    for sender in (server_wrapper, os_sendfile):
+        body = what if isinstance(what, Declined) else sender(send, what)
+        if not isinstance(body, Declined):
+            return body
+        if send.watch is not None:
+            send.watch.declined.append((sender.__name__, body))
     return Body(send)  # Blocks of read(size). The server does the sending.
 
 
@@ -135,16 +143,18 @@ def read_whole(send: Send, count: int) -> bytes | None:
     return data if len(data) == count else None
 
 
-def server_wrapper(send: Send, what: FileSlice) -> Iterable[bytes] | None:
+def server_wrapper(send: Send, what: FileSlice) -> Iterable[bytes] | Declined:
     """The server's own wsgi.file_wrapper, made safe."""
     return send.server.wrap(send, what)
 
 
-def os_sendfile(send: Send, what: FileSlice) -> Body | None:
+def os_sendfile(send: Send, what: FileSlice) -> Body | Declined:
     """os.sendfile to the server's socket, if that is one which we know to wait for."""
     sock = send.server.socket()
-    if sock is None or not can_sendfile(sock):
-        return None
+    if isinstance(sock, Declined):
+        return sock
+    if not can_sendfile(sock):
+        return Declined("the socket is none of the kinds that are known, or encrypts")
     call = apart(sock)
     if call is not None and lets_wait(what.file.fileno()):
         return ReadApart(send, call)
@@ -166,6 +176,8 @@ class ReadApart(Body):
 class SendfileBody(Body):
     """Sends itself by os.sendfile when the server asks for the first block."""
 
+    sender = "os.sendfile"
+    sent: int
     blocks: FileWrapper  # As what is one slice.
 
     def __init__(self, send: Send, what: FileSlice, sock: Any) -> None:
@@ -179,4 +191,5 @@ class SendfileBody(Body):
         self.send.write(b"")  # The header leaves now.
         for sent in sendfile(self._sock, self._what):
             self.blocks.skip(sent)
+            self.sent += sent
             self.send.server.count_sent(sent)

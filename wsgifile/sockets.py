@@ -16,11 +16,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .page_cache import Lookout, bring_in
+from .transfer import warn_once
 
 if TYPE_CHECKING:
     from .senders import FileSlice
 
-__all__ = ["apart", "can_sendfile", "is_plain", "no_delay", "send_some", "sendfile"]
+__all__ = ["apart", "can_sendfile", "gives_up", "is_plain", "no_delay", "send_some", "sendfile"]
 
 #: The most bytes that are sent in one go, before others have their turn.
 _AT_ONCE = 1 << 20
@@ -127,7 +128,7 @@ def sendfile(sock: Any, what: FileSlice) -> Iterator[int]:
                 wait(sock)
             continue
         except OSError as error:
-            if error.errno in _CANNOT:
+            if gives_up(error):
                 return
             raise
         if not sent:
@@ -165,6 +166,14 @@ def send_some(out: int, in_: int, offset: int, count: int, behind: bool) -> int:
 
 # Some file systems have no sendfile, and some containers forbid it.
 _CANNOT = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM})
+
+
+def gives_up(error: OSError) -> bool:
+    """Whether os.sendfile cannot send this at all, which is logged."""
+    if error.errno not in _CANNOT:
+        return False
+    warn_once("os.sendfile gave up, files are read instead: %s", error)
+    return True
 
 
 def no_delay(sock: Any) -> None:

@@ -6,11 +6,12 @@ source that hangs must not keep a server from stopping.
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 from collections import deque
 from collections.abc import Callable
+
+from .transfer import logger
 
 __all__ = ["Pool", "pool"]
 
@@ -18,9 +19,6 @@ __all__ = ["Pool", "pool"]
 _THREADS = 64
 #: A thread that has had nothing to do for so many seconds ends.
 _IDLE = 10.0
-
-
-logger = logging.getLogger("wsgifile")
 
 
 class Pool:

@@ -48,7 +48,7 @@ class ShortFileError(FileReadError):
 
 
 def name_of(filelike: object) -> str:
-    """The file's name for a message; its repr where it has none."""
+    """The file's name for a message, quoted: it may have line ends; its repr without one."""
     name = getattr(filelike, "name", None)
     return repr(filelike if name is None else name)
 

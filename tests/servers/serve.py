@@ -95,6 +95,22 @@ def mounted(environ: Any, start_response: Any) -> Iterable[bytes]:
     return cases.application(environ, start_response)
 
 
+def note(transfer: wsgifile.Transfer) -> None:
+    cases.events.append(
+        [
+            "transfer",
+            transfer.sender,
+            transfer.status,
+            transfer.offset,
+            transfer.count,
+            transfer.sent,
+            type(transfer.error).__name__,
+            transfer.environ["PATH_INFO"],
+        ]
+    )
+    assert transfer.seconds > 0
+
+
 middleware = wsgifile.FileWrapperMiddleware(cases.application)
 STACKS: dict[str, Any] = {
     "ours": middleware,
@@ -105,6 +121,7 @@ STACKS: dict[str, Any] = {
     "mounted": wsgifile.FileWrapperMiddleware(mounted),
     "validator": Strings(validator(wsgifile.FileWrapperMiddleware(validator(cases.application)))),
     "ahead": wsgifile.FileWrapperMiddleware(cases.application, read_ahead=3),
+    "watched": wsgifile.FileWrapperMiddleware(cases.application, on_sent=note),
     "hidden": Hidden(middleware),
     "twice": wsgifile.FileWrapperMiddleware(middleware),
     "filter_between": wsgifile.FileWrapperMiddleware(Hidden(middleware)),

@@ -397,6 +397,47 @@ def test_server_is_shut_down(server, client):
         check_usable(after)
 
 
+def transfers(port):
+    """What on_sent was called with, once it has been."""
+    seen = []
+    while not any(event[0] == "transfer" for event in seen):
+        seen += events(port, closes=len(seen) == 0)
+    return [event[1:] for event in seen if event[0] == "transfer"]
+
+
+def test_on_sent(server, client):
+    """Once for each file: who has sent how much of it, and whether all went well."""
+    size = len(DATA)
+    by = {"read": "read", "sendfile": "os.sendfile"}
+    wrapper = any(isinstance(sender, tuple) for sender in SERVERS[server.name].fast)
+    fast = "wsgi.file_wrapper" if wrapper else by[min(SERVERS[server.name].fast)]
+    # uWSGI does not tell how much it has sent.
+    known = not server.name.startswith("uwsgi")
+    for name, headers, expected in [
+        ("plain", (), [fast, "200 OK", 0, size, size if known else None]),
+        (
+            "plain",
+            (("Range", "bytes=70000-899999"),),
+            [fast, "206 Partial Content", 70_000, 830_000, 830_000 if known else None],
+        ),
+        ("plain", (("Range", "bytes=3-12"),), ["read", "206 Partial Content", 3, 10, 10]),
+        ("gzip_file", (), ["read", "200 OK", None, None, size]),
+    ]:
+        client.get(f"/watched/{name}", headers=headers)
+        assert transfers(server.port) == [[*expected, "NoneType", f"/{name}"]]
+    client.get("/watched/plain", method="HEAD")
+    assert transfers(server.port) == [["none", "200 OK", 0, 0, 0, "NoneType", "/plain"]]
+
+
+def test_on_sent_of_a_short_file(server, client):
+    """How much was sent is no more than there was."""
+    assert_broken_off(server, client.get("/watched/length_larger"), DATA)
+    [[_, status, offset, count, sent, error, path]] = transfers(server.port)
+    assert (status, offset, count, path) == ("200 OK", 0, len(DATA) + 5, "/length_larger")
+    assert sent in (len(DATA), None)
+    assert error == "ShortFileError"
+
+
 def test_directory(server, client):
     """open() has refused it already: an error of the application like any other."""
     try:

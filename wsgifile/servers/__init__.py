@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ..body import Body
 from ..senders import FileSlice, Send
 from ..sockets import no_delay
+from ..transfer import Declined
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -60,13 +61,19 @@ class Server:
         self.environ = environ
         self.start_response: Any = start_response
 
-    def wrap(self, send: Send, what: FileSlice) -> Iterable[bytes] | None:
+    @property
+    def name(self) -> str:
+        """For the log."""
+        software = self.environ.get("SERVER_SOFTWARE")
+        return str(software or type(self).__module__.rpartition(".")[2])
+
+    def wrap(self, send: Send, what: FileSlice) -> Iterable[bytes] | Declined:
         """A body for what, which the server takes for its own ``wsgi.file_wrapper``."""
-        return None
+        return Declined("this server has none, or os.sendfile is faster")
 
     def socket(self) -> Any:
-        """The client's socket."""
-        return None
+        """The client's socket, or Declined."""
+        return Declined("the socket is not to be had: of this server, or behind a filter")
 
     def iterates(self, body: Body, frame: FrameType | None) -> bool:
         """Whether it is the server itself that asks body for a block, from frame."""

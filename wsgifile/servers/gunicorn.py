@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..transfer import Declined
 from . import Server as Base
 
 __all__ = ["Server"]
@@ -21,7 +22,9 @@ class Server(Base):
 
     def socket(self) -> Any:
         """The response's, unless gunicorn is told not to use sendfile."""
-        return self._response.sock if self._response.can_sendfile() else None
+        if not self._response.can_sendfile():
+            return Declined("gunicorn is told not to use sendfile, or encrypts")
+        return self._response.sock
 
     def count_sent(self, count: int) -> None:
         """For the number in its log."""

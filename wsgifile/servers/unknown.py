@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 from ..body import Body
 from ..senders import FileSlice, Send
+from ..transfer import Declined
 from . import Server as Base
 
 __all__ = ["DECLINED", "Server"]
@@ -33,15 +34,17 @@ DECLINED = {
 class Server(Base):
     """The ``wsgi.file_wrapper`` of PEP 3333, and nothing past it."""
 
-    def wrap(self, send: Send, what: FileSlice) -> Iterable[bytes] | None:
+    def wrap(self, send: Send, what: FileSlice) -> Iterable[bytes] | Declined:
         """The wrapper of the environ, if it is one that we know no harm of."""
         wrapper = self.environ.get("wsgi.file_wrapper")
         origin = getattr(wrapper, "__module__", None), getattr(wrapper, "__name__", None)
-        if wrapper is None or origin in DECLINED:
-            return None
+        if wrapper is None:
+            return Declined("the server has none")
+        if origin in DECLINED:
+            return Declined("it is slower than reading, or right only next to the server")
         fd = what.file.fileno()
         if what.offset or what.count != os.fstat(fd).st_size:
-            return None
+            return Declined("one that is not known gets whole files only")
         # Some go by the descriptor's own position. Leaving the reader's buffer
         # is what makes its seek() one of the descriptor.
         what.file.seek(0, os.SEEK_END)
@@ -53,6 +56,8 @@ class Server(Base):
 class File(Body):
     """What the wrapper gets: a file, of which only one slice is to be had."""
 
+    sender = "wsgi.file_wrapper"
+
     def __init__(self, send: Send, what: FileSlice) -> None:
         super().__init__(send)
         self._what = what
@@ -63,6 +68,7 @@ class File(Body):
 
     def fileno(self) -> int:
         """The descriptor, which stands at the beginning as long as nothing is read."""
+        self.sent = None
         return self._what.file.fileno()
 
     def tell(self) -> int:

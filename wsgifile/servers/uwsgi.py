@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..body import Body, caller
 from ..senders import FileSlice, Send
+from ..transfer import Declined
 from ..wrapper import FileWrapper
 from . import Server as Base
 
@@ -49,12 +50,12 @@ class Server(Base):
             self._callers.add(_place(frame))
             frame = frame.f_back
 
-    def wrap(self, send: Send, what: FileSlice) -> Body | None:
+    def wrap(self, send: Send, what: FileSlice) -> Body | Declined:
         """A file for its wrapper, if uwsgi.sendfile() can reach what is to be sent."""
         wrapper: Any = self.environ.get("wsgi.file_wrapper")
         its_own = getattr(wrapper, "__name__", None) == "uwsgi_sendfile"
         if not its_own or what.offset + what.count >= _MAX:
-            return None
+            return Declined("it is not uWSGI's, or the end is more than 2 GiB away")
         body = Wrapper(send, what)
         wrapper(body, send.block_size)
         return body
@@ -99,6 +100,7 @@ def _place(frame: FrameType) -> tuple[int, CodeType, int]:
 class Wrapper(Body):
     """A slice of a file. If a filter iterates or reads it, it is a Body like any other."""
 
+    sender = "wsgi.file_wrapper"
     blocks: FileWrapper
 
     def __init__(self, send: Send, what: FileSlice) -> None:
@@ -119,6 +121,7 @@ class Wrapper(Body):
                 import_module("uwsgi").sendfile(
                     os.dup(what.file.fileno()), 0, what.offset, what.count
                 )
+            self.sent = None
             left = os.fstat(what.file.fileno()).st_size - what.offset
             self.blocks.skip(max(0, min(what.count, left)))
         raise io.UnsupportedOperation("fileno")

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from typing import NoReturn
 
 from waitress.buffers import ReadOnlyFileBasedBuffer
 from waitress.channel import HTTPChannel
@@ -20,8 +21,9 @@ from waitress.channel import HTTPChannel
 from ..body import Body
 from ..page_cache import Lookout, bring_in, lets_wait
 from ..senders import FileSlice, Send
-from ..sockets import is_plain, send_some
+from ..sockets import gives_up, is_plain, send_some
 from ..threads import pool
+from ..transfer import Declined
 from ..wrapper import ShortFileError
 from . import Server as Base
 from . import closed_over
@@ -40,15 +42,19 @@ class Server(Base):
 
     loop = ("waitress.task", "app_iter")
 
-    def wrap(self, send: Send, what: FileSlice) -> Body | None:
+    def wrap(self, send: Send, what: FileSlice) -> Body | Declined:
         """A buffer for the channel, if the system can read at a position.
 
         It is closed by the main loop. A close() that needs the thread of the
         application, a database connection's or a session's, gets the read loop, and
         so does a file for which the main loop would wait, nobody knows how long.
         """
-        if send.region.threaded or not hasattr(os, "pread") or lets_wait(what.file.fileno()):
-            return None
+        if send.region.threaded:
+            return Declined("close() is for the thread of the application")
+        if not hasattr(os, "pread"):
+            return Declined("this system has no pread()")
+        if lets_wait(what.file.fileno()):
+            return Declined("the file system lets readers wait, and the main loop must not")
         channel = closed_over(self.start_response, "self").channel
         sendable = type(channel) is HTTPChannel and is_plain(channel.socket)
         return Buffer(send, what, channel if sendable and hasattr(os, "sendfile") else None)
@@ -64,6 +70,9 @@ class Buffer(Body, ReadOnlyFileBasedBuffer):  # type: ignore[misc]
 
     If a filter iterates it, it is a Body like any other.
     """
+
+    sender = "wsgi.file_wrapper"
+    sent: int
 
     def __init__(self, send: Send, what: FileSlice, channel: HTTPChannel | None) -> None:
         super().__init__(send)
@@ -102,7 +111,7 @@ class Buffer(Body, ReadOnlyFileBasedBuffer):  # type: ignore[misc]
             size = min(size, numbytes)
         data = os.pread(self.file.fileno(), size, self._position)
         if size and not data:
-            raise ShortFileError(self.file, self._count, self._count - self.remain)
+            self._end_short()
         if skip:
             self.skip(len(data))
         return data
@@ -158,23 +167,30 @@ class Buffer(Body, ReadOnlyFileBasedBuffer):  # type: ignore[misc]
             sent = send_some(out, in_, self._position, count, self._behind)
         except BlockingIOError:
             return True
-        except OSError:
+        except OSError as error:
             # A file that cannot be sent so, or a client that has gone: which the
             # channel hears when it sends what is read.
+            gives_up(error)
             self._channel = None
             return False
         if not sent:
-            raise ShortFileError(self.file, self._count, self._count - self.remain)
+            self._end_short()
         self._behind = sent < count
         self.skip(sent)
         channel.total_outbufs_len -= sent
         channel.last_activity = time.time()
         return True
 
+    def _end_short(self) -> NoReturn:
+        error = ShortFileError(self.file, self._count, self._count - self.remain)
+        self.fail(error)
+        raise error
+
     def skip(self, numbytes: int, allow_prune: bool = False) -> None:
         """Go on by numbytes."""
         self._position += numbytes
         self.remain -= numbytes
+        self.sent += numbytes
 
     def close(self) -> None:
         """The channel has sent everything, or the client has gone."""

@@ -1,0 +1,88 @@
+"""nginx or Apache in front sends the files that the application has chosen.
+
+    python examples/offload.py nginx DIRECTORY
+    python examples/offload.py apache DIRECTORY
+
+then look at http://127.0.0.1:8080/. Needs Debian's nginx-light, or apache2 with
+libapache2-mod-xsendfile, and waitress. ``offload-nginx.conf`` and
+``offload-apache.conf`` are their configurations, with names like @DIRECTORY@ to fill
+in. The server in front must be allowed to read the directory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+import threading
+
+import waitress
+
+from wsgifile import FileWrapperMiddleware, XAccelRedirect, XSendfile
+from wsgifile.directory import directory_app
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+#: Where Debian has them, for users whose PATH has no sbin.
+PATH = os.environ.get("PATH", "") + ":/usr/sbin"
+
+
+def application(server, directory):
+    """The application, which leaves its files to the server in front."""
+    if server == "nginx":
+        offload = XAccelRedirect({directory: "/_files"})
+    else:
+        # Not quoted: Debian's mod_xsendfile is 0.12.
+        offload = XSendfile([directory], quoted=False)
+    return FileWrapperMiddleware(
+        directory_app(directory),
+        offload=offload,
+        # Who comes from elsewhere, as a health check may, gets the files from here.
+        trusted_proxies=["127.0.0.1"],
+    )
+
+
+def command(server, directory, port, ports, scratch):
+    """The command that starts the server in front of applications on these ports."""
+    each = "server 127.0.0.1:{};" if server == "nginx" else "BalancerMember http://127.0.0.1:{}"
+    values = {
+        "APPLICATIONS": "\n".join(each.format(number) for number in ports),
+        "DIRECTORY": directory,
+        "PORT": str(port),
+        "SCRATCH": scratch,
+        "USER": pwd.getpwuid(os.geteuid()).pw_name if os.geteuid() else "www-data",
+    }
+    with open(os.path.join(HERE, f"offload-{server}.conf")) as template:
+        text = template.read()
+    for name, value in values.items():
+        text = text.replace(f"@{name}@", value)
+    conf = os.path.join(scratch, "conf")
+    with open(conf, "w") as file:
+        file.write(text)
+    if server == "nginx":
+        return [shutil.which("nginx", path=PATH) or "nginx", "-e", "stderr", "-c", conf]
+    return [shutil.which("apache2", path=PATH) or "apache2", "-DFOREGROUND", "-f", conf]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("server", choices=("nginx", "apache"))
+    parser.add_argument("directory")
+    parser.add_argument("--port", type=int, default=8080)
+    args = parser.parse_args()
+    directory = os.path.abspath(args.directory)
+    logging.basicConfig(level=logging.INFO)
+    logging.getLogger("wsgifile").setLevel(logging.DEBUG)  # A line for each file.
+    app = waitress.create_server(application(args.server, directory), host="127.0.0.1", port=0)
+    threading.Thread(target=app.run, daemon=True).start()
+    with tempfile.TemporaryDirectory() as scratch:
+        front = command(args.server, directory, args.port, [app.effective_port], scratch)
+        print(f"{args.server} serves {directory} on http://127.0.0.1:{args.port}/", flush=True)
+        return subprocess.run(front, check=False).returncode
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,578 @@
+"""Files left to a real nginx, and to a real Apache with mod_xsendfile, in front.
+
+By the configurations of ``examples/``. The proxy comes to the application from
+127.0.0.1, as nginx and Apache do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+from client import Client
+from ports import free_port, serving, wait_until_listening
+
+from wsgifile import FileWrapperMiddleware, XAccelRedirect, XSendfile
+from wsgifile.offload import Proxies
+from wsgifile.transfer import Declined
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+import offload as example
+
+MODULE = "/usr/lib/apache2/modules/mod_xsendfile.so"
+DATA = bytes(range(256)) * 1000
+NAMES = [
+    b"plain.bin",
+    b"with space",
+    b"100%",
+    b"%41%2e",
+    b"what?",
+    b"a#b",
+    b"a+b&c=d;e",
+    b"a..b",
+    b'it\'s "quoted"',
+    b"back\\slash",
+    "Füße 日本".encode(),
+    b"latin-\xe9",
+    b"new\nline",
+    b"-",
+    b"@x",
+]
+#: mod_xsendfile 0.12 takes names as they are, and a header has no line end.
+APACHE_CANNOT = {b"new\nline"}
+DROPPED = ("x-accel-redirect", "x-sendfile")
+
+
+class App:
+    """Answers with what ``respond`` returns, and keeps what became of it."""
+
+    def __init__(self):
+        self.transfers = []
+        self.respond = None
+        self.path = None
+
+    def __call__(self, environ, start_response):
+        return self.respond(environ, start_response)
+
+    @property
+    def senders(self):
+        return [transfer.sender for transfer in self.transfers]
+
+
+@pytest.fixture(scope="module")
+def directory():
+    # Not below pytest's, which other users may not enter, such as Apache's.
+    with tempfile.TemporaryDirectory(prefix="offload-") as name:
+        os.chmod(name, 0o755)
+        root = os.path.realpath(name)
+        os.mkdir(f"{root}/files")
+        os.mkdir(f"{root}/filesystem")  # Begins like the other.
+        for name in NAMES:
+            write(os.path.join(os.fsencode(root), b"files", name), name + DATA)
+        write(f"{root}/outside", b"outside" + DATA)
+        write(f"{root}/filesystem/near", b"near" + DATA)
+        os.symlink("../outside", f"{root}/files/out")
+        os.symlink("plain.bin", f"{root}/files/in")
+        os.symlink("files", f"{root}/link")
+        yield root
+
+
+def write(path, data):
+    with open(path, "wb") as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def front(server, directory, ports):
+    """nginx or Apache in front of the applications on these ports: its port."""
+    port = free_port()
+    with tempfile.TemporaryDirectory(prefix="scratch-") as scratch:
+        command = example.command(server, directory, port, ports, scratch)
+        log = Path(scratch, "log")
+        with log.open("wb") as output:
+            process = subprocess.Popen(command, stdout=output, stderr=output)
+        try:
+            wait_until_listening(port, process, log)
+            yield port
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
+def ask(port, path, **options):
+    with Client(port) as client:
+        return client.get(path, **options)
+
+
+def offload(server, directory):
+    if server == "nginx":
+        return XAccelRedirect({f"{directory}/files": "/_files"})
+    return XSendfile([f"{directory}/files"], quoted=False)
+
+
+@pytest.fixture(scope="module", params=["nginx", "apache"])
+def proxy(request):
+    if shutil.which(example.command(request.param, "", 0, [], tempfile.gettempdir())[0]) is None:
+        pytest.skip(f"no {request.param} on this system")
+    if request.param == "apache" and not os.path.exists(MODULE):
+        pytest.skip("no mod_xsendfile on this system")
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def through(proxy, directory):
+    """The application, and clients: through the proxy, and past it."""
+    app = App()
+    middleware = FileWrapperMiddleware(
+        app,
+        offload=offload(proxy, directory),
+        trusted_proxies=["127.0.0.1"],
+        on_sent=app.transfers.append,
+    )
+    with (
+        serving(middleware) as own,
+        front(proxy, f"{directory}/files", [own]) as port,
+        Client(port) as client,
+        Client(own) as past,
+    ):
+        yield app, client, past
+
+
+@pytest.fixture
+def app(through):
+    through[0].transfers.clear()
+    through[0].respond = None
+    return through[0]
+
+
+def sends(open_file, *headers, status="200 OK"):
+    """An application that sends this file."""
+
+    def respond(environ, start_response):
+        start_response(status, list(headers))
+        return open_file()
+
+    return respond
+
+
+@pytest.fixture
+def get(through, app, directory):
+    """Get a file through the proxy. What it calls is given the file's path."""
+
+    def get(name, *headers, **options):
+        path = os.path.join(os.fsencode(directory), b"files", os.fsencode(name))
+        if app.respond is None:
+            app.respond = sends(lambda: open(path, "rb"), *TYPED)
+        answer = through[1].get("/" + quote(os.fsencode(name)), headers=headers, **options)
+        assert not answer.short
+        assert not any(name in answer.headers for name in DROPPED)
+        return answer
+
+    return get
+
+
+TYPED = [
+    ("Content-Type", "video/x-test"),
+    ("Content-Disposition", 'attachment; filename="x"'),
+    ("Set-Cookie", "a=1"),
+    ("Cache-Control", "private"),
+    ("Vary", "Cookie"),
+    ("X-Content-Type-Options", "nosniff"),
+]
+
+
+def test_whole(app, get, proxy):
+    answer = get("plain.bin")
+    assert answer.status == 200
+    assert answer.body == b"plain.bin" + DATA
+    assert answer.headers["content-length"] == str(len(answer.body))
+    for name, value in TYPED:
+        assert answer.headers[name.lower()] == value, name
+    [transfer] = app.transfers
+    assert transfer.sender == offload(proxy, "/").header
+    assert (transfer.count, transfer.sent, transfer.error) == (0, 0, None)
+
+
+def test_head(app, get):
+    answer = get("plain.bin", method="HEAD")
+    assert answer.status == 200
+    assert answer.headers["content-length"] == str(len(b"plain.bin" + DATA))
+    assert app.senders[0].startswith("X-")
+
+
+def test_range(app, get):
+    answer = get("plain.bin", ("Range", "bytes=5-1004"))
+    assert answer.status == 206
+    assert answer.body == (b"plain.bin" + DATA)[5:1005]
+    assert answer.headers["content-range"] == f"bytes 5-1004/{len(DATA) + 9}"
+    assert app.senders[0].startswith("X-")
+
+
+def test_not_modified(app, get):
+    """By the proxy's validators, which ours would not match."""
+    first = get("plain.bin")
+    for condition, validator in (
+        ("If-None-Match", "etag"),
+        ("If-Modified-Since", "last-modified"),
+    ):
+        answer = get("plain.bin", (condition, first.headers[validator]))
+        assert (answer.status, answer.body) == (304, b"")
+    answer = get("plain.bin", ("If-Match", first.headers["etag"]))
+    assert answer.status == 200
+    assert all(sender.startswith("X-") for sender in app.senders)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names(app, get, proxy, directory, name):
+    app.respond = sends(lambda: open(os.path.join(os.fsencode(directory), b"files", name), "rb"))
+    answer = get("any")
+    assert answer.status == 200
+    assert answer.body == name + DATA
+    by_proxy = not (proxy == "apache" and name in APACHE_CANNOT)
+    assert app.senders[0].startswith("X-") == by_proxy
+
+
+def test_link_inside(app, get):
+    assert get("in").body == b"plain.bin" + DATA
+    assert app.senders[0].startswith("X-")
+
+
+@pytest.mark.parametrize("name", ["out", "../outside", "../filesystem/near"])
+def test_outside(app, get, directory, name):
+    """The application's own decision, which the proxy might not share."""
+    app.respond = sends(lambda: open(f"{directory}/files/{name}", "rb"))
+    with open(f"{directory}/files/{name}", "rb") as file:
+        assert get("any").body == file.read()
+    assert app.senders == ["wsgi.file_wrapper"]
+
+
+def test_dots_that_stay_inside(app, get, directory):
+    app.respond = sends(lambda: open(f"{directory}/link/../files/./plain.bin", "rb"))
+    assert get("any").body == b"plain.bin" + DATA
+    assert app.senders[0].startswith("X-")
+
+
+@pytest.mark.parametrize("there", [b"another file", None])
+def test_swapped(app, get, directory, there):
+    """What was opened is sent, whatever is under its name by then."""
+    path = f"{directory}/files/swapped"
+
+    def open_file():
+        write(path, b"opened" + DATA)
+        file = open(path, "rb")
+        os.unlink(path)
+        if there is not None:
+            write(path, there)
+        return file
+
+    app.respond = sends(open_file)
+    assert get("any").body == b"opened" + DATA
+    assert app.senders == ["wsgi.file_wrapper"]
+
+
+def test_past_the_proxy(through, app, directory):
+    """Who comes from elsewhere gets bytes."""
+    path = f"{directory}/files/plain.bin"
+    middleware = FileWrapperMiddleware(
+        sends(lambda: open(path, "rb")),
+        offload=XAccelRedirect({f"{directory}/files": "/_files"}),
+        trusted_proxies=["10.0.0.0/8"],
+        on_sent=app.transfers.append,
+    )
+    with serving(middleware) as port:
+        answer = ask(port, "/")
+    assert answer.body == b"plain.bin" + DATA
+    assert not any(name in answer.headers for name in DROPPED)
+    assert app.senders == ["wsgi.file_wrapper"]
+
+
+def test_its_own_header(app, through, proxy, directory):
+    """An application that leaves a file to the proxy itself is let."""
+    value = "/_files/plain.bin" if proxy == "nginx" else f"{directory}/files/plain.bin"
+    field = (offload(proxy, "/").header, value)
+    app.respond = sends(lambda: [b""], field)
+    assert through[1].get("/").body == b"plain.bin" + DATA
+    assert through[2].get("/").headers[field[0].lower()] == value
+    # And one that gives a file as well; of which ranges would be those of the proxy's.
+    app.respond = sends(lambda: open(f"{directory}/files/100%", "rb"), field)
+    if proxy == "nginx":  # mod_xsendfile sends of such a body what is not in the first block.
+        answer = through[1].get("/", headers=(("Range", "bytes=1-3"),))
+        assert (answer.status, answer.body) == (206, b"lai")
+    answer = through[2].get("/", headers=(("Range", "bytes=1-3"),))
+    assert (answer.status, answer.body) == (200, b"100%" + DATA)
+    assert answer.headers[field[0].lower()] == value
+
+
+FROM_CLIENTS = (
+    ("X-Accel-Redirect", "/_files/what%3F"),
+    ("X-Sendfile", "/etc/passwd"),
+    ("X-Sendfile-Type", "X-Accel-Redirect"),
+    ("X-Accel-Mapping", "/=/_files/"),
+)
+
+
+def test_a_client_that_sends_the_headers(app, get):
+    assert get("plain.bin", *FROM_CLIENTS).body == b"plain.bin" + DATA
+    assert app.senders[0].startswith("X-")
+
+
+def test_cve_2025_61780(directory):
+    """A client does not turn it on, nor say what is where, by X-Sendfile-Type."""
+    path = f"{directory}/files/plain.bin"
+    for options in ({}, {"offload": XSendfile(["/nowhere"])}):
+        with serving(FileWrapperMiddleware(sends(lambda: open(path, "rb")), **options)) as port:
+            answer = ask(port, "/", headers=FROM_CLIENTS)
+        assert answer.body == b"plain.bin" + DATA
+        assert not any(name in answer.headers for name in DROPPED)
+
+
+def test_cve_2026_34830(directory):
+    """A directory's name is no regular expression, and X-Accel-Mapping is not looked at."""
+    path = f"{directory}/files/plain.bin"
+    for root in (f"{directory}/f.les", f"{directory}/(files)", f"{directory}/.*"):
+        middleware = FileWrapperMiddleware(
+            sends(lambda: open(path, "rb")), offload=XAccelRedirect({root: "/_files"})
+        )
+        with serving(middleware) as port:
+            mapping = ("X-Accel-Mapping", f"{directory}/(.*)=/_files/$1")
+            answer = ask(port, "/", headers=(mapping,))
+        assert answer.body == b"plain.bin" + DATA
+        assert not any(name in answer.headers for name in DROPPED)
+
+
+def test_cve_2025_27111(directory, caplog):
+    """Nothing of a request, and no line end of a file's name, gets into the log."""
+    caplog.set_level(logging.DEBUG, "wsgifile")
+    path = os.path.join(os.fsencode(directory), b"files", b"new\nline")
+    middleware = FileWrapperMiddleware(
+        sends(lambda: open(path, "rb")), offload=XSendfile([directory], quoted=True)
+    )
+    with serving(middleware) as port:
+        answer = ask(port, "/FORGED", headers=(("X-Sendfile-Type", "FORGED%0d%0a"),))
+    assert answer.headers["x-sendfile"].endswith("/new%0Aline")
+    assert "X-Sendfile" in caplog.text
+    for record in caplog.records:
+        message = record.getMessage()
+        assert "FORGED" not in message
+        assert message.isprintable()
+
+
+def test_two_processes(proxy, directory):
+    """Behind one proxy: whichever answers, the client gets the same."""
+    processes, ports = [], [free_port(), free_port()]
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "import logging, waitress, offload\n"
+        "logging.basicConfig(level=logging.DEBUG)\n"
+        "app = offload.application(sys.argv[2], sys.argv[3])\n"
+        "waitress.serve(app, host='127.0.0.1', port=int(sys.argv[4]))\n"
+    )
+    files = f"{directory}/files"
+    try:
+        for port in ports:
+            command = [sys.executable, "-c", code, os.path.dirname(example.__file__), proxy, files]
+            processes.append(
+                subprocess.Popen([*command, str(port)], stderr=subprocess.PIPE, text=True)
+            )
+        for port, process in zip(ports, processes, strict=True):
+            wait_until_listening(port, process)
+        with front(proxy, files, ports) as port:
+            answers = [ask(port, "/plain.bin") for _ in range(10)]
+            etag = answers[0].headers["etag"]
+            again = [
+                ask(port, "/plain.bin", headers=(("If-None-Match", etag),)) for _ in range(10)
+            ]
+    finally:
+        for process in processes:
+            process.terminate()
+        logs = [process.communicate(timeout=20)[1] for process in processes]
+    assert {answer.body for answer in answers} == {b"plain.bin" + DATA}
+    assert len({answer.headers["etag"] for answer in answers}) == 1
+    assert {answer.status for answer in again} == {304}
+    assert all("by X-" in log for log in logs)
+
+
+# What is left to a proxy, without one.
+
+
+def test_prefixes(directory):
+    """The innermost counts; a directory may be a link, and be changed."""
+    path = f"{directory}/files/plain.bin"
+    with open(path, "rb") as file:
+        both = XAccelRedirect({directory: "/all", f"{directory}/files": "/f/"})
+        assert both.field(file) == ("X-Accel-Redirect", "/f/plain.bin")
+        assert XAccelRedirect({"/": "/"}).field(file) == ("X-Accel-Redirect", quote(path))
+        assert XSendfile(["/"]).field(file) == ("X-Sendfile", quote(path))
+        assert XSendfile([Path(directory)]).field(file) == ("X-Sendfile", quote(path))
+        link = XSendfile([f"{directory}/link"])
+        assert link.field(file) == ("X-Sendfile", f"{directory}/link/plain.bin")
+        os.unlink(f"{directory}/link")
+        os.symlink("filesystem", f"{directory}/link")
+        try:
+            assert isinstance(link.field(file), Declined)
+        finally:
+            os.unlink(f"{directory}/link")
+            os.symlink("files", f"{directory}/link")
+
+
+def test_quoted(directory):
+    files = os.path.join(os.fsencode(directory), b"files")
+    for quoted in (True, False, None):
+        offload = XSendfile([directory], quoted=quoted)
+        for name in NAMES:
+            path = os.path.join(files, name)
+            with open(path, "rb") as file:
+                field = offload.field(file)
+            if quoted or (quoted is None and quote(name) == os.fsdecode(name)):
+                assert field == ("X-Sendfile", quote(path))
+            elif quoted is None or name == b"new\nline":
+                assert isinstance(field, Declined)
+            else:
+                assert field == ("X-Sendfile", path.decode("latin-1"))
+    for name in (b"ends ", b"tab\t", b"nul\x7f"):
+        path = os.path.join(files, name)
+        write(path, b"x")
+        with open(path, "rb") as file:
+            assert isinstance(XSendfile([directory], quoted=False).field(file), Declined)
+
+
+def test_relative_name(directory, monkeypatch):
+    monkeypatch.chdir(f"{directory}/files")
+    with open("plain.bin", "rb") as file:
+        assert XSendfile([directory]).field(file)[1] == f"{directory}/files/plain.bin"
+        monkeypatch.chdir(directory)
+        assert isinstance(XSendfile([directory]).field(file), Declined)
+
+
+def answer(app, directory, environ=(), **options):
+    got = {}
+
+    def start_response(status, headers, exc_info=None):
+        got.update(status=status, headers={name.lower(): value for name, value in headers})
+        return lambda data: None
+
+    middleware = FileWrapperMiddleware(app, offload=XSendfile([directory]), **options)
+    body = middleware(
+        {"REQUEST_METHOD": "GET", "REMOTE_ADDR": "127.0.0.1", **dict(environ)}, start_response
+    )
+    with contextlib.closing(body):
+        got["body"] = b"".join(body)
+    return got
+
+
+def seek(file, position):
+    file.seek(position)
+    return file
+
+
+def test_what_is_left_to_it(directory):
+    path = f"{directory}/files/plain.bin"
+    size = len(DATA) + 9
+    for headers, environ, options in [
+        ([], {}, {}),
+        ([], {}, {"ranges": False, "validators": False}),
+        ([], {"HTTP_RANGE": "bytes=0-3"}, {}),
+        ([], {"HTTP_IF_NONE_MATCH": "*"}, {}),
+        ([("Content-Length", str(size))], {}, {}),
+        ([("ETag", '"own"'), ("Last-Modified", "Tue, 14 Nov 2023 22:13:20 GMT")], {}, {}),
+        ([("Content-Encoding", "identity"), ("Accept-Ranges", "bytes")], {}, {}),
+    ]:
+        got = answer(sends(lambda: open(path, "rb"), *headers), directory, environ, **options)
+        assert got["status"] == "200 OK"
+        assert got["body"] == b""
+        assert got["headers"].pop("x-sendfile") == path
+        assert got["headers"].pop("content-length") == "0"
+        # Nothing of ours, all of its.
+        own = {name.lower(): value for name, value in headers if name != "Content-Length"}
+        assert got["headers"] == own
+
+
+def test_what_is_not_left_to_it(directory):
+    path = f"{directory}/files/plain.bin"
+    own = open(path, "rb")
+    by_number = open(os.dup(own.fileno()), "rb")
+    own.close()
+    for respond, environ in [
+        (sends(lambda: io.BytesIO(DATA)), {}),
+        (sends(lambda: by_number), {}),
+        (sends(lambda: seek(open(path, "rb"), 5)), {}),
+        (sends(lambda: open(path, "rb"), ("Content-Length", "5")), {}),
+        (sends(lambda: open(path, "rb"), ("Content-Encoding", "gzip")), {}),
+        (sends(lambda: open(path, "rb"), ("Accept-Ranges", "none")), {}),
+        (sends(lambda: open(path, "rb"), ("Content-MD5", "x")), {}),
+        (sends(lambda: open(path, "rb"), ("Transfer-Encoding", "chunked")), {}),
+        (sends(lambda: open(path, "rb"), status="404 Not Found"), {}),
+        (sends(lambda: open(path, "rb"), status="206 Partial Content"), {}),
+        (sends(lambda: open(path, "rb")), {"REQUEST_METHOD": "POST"}),
+    ]:
+        got = answer(respond, directory, environ)
+        assert "x-sendfile" not in got["headers"]
+        assert got["body"]
+
+
+def test_after_write(directory):
+    """The header is out, and the body has begun."""
+
+    def app(environ, start_response):
+        start_response("200 OK", [])(b"begun")
+        return open(f"{directory}/files/plain.bin", "rb")
+
+    assert "x-sendfile" not in answer(app, directory)["headers"]
+
+
+def test_the_file_is_closed(directory):
+    file = open(f"{directory}/files/plain.bin", "rb")
+    assert answer(sends(lambda: file), directory)["body"] == b""
+    assert file.closed
+
+
+@pytest.mark.parametrize(
+    ("networks", "inside", "outside"),
+    [
+        (["127.0.0.1"], ["127.0.0.1", "::ffff:127.0.0.1"], ["127.0.0.2", "", "localhost", "x"]),
+        (["10.0.0.0/8", "fd00::/8"], ["10.1.2.3", "fd00::1"], ["11.0.0.1", "::1"]),
+        (["unix"], ["", "localhost"], ["127.0.0.1", "unix", "unknown"]),
+        ([], [], ["127.0.0.1", ""]),
+    ],
+)
+def test_networks(networks, inside, outside):
+    proxies = Proxies(networks)
+    assert all(map(proxies.include, inside))
+    assert not any(map(proxies.include, outside))
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: XAccelRedirect({}), ValueError, "needs a directory"),
+        (lambda: XAccelRedirect(["/srv"]), TypeError, "mapping of directories"),
+        (lambda: XAccelRedirect({"srv": "/f"}), ValueError, "'srv' is no absolute path"),
+        (lambda: XAccelRedirect({"/srv": "f"}), ValueError, "'f' is no location"),
+        (lambda: XAccelRedirect({"/srv": "/a b"}), ValueError, "'/a b' is no location"),
+        (lambda: XAccelRedirect({"/srv": "/f?x"}), ValueError, "is no location"),
+        (lambda: XAccelRedirect({"/srv": None}), TypeError, "must be a str"),
+        (lambda: XAccelRedirect({3: "/f"}), TypeError, "must be a str or a path, not 3"),
+        (lambda: XSendfile([]), ValueError, "needs a directory"),
+        (lambda: XSendfile("/srv"), TypeError, "list of directories"),
+        (lambda: XSendfile(["../srv"]), ValueError, "no absolute path"),
+        (lambda: XSendfile(["/srv"], quoted="yes"), TypeError, "quoted must be"),
+        (lambda: Proxies("127.0.0.1"), TypeError, "list of networks"),
+        (lambda: Proxies([1]), TypeError, "must be a str, not 1"),
+        (lambda: Proxies(["10.0.0.1/8"]), ValueError, "has host bits set"),
+        (lambda: Proxies(["here"]), ValueError, "'here'"),
+        (lambda: FileWrapperMiddleware(sends(None), offload="nginx"), TypeError, "XAccelRedirect"),
+        (lambda: FileWrapperMiddleware(sends(None), on_sent=3), TypeError, "on_sent must be"),
+    ],
+)
+def test_bad_configuration(make, error, message):
+    with pytest.raises(error, match=message):
+        make()

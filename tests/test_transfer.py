@@ -1,0 +1,464 @@
+"""The log, and on_sent: what became of a file. By a real waitress where a server matters.
+
+That each server's sender is told rightly is in ``servers/``.
+"""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import io
+import logging
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from client import Client
+from ports import serving
+
+from wsgifile import FileWrapperMiddleware, Transfer, transfer
+from wsgifile.wrapper import FileReadError
+
+DATA = bytes(range(256)) * 1000
+
+
+@pytest.fixture(autouse=True)
+def as_if_new(monkeypatch):
+    """As in a process that has logged nothing yet."""
+    monkeypatch.setattr(transfer, "_told", set())
+
+
+@pytest.fixture
+def path(tmp_path):
+    path = tmp_path / "data"
+    path.write_bytes(DATA)
+    return str(path)
+
+
+@pytest.fixture
+def log(caplog):
+    caplog.set_level(logging.DEBUG, "wsgifile")
+    return lambda level: [
+        record.getMessage() for record in caplog.records if record.levelno == level
+    ]
+
+
+def sends(make, *headers, status="200 OK"):
+    def app(environ, start_response):
+        start_response(status, list(headers))
+        return make()
+
+    return app
+
+
+def ask(app, *, path="/", closes=1, seen=(), **options):
+    """Get it from waitress; wait until so many transfers are seen."""
+    with serving(app) as port, Client(port) as client:
+        answer = client.get(path, **options)
+        deadline = time.monotonic() + 10
+        while len(seen) < closes and seen != ():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    return answer
+
+
+def call(app, environ=()):
+    """Without a server."""
+    body = app({"REQUEST_METHOD": "GET", **dict(environ)}, lambda *args: lambda data: None)
+    try:
+        return b"".join(body)
+    finally:
+        if hasattr(body, "close"):
+            body.close()
+
+
+def test_transfer(path):
+    seen = []
+    app = FileWrapperMiddleware(sends(lambda: open(path, "rb")), on_sent=seen.append)
+    begun = time.perf_counter()
+    assert ask(app, path="/x", seen=seen).body == DATA
+    [told] = seen
+    assert isinstance(told, Transfer)
+    assert (told.sender, told.status) == ("wsgi.file_wrapper", "200 OK")
+    assert (told.offset, told.count, told.sent) == (0, len(DATA), len(DATA))
+    assert told.error is None
+    assert 0 < told.seconds < time.perf_counter() - begun
+    assert told.environ["PATH_INFO"] == "/x"
+    with pytest.raises(AttributeError):
+        told.sent = 0
+
+
+def test_one_line_a_response(path, log):
+    for make, headers, message in [
+        (lambda: open(path, "rb"), (), "200 OK: 256000 bytes of '.*/data' by read in 0.0"),
+        (lambda: open(path, "rb"), [("Content-Length", "100")], "200 OK: 100 bytes of '.*/data'"),
+        (lambda: io.BytesIO(DATA), (), "200 OK: 256000 bytes of <_io.BytesIO .*> by read in"),
+    ]:
+        before = len(log(logging.DEBUG))
+        call(FileWrapperMiddleware(sends(make, *headers)))
+        [line] = log(logging.DEBUG)[before:]
+        assert re.match(message, line), line
+
+
+def test_a_file_that_cannot_be_read(log):
+    class File(io.BytesIO):
+        def read(self, size=-1):
+            raise OSError("no")
+
+    seen = []
+    with pytest.raises(FileReadError) as caught:
+        call(FileWrapperMiddleware(sends(File), on_sent=seen.append))
+    assert log(logging.WARNING) == [f"{caught.value}: the response is cut off"]
+    assert log(logging.DEBUG)[0].endswith(f", ended by {caught.value!r}")
+    assert [(told.sent, told.error) for told in seen] == [(0, caught.value)]
+
+
+def test_nothing_for_other_responses(log):
+    seen = []
+    app = FileWrapperMiddleware(sends(lambda: [b"x"]), on_sent=seen.append)
+    assert call(app) == b"x"
+    assert (seen, log(logging.DEBUG), log(logging.INFO)) == ([], [], [])
+
+
+def test_info_once(path, log):
+    app = FileWrapperMiddleware(sends(lambda: open(path, "rb")))
+    with serving(app) as port, Client(port) as client:
+        for _ in range(3):
+            assert client.get("/").body == DATA
+            client.get("/", method="HEAD")
+    assert log(logging.INFO) == ["waitress: files are sent by wsgi.file_wrapper"]
+
+
+def test_warning_for_a_short_file(path, log):
+    seen = []
+    app = FileWrapperMiddleware(
+        sends(lambda: open(path, "rb"), ("Content-Length", "300000")), on_sent=seen.append
+    )
+    assert ask(app, seen=seen).short
+    assert log(logging.WARNING) == [
+        f"Content-Length is 300000, but {path!r} has 256000 bytes",
+        f"{path!r} ended after 256000 of the 300000 bytes promised: the response is cut off",
+    ]
+    assert (seen[0].sent, seen[0].count) == (256000, 300000)
+    assert type(seen[0].error).__name__ == "ShortFileError"
+
+
+@pytest.mark.parametrize(
+    ("headers", "status", "warned"),
+    [
+        ([("Content-Length", "100")], "200 OK", True),
+        ([("Content-Length", "256000")], "200 OK", False),
+        ([("Content-Length", "9"), ("Content-Range", "bytes 0-8/256000")], "206 P", False),
+        ([], "200 OK", False),
+    ],
+)
+def test_warning_for_a_wrong_length(path, log, headers, status, warned):
+    app = FileWrapperMiddleware(sends(lambda: open(path, "rb"), *headers, status=status))
+    call(app)
+    call(app, {"REQUEST_METHOD": "HEAD"})
+    message = f"Content-Length is 100, but {path!r} has 256000 bytes"
+    assert log(logging.WARNING) == [message] * (2 * warned)
+
+
+def test_warning_for_a_sender_that_gave_up(path, log, monkeypatch):
+    """Once; and the bytes are right."""
+
+    def refuse(*args):
+        raise OSError(errno.EPERM, "not in this container")
+
+    monkeypatch.setattr(os, "sendfile", refuse)
+    app = FileWrapperMiddleware(sends(lambda: open(path, "rb")))
+    with serving(app) as port, Client(port) as client:
+        for _ in range(2):
+            assert client.get("/").body == DATA
+    [message] = log(logging.WARNING)
+    assert (
+        message == "os.sendfile gave up, files are read instead: [Errno 1] not in this container"
+    )
+
+
+def test_a_client_that_leaves(path, tmp_path):
+    seen = []
+    with open(tmp_path / "large", "wb") as file:
+        file.truncate(1 << 28)
+    app = FileWrapperMiddleware(sends(lambda: open(tmp_path / "large", "rb")), on_sent=seen.append)
+    with serving(app) as port:
+        with Client(port) as client:
+            client.send("/")
+        deadline = time.monotonic() + 10
+        while not seen:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    assert 0 <= seen[0].sent < seen[0].count == 1 << 28
+
+
+def test_what_on_sent_raises(path, log):
+    def on_sent(transfer):
+        raise RuntimeError("no")
+
+    app = FileWrapperMiddleware(sends(lambda: open(path, "rb")), on_sent=on_sent)
+    assert call(app) == DATA
+    assert log(logging.ERROR) == ["on_sent failed"]
+
+
+def test_once(path):
+    """However often it is closed, and if it never was."""
+    seen = []
+    for make in (lambda: open(path, "rb"), lambda: io.BytesIO(b"small")):
+        app = FileWrapperMiddleware(sends(make), on_sent=seen.append)
+        body = app({"REQUEST_METHOD": "GET"}, lambda *args: lambda data: None)
+        body.close()
+        body.close()
+        del body
+        assert len(seen) == 1
+        app({"REQUEST_METHOD": "GET"}, lambda *args: lambda data: None)
+        assert len(seen) == 2
+        seen.clear()
+
+
+def test_an_error_of_close_is_told_after(path):
+    class File(io.BytesIO):
+        def close(self):
+            raise RuntimeError("no")
+
+    seen = []
+    app = FileWrapperMiddleware(sends(lambda: File(DATA)), on_sent=seen.append)
+    with pytest.raises(RuntimeError):
+        call(app)
+    assert [told.sent for told in seen] == [len(DATA)]
+
+
+# The command line's --explain.
+
+APPS = """
+import gzip, io, os, zlib
+from wsgifile import FileWrapperMiddleware, XAccelRedirect
+HERE = os.path.dirname(os.path.abspath(__file__))
+
+def sends(make, *headers):
+    def app(environ, start_response):
+        start_response("200 OK", [("Content-Type", "text/plain"), *headers])
+        return make()
+    return app
+
+class Gzip:
+    def __init__(self, app):
+        self.app = app
+    def __call__(self, environ, start_response):
+        def start(status, headers, exc_info=None):
+            headers = [(n, v) for n, v in headers if n.lower() != "content-length"]
+            return start_response(status, [*headers, ("Content-Encoding", "gzip")])
+        return self.compress(self.app(environ, start))
+    def compress(self, blocks):
+        compressor = zlib.compressobj(wbits=31)
+        for block in blocks:
+            yield compressor.compress(block)
+        yield compressor.flush()
+
+def raises(environ, start_response):
+    raise RuntimeError("no")
+
+def opened():
+    return open(HERE + "/data", "rb")
+
+plain = sends(opened)
+short = sends(opened, ("Content-Length", "300000"))
+gz = sends(lambda: gzip.open(HERE + "/data.gz"))
+listed = sends(lambda: [b"x"])
+generated = sends(lambda: (block for block in [b"x"]))
+small = sends(lambda: open(HERE + "/small", "rb"))
+filtered = Gzip(FileWrapperMiddleware(plain))
+offloaded = FileWrapperMiddleware(plain, offload=XAccelRedirect({HERE: "/_files"}))
+elsewhere = FileWrapperMiddleware(plain, offload=XAccelRedirect({"/nowhere": "/_files"}))
+
+def django(environ, start_response):
+    from django.conf import settings
+    settings.configure(ROOT_URLCONF="empty", ALLOWED_HOSTS=["*"])
+    from django.http import FileResponse
+    from django.core.handlers.wsgi import WSGIHandler
+    from django.urls import path
+    import sys, types
+    sys.modules["empty"] = types.ModuleType("empty")
+    sys.modules["empty"].urlpatterns = [path("", lambda request: FileResponse(opened()))]
+    import django
+    django.setup()
+    return WSGIHandler()(environ, start_response)
+"""
+
+
+@pytest.mark.parametrize(
+    ("app", "options", "expected"),
+    [
+        (
+            "plain",
+            (),
+            [
+                "the application: 200 OK, returned _io.BufferedReader",
+                "recognised: a file on disk, _io.BufferedReader '.*/data', 256000 bytes from 0",
+                "plan: 200 OK, 256000 bytes; by wsgifile: Content-Length, ETag, Accept-Ranges",
+                "sent: 256000 bytes by wsgi.file_wrapper in 0",
+                "elsewhere: wsgi.file_wrapper on uwsgi, waitress",
+                "elsewhere: os.sendfile on cheroot, eventlet, gevent, gunicorn, paste, werk",
+                "the client: 200 OK, 256000 bytes$",
+            ],
+        ),
+        (
+            "plain",
+            ("-H", "Range: bytes=0-69999"),
+            [
+                "plan: 206 Partial Content, 70000 bytes; by wsgifile: .*Content-Range",
+                "the client: 206 Partial Content, 70000 bytes$",
+            ],
+        ),
+        (
+            "plain",
+            ("-H", "Range: bytes=0-1,9000-9001"),
+            ["plan: 206 Partial Content, [0-9]+ bytes in 5 parts", "the client: 206 "],
+        ),
+        (
+            "gz",
+            (),
+            [
+                "recognised: to be read, gzip.GzipFile '.*/data.gz', size not known",
+                "plan: 200 OK, all there is$",
+                "the server's wrapper: declined: its descriptor, if it has one, may hold other",
+                "os.sendfile: declined: its descriptor, if it has one, may hold other bytes",
+                "sent: 256000 bytes by read",
+            ],
+        ),
+        ("small", (), ["read: up to 65536 bytes are read at once", "sent: 5 bytes by read"]),
+        (
+            "listed",
+            (),
+            ["the application: 200 OK, returned list, which is no file", "wsgifile: no file"],
+        ),
+        (
+            "generated",
+            (),
+            ["the application: 200 OK, returned a generator, <genexpr> of .*apps_to_explain.py:"],
+        ),
+        (
+            "raises",
+            (),
+            [
+                r"the application: no status, returned an exception: RuntimeError\('no'\)",
+                "the client: 500 Internal Server Error",
+            ],
+        ),
+        (
+            "short",
+            (),
+            [
+                "sent: 256000 bytes by wsgi.file_wrapper in .*, ended by ShortFileError",
+                "warning: Content-Length is 300000, but '.*/data' has 256000 bytes",
+                "the client: 200 OK, 256000 bytes, and 44000 less than promised",
+            ],
+        ),
+        (
+            "filtered",
+            (),
+            [
+                "the application: 200 OK, returned a generator, compress of .*, which is no file",
+                "wsgifile: no file, passed on as it is",
+                "inside of that: another FileWrapperMiddleware",
+                "server: not seen, start_response is Gzip.__call__.<locals>.start of apps_to_",
+                "the server's wrapper: declined: .* right only next to the server",
+                "os.sendfile: declined: the socket is not to be had: .* behind a filter",
+                "sent: 256000 bytes by read",
+            ],
+        ),
+        (
+            "offloaded",
+            (),
+            [
+                "offload: X-Accel-Redirect: /_files/data$",
+                "sent: 0 bytes by X-Accel-Redirect",
+                "the client: 200 OK, 0 bytes",
+            ],
+        ),
+        ("elsewhere", (), ["offload: declined: the file is below none of the directories"]),
+        (
+            "django",
+            (),
+            [
+                "the application: 200 OK, returned wsgifile.wrapper.FileWrapper around _io.Buff",
+                "recognised: a file on disk, _io.BufferedReader",
+                "sent: 256000 bytes by wsgi.file_wrapper",
+            ],
+        ),
+    ],
+)
+def test_explain(tmp_path, path, app, options, expected):
+    (tmp_path / "apps_to_explain.py").write_text(APPS)
+    (tmp_path / "data.gz").write_bytes(gzip.compress(DATA))
+    (tmp_path / "small").write_bytes(b"small")
+    done = explain(tmp_path, f"apps_to_explain:{app}", "/", *options)
+    assert done.returncode == 0
+    lines = [re.sub(r": +", ": ", line.strip()) for line in done.stdout.splitlines()]
+    assert lines.pop(0) == "GET /, from waitress"
+    found = iter(lines)
+    for pattern in expected:
+        assert any(re.match(pattern, line) for line in found), (pattern, lines)
+
+
+def explain(cwd, *args):
+    return subprocess.run(
+        [sys.executable, "-m", "wsgifile", "--explain", *args],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ((".", "x"), "'x' is no path of a URL"),
+        ((".", "/a b"), "'/a b' is no path of a URL"),
+        ((".", "/", "-H", "Range"), "'Range' is not of the form 'Name: value'"),
+        (("nothing:here",), "cannot import nothing"),
+    ],
+)
+def test_explain_of_nonsense(tmp_path, args, message):
+    done = explain(tmp_path, *args)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_path_without_explain(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "wsgifile", ".", "/x"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 2
+    assert done.stderr == "wsgifile: PATH and --header are for --explain\n"
+
+
+def test_example_prometheus():
+    """Counted by the example, and told in the format of Prometheus."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+    import prometheus
+
+    with serving(prometheus.application) as port, Client(port) as client:
+        body = client.get("/").body
+        assert b"prometheus_client" in body
+        ranged = client.get("/", headers=(("Range", "bytes=0-9"),))
+        assert ranged.status == 206
+        deadline = time.monotonic() + 10
+        while True:
+            metrics = client.get("/metrics").body.decode()
+            if 'wsgifile_responses_total{sender="read",status="206"} 1.0' in metrics:
+                break
+            assert time.monotonic() < deadline, metrics
+    assert 'wsgifile_responses_total{sender="read",status="200"} 1.0' in metrics
+    assert f"wsgifile_sent_bytes_total {float(len(body) + 10)}" in metrics
+    assert "wsgifile_seconds_count 2.0" in metrics

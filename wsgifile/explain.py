@@ -1,0 +1,249 @@
+"""``wsgifile --explain``: one request, and what became of the response and why.
+
+By waitress on the loopback interface, as senders ask the server. The answers are those
+that the middleware logs at DEBUG.
+"""
+
+from __future__ import annotations
+
+import copy
+import http.client
+import inspect
+import logging
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from types import GeneratorType, MethodType
+from typing import TYPE_CHECKING, Any
+
+from waitress import wasyncore
+from waitress.server import create_server
+
+from .layers import innermost
+from .middleware import FileWrapperMiddleware
+from .plan import Headers
+from .recognise import NO_FILES
+from .senders import SMALL, FileSlice, Send
+from .servers import SERVERS, Server
+from .servers.unknown import Server as Unknown
+from .transfer import Transfer, Watch, logger
+from .wrapper import name_of
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+__all__ = ["explain", "senders_of"]
+
+#: Seconds without a byte after which the application, or a sender, is given up.
+_PATIENCE = 60.0
+
+_SENDERS = {"server_wrapper": "the server's wrapper", "os_sendfile": "os.sendfile"}
+
+
+class _Spy:
+    """The application, and notes on what it did."""
+
+    def __init__(self, app: WSGIApplication) -> None:
+        self.app = app
+        self.status: str | None = None
+        self.headers: Headers = []
+        self.app_iter: object = None
+        self.returned = "nothing"
+        self.is_file = False
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        def start(status: str, headers: Headers, *exc_info: Any) -> Callable[[bytes], object]:
+            self.status, self.headers = status, list(headers)
+            return start_response(status, headers, *exc_info)
+
+        try:
+            self.app_iter = app_iter = self.app(environ, start)
+        except Exception as error:
+            self.returned = f"an exception: {error!r}"
+            raise
+        self.returned, self.is_file = _describe(app_iter), _is_file(app_iter)
+        return app_iter
+
+
+class _Collector(logging.Handler):
+    """The records of the middleware."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ends: list[tuple[Watch, Send, Transfer]] = []
+        self.others: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        watch = getattr(record, "watch", None)
+        if watch is not None:
+            self.ends.append((watch, record.send, record.transfer))  # type: ignore[attr-defined]
+        elif record.levelno >= logging.WARNING:
+            self.others.append(record.getMessage())
+
+
+def explain(app: WSGIApplication, path: str, headers: dict[str, str]) -> Iterator[str]:
+    """Lines that tell what becomes of a GET of this path, with these header fields."""
+    # One that is there has options of its own.
+    outer = (
+        copy.copy(app) if isinstance(app, FileWrapperMiddleware) else FileWrapperMiddleware(app)
+    )
+    spy = outer.app = _Spy(outer.app)
+    collector = _Collector()
+    logger.addHandler(collector)
+    logger.setLevel(logging.DEBUG)
+    logger.propagate = False
+    got, failed = None, None
+    with _serving(outer) as port:
+        try:
+            got = _get(port, path, headers)
+        except (OSError, http.client.HTTPException) as error:
+            failed = error
+        _wait(lambda: not spy.is_file or collector.ends)
+    yield f"GET {path}, from waitress"
+    yield _line("the application", f"{spy.status or 'no status'}, returned {spy.returned}")
+    outermost = [end for end in collector.ends if end[1].app_iter is spy.app_iter]
+    if not outermost:
+        yield _line("wsgifile", "no file, passed on as it is")
+    for end in collector.ends:
+        if end not in outermost:
+            yield _line("inside of that", "another FileWrapperMiddleware")
+        yield from _lines(*end, spy.headers if end in outermost else None)
+    for message in collector.others:
+        yield _line("warning", message)
+    if failed is not None:
+        yield _line("the client", f"got no complete answer: {failed!r}")
+    elif got is not None:
+        yield _line("the client", got)
+
+
+def _line(label: str, text: str) -> str:
+    return f"  {label + ':':<22}{text}"
+
+
+def _lines(watch: Watch, send: Send, transfer: Transfer, before: Headers | None) -> Iterator[str]:
+    region, plan, server = send.region, send.plan, send.server
+    what = f"{_kind(region.filelike)} {name_of(region.filelike)}"
+    if region.kernel is not None:
+        how = f"a file on disk, {what}, {region.length} bytes from {region.offset}"
+    else:
+        size = "size not known" if region.length is None else f"{region.length} bytes"
+        how = f"to be read, {what}, {size}"
+    yield _line("recognised", how)
+    count = "all there is" if plan.count is None else f"{plan.count} bytes"
+    if plan.parts is not None:
+        count += f" in {len(plan.parts)} parts"
+    ours = (
+        []
+        if before is None
+        else [name for name, value in plan.headers if (name, value) not in before]
+    )
+    yield _line(
+        "plan", f"{plan.status}, {count}" + (f"; by wsgifile: {', '.join(ours)}" if ours else "")
+    )
+    seen = type(server) is not Unknown
+    if not seen:
+        yield _line("server", f"not seen, start_response is {_origin(server.start_response)}")
+    if plan.offload is not None:
+        yield _line("offload", f"{plan.offload}: {dict(plan.headers)[plan.offload]}")
+    elif plan.not_offload is not None:
+        yield _line("offload", f"declined: {plan.not_offload}")
+    for name, reason in watch.declined:
+        yield _line(_SENDERS[name], f"declined: {reason}")
+    if transfer.sender == "read" and not watch.declined:
+        yield _line("read", f"up to {SMALL} bytes are read at once, one block for the server")
+    sent = "bytes" if transfer.sent is None else f"{transfer.sent} bytes"
+    error = "" if transfer.error is None else f", ended by {transfer.error!r}"
+    yield _line("sent", f"{sent} by {transfer.sender} in {transfer.seconds:.3f} s{error}")
+    if seen and isinstance(send.slice(), FileSlice) and plan.count and plan.count > SMALL:
+        for sender, names in senders_of().items():
+            yield _line("elsewhere", f"{sender} on {', '.join(names)}")
+
+
+def senders_of() -> dict[str, list[str]]:
+    """The servers whose files here offer a wrapper, and those that offer a socket."""
+    found: dict[str, list[str]] = {"wsgi.file_wrapper": [], "os.sendfile": []}
+    for name in sorted(set(SERVERS.values())):
+        own = import_module(f"wsgifile.servers.{name}").Server
+        if own.wrap not in (Server.wrap, Unknown.wrap):
+            found["wsgi.file_wrapper"].append(name)
+        elif own.socket is not Server.socket:
+            found["os.sendfile"].append(name)
+    return found
+
+
+def _is_file(app_iter: object) -> bool:
+    inside = innermost(app_iter)
+    return callable(getattr(app_iter if inside is None else inside.file, "read", None))
+
+
+def _describe(app_iter: object) -> str:
+    """What it is, and if it is no file, why."""
+    inside = innermost(app_iter)
+    what = _kind(app_iter)
+    if isinstance(app_iter, GeneratorType):
+        code = app_iter.gi_code
+        what = f"a generator, {code.co_name} of {code.co_filename}:{code.co_firstlineno}"
+    if inside is not None and inside.file is not app_iter:
+        return f"{what} around {_kind(inside.file)}"
+    if type(app_iter) in NO_FILES:
+        return f"{what}, which is no file"
+    return what if _is_file(app_iter) else f"{what}, which has no read()"
+
+
+def _kind(thing: object) -> str:
+    kind = type(thing)
+    return (
+        kind.__name__
+        if kind.__module__ == "builtins"
+        else f"{kind.__module__}.{kind.__qualname__}"
+    )
+
+
+def _origin(function: Any) -> str:
+    """Whose it is."""
+    if isinstance(function, MethodType):
+        return f"a method of {_kind(function.__self__)}"
+    if inspect.isfunction(function):
+        return f"{function.__qualname__} of {function.__module__}"
+    return f"a {_kind(function)}"
+
+
+@contextmanager
+def _serving(app: WSGIApplication) -> Iterator[int]:
+    server = create_server(app, host="127.0.0.1", port=0, threads=1)
+    loop = threading.Thread(target=server.run, daemon=True)
+    loop.start()
+    try:
+        yield int(server.effective_port)
+    finally:
+        server.task_dispatcher.shutdown(timeout=1)
+        # By the loop itself, which does not expect that others close what it waits for.
+        server.trigger.pull_trigger(lambda: wasyncore.close_all(server._map))
+        loop.join(5)
+
+
+def _get(port: int, path: str, headers: dict[str, str]) -> str:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_PATIENCE)
+    try:
+        connection.request("GET", path, headers=headers)
+        response = connection.getresponse()
+        count, told = 0, time.monotonic()
+        while data := response.read1(1 << 20):
+            count += len(data)
+            if sys.stderr.isatty() and time.monotonic() - told > 1:
+                told = time.monotonic()
+                print(f"\r{count >> 20} MiB\r", end="", file=sys.stderr, flush=True)
+        missing = f", and {response.length} less than promised" if response.length else ""
+        return f"{response.status} {response.reason}, {count} bytes{missing}"
+    finally:
+        connection.close()
+
+
+def _wait(done: Callable[[], object]) -> None:
+    """The server closes the file after the client has got it."""
+    deadline = time.monotonic() + 2
+    while not done() and time.monotonic() < deadline:
+        time.sleep(0.01)
