@@ -80,7 +80,7 @@ def by_hand(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
     return read_loop(file, LOOP)
 
 
-def ours(**options: bool) -> App:
+def ours(**options: Any) -> App:
     from wsgifile import FileWrapperMiddleware
 
     return FileWrapperMiddleware(with_small(unsized), **options)
@@ -89,6 +89,13 @@ def ours(**options: bool) -> App:
 def plain() -> App:
     """Ours without what none by hand does: answers to Range, ETag, conditions."""
     return ours(ranges=False, validators=False)
+
+
+def offload() -> App:
+    """Ours, which leaves its files to nginx in front."""
+    from wsgifile import XAccelRedirect
+
+    return ours(offload=XAccelRedirect({FILES: "/_files"}))
 
 
 def whitenoise() -> App:
@@ -103,6 +110,7 @@ APPS: dict[str, Callable[[], App]] = {
     "loop64": lambda: with_small(loop64),
     "ours": ours,
     "plain": plain,
+    "offload": offload,
     "whitenoise": whitenoise,
 }
 

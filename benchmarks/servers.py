@@ -54,15 +54,21 @@ class ServerError(Exception):
     """The server does not come up, or has ended."""
 
 
+def free_port() -> int:
+    """A port of the loopback address that nobody listens on at the moment."""
+    with socket.socket() as sock:
+        sock.bind((HOST, 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
 class Running:
     """A server with one contender for its application, in a process of its own until stop()."""
 
     def __init__(self, server: str, contender: str, files: str) -> None:
         self.scratch = tempfile.mkdtemp(prefix="benchmark-")
         self.log = os.path.join(self.scratch, "log")
-        with socket.socket() as sock:
-            sock.bind((HOST, 0))
-            self.port: int = sock.getsockname()[1]
+        self.port = free_port()
         environ = {
             **os.environ,
             "BENCHMARK_SERVER": server,
@@ -80,12 +86,16 @@ class Running:
                 start_new_session=True,
             )
         try:
-            self._wait_until_listening()
+            self.wait_until_listening()
         except BaseException:
             self.stop()
             raise
 
-    def _wait_until_listening(self) -> None:
+    def wait_until_listening(self) -> None:
+        """Return once it accepts connections.
+
+        :raises ServerError: if it does not come up.
+        """
         deadline = time.monotonic() + 30
         while True:
             try:
