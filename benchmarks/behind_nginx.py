@@ -48,8 +48,6 @@ class Front(Running):
         self.scratch = tempfile.mkdtemp(prefix="benchmark-")
         self.log = os.path.join(self.scratch, "log")
         self.port = free_port()
-        # Its workers are not root.
-        os.chmod(self.scratch, 0o755)
         command = offload.command("nginx", files, self.port, [port], self.scratch)
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(

@@ -59,6 +59,7 @@ def command(server, directory, port, ports, scratch):
         text = template.read()
     for name, value in values.items():
         text = text.replace(f"@{name}@", value)
+    os.chmod(scratch, 0o755)  # Their workers are not root.
     conf = os.path.join(scratch, "conf")
     with open(conf, "w") as file:
         file.write(text)
@@ -81,7 +82,10 @@ def main():
     with tempfile.TemporaryDirectory() as scratch:
         front = command(args.server, directory, args.port, [app.effective_port], scratch)
         print(f"{args.server} serves {directory} on http://127.0.0.1:{args.port}/", flush=True)
-        return subprocess.run(front, check=False).returncode
+        try:
+            return subprocess.run(front, check=False).returncode
+        except KeyboardInterrupt:
+            return 0
 
 
 if __name__ == "__main__":
