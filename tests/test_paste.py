@@ -36,6 +36,7 @@ def load(tmp_path, monkeypatch):
         "    return app\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "wsgifile_paste_app", raising=False)
 
     def load(option="", ini=INI):
         (tmp_path / "test.ini").write_text(ini.format(option=option))
@@ -67,6 +68,26 @@ def test_filter_app(load):
     assert isinstance(load(ini=ini), FileWrapperMiddleware)
 
 
+def test_offload(load, tmp_path):
+    """The file below the directory is left to the proxy, if it is the proxy that asks."""
+    for option, header, value in [
+        (
+            f"x_accel_redirect =\n    /srv = /_srv\n    {tmp_path} = /_files",
+            "X-Accel-Redirect",
+            "/_files/",
+        ),
+        (f"x_sendfile =\n    /srv\n    {tmp_path}", "X-Sendfile", f"{tmp_path}/"),
+    ]:
+        app = load(f"{option}\ntrusted_proxies = 10.0.0.0/8, 127.0.0.1 unix")
+        for address, left in (("127.0.0.1", True), ("10.1.2.3", True), ("", True), ("::1", False)):
+            environ = {"REMOTE_ADDR": address}
+            answer = webtest.TestApp(app).get("/", extra_environ=environ)
+            assert answer.headers.get(header) == (
+                value + "wsgifile_paste_app.py" if left else None
+            )
+            assert (answer.body == b"") == left
+
+
 def test_defaults(load):
     assert load().block_size == FileWrapperMiddleware(lambda *args: []).block_size
 
@@ -78,6 +99,13 @@ def test_defaults(load):
         ("block_size = big", "egg:wsgifile: block_size = 'big': invalid literal"),
         ("block_size =", "egg:wsgifile: block_size = '': invalid literal"),
         ("ranges = maybe", "egg:wsgifile: ranges = 'maybe': String is not true/false"),
+        ("x_accel_redirect = /srv", "x_accel_redirect = '/srv': '/srv' is not of the form"),
+        ("x_sendfile = srv", "x_sendfile = 'srv': 'srv' is no absolute path"),
+        (
+            "x_sendfile = /a\nx_accel_redirect = /a = /b",
+            "x_accel_redirect or x_sendfile, not both",
+        ),
+        ("trusted_proxies = here", "'here' does not appear to be an IPv4 or IPv6 network"),
         ("block_size = 0", "block_size must be at least 1, not 0"),
     ],
 )
