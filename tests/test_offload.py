@@ -475,6 +475,11 @@ def test_relative_name(directory, monkeypatch):
         assert XSendfile([directory]).field(file)[1] == f"{directory}/files/plain.bin"
         monkeypatch.chdir(directory)
         assert isinstance(XSendfile([directory]).field(file), Declined)
+        gone = tempfile.mkdtemp()
+        monkeypatch.chdir(gone)
+        os.rmdir(gone)
+        assert isinstance(XSendfile([directory]).field(file), Declined)
+        monkeypatch.chdir(directory)
 
 
 def answer(app, directory, environ=(), **options):

@@ -51,7 +51,10 @@ class Offload:
         """Name and value of the header that has the proxy send this file."""
         if not isinstance(file.name, (str, bytes, os.PathLike)):
             return Declined("the file was not opened by its path")
-        path = os.path.realpath(os.fsencode(file.name))
+        try:
+            path = os.path.realpath(os.fsencode(file.name))
+        except OSError:  # Of a relative name, when the working directory is gone.
+            return Declined("the file is not there any more")
         for root, prefix in self._prefixes:
             # Now, as a directory may be a link that is changed to release something.
             real = os.path.join(os.path.realpath(root), b"")
