@@ -19,6 +19,7 @@ from wsgifile.plan import Plan
 from wsgifile.recognise import recognise
 from wsgifile.senders import Send, SendfileBody, open_body
 from wsgifile.servers import SERVERS, Server, find, unknown
+from wsgifile.transfer import Declined
 from wsgifile.wrapper import ShortFileError
 
 
@@ -34,11 +35,11 @@ class Both(Server):
 
     def wrap(self, send, what):
         self.asked.append("wrap")
-        return Body(send) if self.wrapper else None
+        return Body(send) if self.wrapper else Declined("no")
 
     def socket(self):
         self.asked.append("socket")
-        return self.sock
+        return self.sock or Declined("no")
 
 
 @pytest.fixture
