@@ -15,12 +15,14 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 from client import Client
 from ports import free_port, serving, wait_until_listening
+from werkzeug.middleware.proxy_fix import ProxyFix
 
 from wsgifile import FileWrapperMiddleware, XAccelRedirect, XSendfile
 from wsgifile.offload import Proxies
@@ -296,6 +298,45 @@ def test_past_the_proxy(through, app, directory):
     assert app.senders == ["wsgi.file_wrapper"]
 
 
+@pytest.mark.parametrize(("client", "left"), [("127.0.0.1", False), ("10.1.2.3", True)])
+def test_an_application_that_believes_its_client(directory, client, left):
+    """What comes to us counts, not what is inside makes of X-Forwarded-For."""
+    app = ProxyFix(sends(lambda: open(f"{directory}/files/plain.bin", "rb")))
+    environ = {
+        "REMOTE_ADDR": client,
+        "HTTP_X_FORWARDED_FOR": "127.0.0.1" if client == "10.1.2.3" else "10.1.2.3",
+    }
+    got = answer(app, directory, environ, trusted_proxies=["10.0.0.0/8"])
+    assert ("x-sendfile" in got["headers"]) == left
+    assert (got["body"] == b"") == left
+
+
+@pytest.mark.parametrize("delete", [True, False])
+def test_temporary(app, get, directory, delete):
+    """What close() deletes is not there any more when the proxy looks for it."""
+
+    def open_file():
+        file = tempfile.NamedTemporaryFile(dir=f"{directory}/files", delete=delete)
+        os.chmod(file.name, 0o644)
+        file.write(DATA)
+        file.seek(0)
+        return file
+
+    app.respond = sends(open_file)
+    answer = get("any")
+    assert (answer.status, answer.body) == (200, DATA)
+    assert app.senders == ["wsgi.file_wrapper"] if delete else app.senders[0].startswith("X-")
+
+
+def test_large_and_slow(through, app):
+    """What is not left to the proxy may have to wait on its disk."""
+    data = DATA * 100
+    app.respond = sends(lambda: io.BytesIO(data))
+    through[1].send("/")
+    time.sleep(0.5)
+    assert through[1].receive(1 << 20).body == data
+
+
 def test_its_own_header(app, through, proxy, directory):
     """An application that leaves a file to the proxy itself is let."""
     value = "/_files/plain.bin" if proxy == "nginx" else f"{directory}/files/plain.bin"
@@ -469,6 +510,32 @@ def test_quoted(directory):
             assert isinstance(XSendfile([directory], quoted=False).field(file), Declined)
 
 
+def test_too_long(directory):
+    name = "ü" * 120
+    path = os.path.join(directory, *[name] * 3, "x")
+    os.makedirs(os.path.dirname(path))
+    write(path, b"x")
+    with open(path, "rb") as file:
+        assert XSendfile([directory], quoted=False).field(file)[0] == "X-Sendfile"
+        assert "too long" in XSendfile([directory], quoted=True).field(file).why
+
+
+def test_a_name_that_was_set(directory):
+    with open(f"{directory}/files/plain.bin", "rb") as file:
+        file.raw.name = "nul\0"
+        assert "not there" in XSendfile([directory]).field(file).why
+
+
+def test_dots_in_a_directory(directory):
+    """As the system has it: a link is followed before."""
+    os.makedirs(f"{directory}/other/inner")
+    os.symlink(f"{directory}/other/inner", f"{directory}/files/inner")
+    write(f"{directory}/other/x", b"x")
+    with open(f"{directory}/files/inner/../x", "rb") as file:
+        offload = XAccelRedirect({f"{directory}/files/inner/..//": "/f"})
+        assert offload.field(file) == ("X-Accel-Redirect", "/f/x")
+
+
 def test_relative_name(directory, monkeypatch):
     monkeypatch.chdir(f"{directory}/files")
     with open("plain.bin", "rb") as file:
@@ -490,9 +557,10 @@ def answer(app, directory, environ=(), **options):
         return lambda data: None
 
     middleware = FileWrapperMiddleware(app, offload=XSendfile([directory]), **options)
-    body = middleware(
-        {"REQUEST_METHOD": "GET", "REMOTE_ADDR": "127.0.0.1", **dict(environ)}, start_response
-    )
+    environ = {"REQUEST_METHOD": "GET", "REMOTE_ADDR": "127.0.0.1", **dict(environ)}
+    if environ["REMOTE_ADDR"] is None:
+        del environ["REMOTE_ADDR"]
+    body = middleware(environ, start_response)
     with contextlib.closing(body):
         got["body"] = b"".join(body)
     return got
@@ -548,6 +616,13 @@ def test_what_is_not_left_to_it(directory):
         assert got["body"]
 
 
+def test_no_remote_addr(directory):
+    app = sends(lambda: open(f"{directory}/files/plain.bin", "rb"))
+    for networks in (["127.0.0.1"], ["unix"]):
+        got = answer(app, directory, {"REMOTE_ADDR": None}, trusted_proxies=networks)
+        assert ("x-sendfile" in got["headers"]) == (networks == ["unix"])
+
+
 def test_after_write(directory):
     """The header is out, and the body has begun."""
 
@@ -567,6 +642,7 @@ def test_the_file_is_closed(directory):
 @pytest.mark.parametrize(
     ("networks", "inside", "outside"),
     [
+        (["::ffff:10.0.0.0/104"], ["::ffff:10.0.0.1"], ["10.0.0.1", "::ffff:11.0.0.1"]),
         (["127.0.0.1"], ["127.0.0.1", "::ffff:127.0.0.1"], ["127.0.0.2", "", "localhost", "x"]),
         (["10.0.0.0/8", "fd00::/8"], ["10.1.2.3", "fd00::1"], ["11.0.0.1", "::1"]),
         (["unix"], ["", "localhost"], ["127.0.0.1", "unix", "unknown"]),

@@ -77,6 +77,8 @@ def test_offload(load, tmp_path):
             "/_files/",
         ),
         (f"x_sendfile =\n    /srv\n    {tmp_path}", "X-Sendfile", f"{tmp_path}/"),
+        (f"x_sendfile_quoted = {tmp_path}", "X-Sendfile", f"{tmp_path}/"),
+        (f"x_sendfile_unquoted = {tmp_path}", "X-Sendfile", f"{tmp_path}/"),
     ]:
         app = load(f"{option}\ntrusted_proxies = 10.0.0.0/8, 127.0.0.1 unix")
         for address, left in (("127.0.0.1", True), ("10.1.2.3", True), ("", True), ("::1", False)):
@@ -103,8 +105,9 @@ def test_defaults(load):
         ("x_sendfile = srv", "x_sendfile = 'srv': 'srv' is no absolute path"),
         (
             "x_sendfile = /a\nx_accel_redirect = /a = /b",
-            "x_accel_redirect or x_sendfile, not both",
+            "takes one way to a proxy, x_accel_redirect is another",
         ),
+        ("x_accel_redirect =\n    /a = /b\n    /a = /c", "'/a' is there twice"),
         ("trusted_proxies = here", "'here' does not appear to be an IPv4 or IPv6 network"),
         ("block_size = 0", "block_size must be at least 1, not 0"),
     ],

@@ -10,7 +10,9 @@ import gzip
 import io
 import logging
 import os
+import pickle
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -20,8 +22,10 @@ import pytest
 from client import Client
 from ports import serving
 
-from wsgifile import FileWrapperMiddleware, Transfer, transfer
-from wsgifile.wrapper import FileReadError
+from wsgifile import FileWrapper, FileWrapperMiddleware, Transfer, transfer
+from wsgifile.senders import FileSlice
+from wsgifile.sockets import sendfile
+from wsgifile.wrapper import FileReadError, ShortFileError
 
 DATA = bytes(range(256)) * 1000
 
@@ -189,11 +193,14 @@ def test_a_client_that_leaves(path, tmp_path):
     with serving(app) as port:
         with Client(port) as client:
             client.send("/")
+            received = 0
+            while received < 100_000:
+                received += len(client.sock.recv(65536))
         deadline = time.monotonic() + 10
         while not seen:
             assert time.monotonic() < deadline
             time.sleep(0.01)
-    assert 0 <= seen[0].sent < seen[0].count == 1 << 28
+    assert 0 < seen[0].sent < seen[0].count == 1 << 28
 
 
 def test_what_on_sent_raises(path, log):
@@ -220,9 +227,10 @@ def test_once(path):
         seen.clear()
 
 
-def test_an_error_of_close_is_told_after(path):
+def test_told_after_close_also_if_that_fails():
     class File(io.BytesIO):
         def close(self):
+            assert not seen
             raise RuntimeError("no")
 
     seen = []
@@ -230,6 +238,146 @@ def test_an_error_of_close_is_told_after(path):
     with pytest.raises(RuntimeError):
         call(app)
     assert [told.sent for told in seen] == [len(DATA)]
+
+
+def test_no_secrets(path, log, caplog):
+    """Those of a request are not in what is logged, or shown of what is told."""
+    seen = []
+    app = FileWrapperMiddleware(sends(lambda: open(path, "rb")), on_sent=seen.append)
+    call(app, {"HTTP_AUTHORIZATION": "SECRET"})
+    assert seen[0].environ["HTTP_AUTHORIZATION"] == "SECRET"
+    assert "SECRET" not in repr(seen[0])
+    assert caplog.records
+    for record in caplog.records:
+        assert b"SECRET" not in pickle.dumps(record.__dict__)
+    assert {seen[0]}
+
+
+def test_a_file_that_cannot_be_named(log):
+    class File(io.BytesIO):
+        @property
+        def name(self):
+            raise RuntimeError("no")
+
+    seen = []
+    app = FileWrapperMiddleware(sends(lambda: File(DATA)), on_sent=seen.append)
+    assert call(app) == DATA
+    assert log(logging.ERROR) == ["a file cannot be named"]
+    assert len(seen) == 1
+
+
+def test_one_line(log):
+    """What a remote says does not forge lines of the log."""
+
+    class File(io.BytesIO):
+        def read(self, size=-1):
+            raise OSError("gone\nINFO forged \x1b[2J")
+
+    with pytest.raises(FileReadError):
+        call(FileWrapperMiddleware(sends(File)))
+    for message in log(logging.WARNING) + log(logging.DEBUG):
+        assert message.isprintable()
+        assert "forged" in message
+
+
+@pytest.mark.parametrize("size", [len(DATA), 100])
+def test_wrapper_of_an_unknown_server(path, log, size):
+    """Which reads: it is counted, and told of an error."""
+
+    class Wrapper:
+        def __init__(self, filelike, block_size):
+            self.filelike = filelike
+            self.close = filelike.close
+
+        def __iter__(self):
+            os.truncate(path, size)
+            return iter(lambda: self.filelike.read(8192), b"")
+
+    seen = []
+    app = FileWrapperMiddleware(sends(lambda: open(path, "rb", 0)), on_sent=seen.append)
+    if size == len(DATA):
+        assert call(app, {"wsgi.file_wrapper": Wrapper}) == DATA
+    else:
+        with pytest.raises(ShortFileError):
+            call(app, {"wsgi.file_wrapper": Wrapper})
+        assert len(log(logging.WARNING)) == 1
+    [told] = seen
+    assert (told.sender, told.sent) == ("wsgi.file_wrapper", size)
+    assert isinstance(told.error, ShortFileError) == (size == 100)
+
+
+def test_wrapper_of_an_unknown_server_that_asks_for_the_descriptor(path):
+    class Wrapper:
+        def __init__(self, filelike, block_size):
+            self.blocks = [os.pread(filelike.fileno(), len(DATA), 0)]
+            self.close = filelike.close
+
+        def __iter__(self):
+            return iter(self.blocks)
+
+    seen = []
+    app = FileWrapperMiddleware(sends(lambda: open(path, "rb")), on_sent=seen.append)
+    assert call(app, {"wsgi.file_wrapper": Wrapper}) == DATA
+    assert [told.sent for told in seen] == [None]
+
+
+def test_wrapper_of_an_unknown_server_that_raises(path):
+    closes = []
+
+    def make():
+        file = open(path, "rb")
+        close = file.close
+        file = FileWrapper(file)
+        file.close = lambda: closes.append(close())
+        return file
+
+    def wrapper(filelike, block_size):
+        raise RuntimeError("no")
+
+    with pytest.raises(RuntimeError):
+        call(FileWrapperMiddleware(sends(make)), {"wsgi.file_wrapper": wrapper})
+    assert closes == [None]
+
+
+def test_disk_that_fails(path, log, monkeypatch):
+    """By an error that is not taken for the client's, and told as one of the file."""
+
+    def fail(*args):
+        raise OSError(errno.EIO, "Input/output error")
+
+    seen = []
+    app = FileWrapperMiddleware(sends(lambda: open(path, "rb")), on_sent=seen.append)
+    monkeypatch.setattr(os, "sendfile", fail)
+    monkeypatch.setattr(os, "pread", fail)
+    assert ask(app, seen=seen).short
+    message = f"reading {path!r} failed: [Errno 5] Input/output error"
+    assert log(logging.WARNING) == [f"{message}: the response is cut off"]
+    assert (seen[0].sent, str(seen[0].error)) == (0, message)
+
+
+def test_disk_that_fails_of_sendfile(path, log, monkeypatch):
+    def fail(*args):
+        raise OSError(errno.EIO, "Input/output error")
+
+    ours, theirs = socket.socketpair()
+    with open(path, "rb") as file, ours, theirs:
+        monkeypatch.setattr(os, "sendfile", fail)
+        assert list(sendfile(ours, FileSlice(file, 0, 10))) == []
+    assert log(logging.WARNING) == []
+
+
+def test_inside_of_another(path):
+    """The inner one cannot know; both leave a HEAD its length."""
+    inside, outside = [], []
+    inner = FileWrapperMiddleware(sends(lambda: open(path, "rb")), on_sent=inside.append)
+    app = FileWrapperMiddleware(inner, on_sent=outside.append)
+    assert call(app) == DATA
+    assert [told.sent for told in outside] == [len(DATA)]
+    assert [told.sent for told in inside] == [None]
+    headers = []
+    body = app({"REQUEST_METHOD": "HEAD"}, lambda status, fields: headers.extend(fields))
+    body.close()
+    assert ("Content-Length", str(len(DATA))) in headers
 
 
 # The command line's --explain.
@@ -274,6 +422,17 @@ small = sends(lambda: open(HERE + "/small", "rb"))
 filtered = Gzip(FileWrapperMiddleware(plain))
 offloaded = FileWrapperMiddleware(plain, offload=XAccelRedirect({HERE: "/_files"}))
 elsewhere = FileWrapperMiddleware(plain, offload=XAccelRedirect({"/nowhere": "/_files"}))
+
+def missing(environ, start_response):
+    start_response("404 Not Found", [("Content-Type", "text/plain")])
+    return opened()
+
+missing = FileWrapperMiddleware(missing, offload=XAccelRedirect({HERE: "/_files"}))
+
+def configures(environ, start_response):
+    import logging.config
+    logging.config.dictConfig({"version": 1})
+    return plain(environ, start_response)
 
 def django(environ, start_response):
     from django.conf import settings
@@ -382,6 +541,13 @@ def django(environ, start_response):
         ),
         ("elsewhere", (), ["offload: declined: the file is below none of the directories"]),
         (
+            "elsewhere",
+            ("-H", "Range: bytes=0-9"),
+            ["plan: 206 ", "offload: declined: the file is below none of the directories"],
+        ),
+        ("missing", (), ["plan: 404 ", "offload: declined: no whole file on disk, to stay, in"]),
+        ("configures", (), ["recognised: a file on disk", "sent: 256000 bytes by wsgi.file_"]),
+        (
             "django",
             (),
             [
@@ -421,6 +587,8 @@ def explain(cwd, *args):
         ((".", "x"), "'x' is no path of a URL"),
         ((".", "/a b"), "'/a b' is no path of a URL"),
         ((".", "/", "-H", "Range"), "'Range' is not of the form 'Name: value'"),
+        ((".", "-H", "A b: c", "/"), "'A b: c' is not of the form 'Name: value'"),
+        ((".", "/", "-H", "A: €"), "'A: €' is not of the form 'Name: value'"),
         (("nothing:here",), "cannot import nothing"),
     ],
 )
@@ -429,6 +597,12 @@ def test_explain_of_nonsense(tmp_path, args, message):
     assert (done.returncode, done.stdout) == (2, "")
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_explain_takes_options_anywhere(tmp_path, path):
+    done = explain(tmp_path, ".", "-H", "Range: bytes=0-9", "/data")
+    assert done.stderr == ""
+    assert "206 Partial Content, 10 bytes" in done.stdout
 
 
 def test_path_without_explain(tmp_path):

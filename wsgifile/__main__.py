@@ -6,6 +6,7 @@ import argparse
 import errno
 import importlib
 import os
+import re
 import socket
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -78,9 +79,11 @@ def _parser() -> _Parser:
 
 def _header(text: str) -> tuple[str, str]:
     name, colon, value = text.partition(":")
-    if not (colon and name.strip()) or "\n" in text or "\r" in text:
+    # RFC 9110, section 5.6.2: a name is a token.
+    token = re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name)
+    if not (colon and token) or not re.fullmatch(r"[\t -~\x80-\xff]*", value):
         raise argparse.ArgumentTypeError(f"{text!r} is not of the form 'Name: value'")
-    return name.strip(), value.strip()
+    return name, value.strip()
 
 
 def _int_between(least: int, most: int) -> Any:
@@ -95,7 +98,7 @@ def _int_between(least: int, most: int) -> Any:
 def main(argv: list[str] | None = None) -> int:
     """Run the command line, until Ctrl-C; the exit status is returned."""
     parser = _parser()
-    args = parser.parse_args(argv)
+    args = parser.parse_intermixed_args(argv)
     try:
         from waitress.server import create_server
     except ImportError:
@@ -105,7 +108,7 @@ def main(argv: list[str] | None = None) -> int:
     except LoadError as error:
         parser.error(str(error))
     if args.explain:
-        return _explain(parser, app, args.path or "/", dict(args.header))
+        return _explain(parser, app, args.path or "/", args.header)
     if args.path is not None or args.header:
         parser.error("PATH and --header are for --explain")
     try:
@@ -127,7 +130,9 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _explain(parser: _Parser, app: WSGIApplication, path: str, headers: dict[str, str]) -> int:
+def _explain(
+    parser: _Parser, app: WSGIApplication, path: str, headers: list[tuple[str, str]]
+) -> int:
     from .explain import explain
 
     if not path.startswith("/") or not path.isascii() or not path.isprintable() or " " in path:

@@ -8,7 +8,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from .read_ahead import ReadAhead
-from .transfer import announce, logger
+from .transfer import announce, logger, one_line
 from .wrapper import FileReadError, FileWrapper, Joined, close_app_iter
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class Body(Closing):
         self.send = send
         self.blocks: FileWrapper | Joined | ReadAhead = send.blocks()
         self._app_iter = send.app_iter
-        self._begun = False
+        self._begun = self._failed = False
         if send.plan.count == 0:
             self.sender = send.plan.offload or "none"
         if self.sender != "none":
@@ -131,8 +131,9 @@ class Body(Closing):
         close() would keep the file open.
         """
         self._tell(error)
-        if isinstance(error, FileReadError):
-            logger.warning("%s: the response is cut off", error)
+        failed_before, self._failed = self._failed, True  # waitress tries again.
+        if isinstance(error, FileReadError) and not failed_before:
+            logger.warning("%s: the response is cut off", one_line(str(error)))
 
     def _close(self, app_iter: object) -> None:
         """And end a response that does not tell where it ends."""

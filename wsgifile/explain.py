@@ -1,7 +1,6 @@
 """``wsgifile --explain``: one request, and what became of the response and why.
 
-By waitress on the loopback interface, as senders ask the server. The answers are those
-that the middleware logs at DEBUG.
+By waitress on the loopback interface, as senders ask the server.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from .recognise import NO_FILES
 from .senders import SMALL, FileSlice, Send
 from .servers import SERVERS, Server
 from .servers.unknown import Server as Unknown
-from .transfer import Transfer, Watch, logger
+from .transfer import Transfer, Watch, logger, watching
 from .wrapper import name_of
 
 if TYPE_CHECKING:
@@ -39,8 +38,6 @@ __all__ = ["explain", "senders_of"]
 
 #: Seconds without a byte after which the application, or a sender, is given up.
 _PATIENCE = 60.0
-
-_SENDERS = {"server_wrapper": "the server's wrapper", "os_sendfile": "os.sendfile"}
 
 
 class _Spy:
@@ -68,50 +65,55 @@ class _Spy:
         return app_iter
 
 
-class _Collector(logging.Handler):
-    """The records of the middleware."""
-
+class _Warnings(logging.Handler):
     def __init__(self) -> None:
-        super().__init__()
-        self.ends: list[tuple[Watch, Send, Transfer]] = []
-        self.others: list[str] = []
+        super().__init__(logging.WARNING)
+        self.messages: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        watch = getattr(record, "watch", None)
-        if watch is not None:
-            self.ends.append((watch, record.send, record.transfer))  # type: ignore[attr-defined]
-        elif record.levelno >= logging.WARNING:
-            self.others.append(record.getMessage())
+        self.messages.append(record.getMessage())
 
 
-def explain(app: WSGIApplication, path: str, headers: dict[str, str]) -> Iterator[str]:
+@contextmanager
+def _warnings() -> Iterator[list[str]]:
+    """What the middleware warns of, unless the application turns its logger off."""
+    handler, propagate = _Warnings(), logger.propagate
+    logger.addHandler(handler)
+    logger.propagate = False
+    try:
+        yield handler.messages
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = propagate
+
+
+def explain(app: WSGIApplication, path: str, headers: list[tuple[str, str]]) -> Iterator[str]:
     """Lines that tell what becomes of a GET of this path, with these header fields."""
     # One that is there has options of its own.
     outer = (
         copy.copy(app) if isinstance(app, FileWrapperMiddleware) else FileWrapperMiddleware(app)
     )
     spy = outer.app = _Spy(outer.app)
-    collector = _Collector()
-    logger.addHandler(collector)
-    logger.setLevel(logging.DEBUG)
-    logger.propagate = False
+    ends: list[tuple[Send, Watch, Transfer]] = []
     got, failed = None, None
-    with _serving(outer) as port:
+    with _warnings() as warnings, _serving(outer) as port:
+        watching.append(lambda *end: ends.append(end))
         try:
             got = _get(port, path, headers)
         except (OSError, http.client.HTTPException) as error:
             failed = error
-        _wait(lambda: not spy.is_file or collector.ends)
+        _wait(lambda: not spy.is_file or ends)
+        watching.pop()
     yield f"GET {path}, from waitress"
     yield _line("the application", f"{spy.status or 'no status'}, returned {spy.returned}")
-    outermost = [end for end in collector.ends if end[1].app_iter is spy.app_iter]
+    outermost = [end for end in ends if end[0].app_iter is spy.app_iter]
     if not outermost:
         yield _line("wsgifile", "no file, passed on as it is")
-    for end in collector.ends:
+    for end in ends:
         if end not in outermost:
             yield _line("inside of that", "another FileWrapperMiddleware")
         yield from _lines(*end, spy.headers if end in outermost else None)
-    for message in collector.others:
+    for message in warnings:
         yield _line("warning", message)
     if failed is not None:
         yield _line("the client", f"got no complete answer: {failed!r}")
@@ -123,7 +125,7 @@ def _line(label: str, text: str) -> str:
     return f"  {label + ':':<22}{text}"
 
 
-def _lines(watch: Watch, send: Send, transfer: Transfer, before: Headers | None) -> Iterator[str]:
+def _lines(send: Send, watch: Watch, transfer: Transfer, before: Headers | None) -> Iterator[str]:
     region, plan, server = send.region, send.plan, send.server
     what = f"{_kind(region.filelike)} {name_of(region.filelike)}"
     if region.kernel is not None:
@@ -148,10 +150,10 @@ def _lines(watch: Watch, send: Send, transfer: Transfer, before: Headers | None)
         yield _line("server", f"not seen, start_response is {_origin(server.start_response)}")
     if plan.offload is not None:
         yield _line("offload", f"{plan.offload}: {dict(plan.headers)[plan.offload]}")
-    elif plan.not_offload is not None:
-        yield _line("offload", f"declined: {plan.not_offload}")
+    elif watch.offload and all(name != "offload" for name, _ in watch.declined):
+        yield _line("offload", "declined: no whole file on disk, to stay, in a 200 to GET or HEAD")
     for name, reason in watch.declined:
-        yield _line(_SENDERS[name], f"declined: {reason}")
+        yield _line(name, f"declined: {reason.why}")
     if transfer.sender == "read" and not watch.declined:
         yield _line("read", f"up to {SMALL} bytes are read at once, one block for the server")
     sent = "bytes" if transfer.sent is None else f"{transfer.sent} bytes"
@@ -225,10 +227,14 @@ def _serving(app: WSGIApplication) -> Iterator[int]:
         loop.join(5)
 
 
-def _get(port: int, path: str, headers: dict[str, str]) -> str:
+def _get(port: int, path: str, headers: list[tuple[str, str]]) -> str:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_PATIENCE)
     try:
-        connection.request("GET", path, headers=headers)
+        skip_host = any(name.lower() == "host" for name, _ in headers)
+        connection.putrequest("GET", path, skip_host=skip_host, skip_accept_encoding=True)
+        for name, value in headers:
+            connection.putheader(name, value)
+        connection.endheaders()
         response = connection.getresponse()
         count, told = 0, time.monotonic()
         while data := response.read1(1 << 20):

@@ -58,6 +58,8 @@ class Part:
     threaded: bool = False
     #: The least number of bytes to read at once.
     block_size: int = 1
+    #: Whether close() deletes the file.
+    temporary: bool = False
 
     def of(self, inner: Part) -> Part | None:
         """The same bytes where file is made of inner; None: they cannot be told."""
@@ -79,6 +81,7 @@ class Part:
             self.iterated or inner.iterated,
             self.threaded or inner.threaded,
             max(self.block_size, inner.block_size),
+            self.temporary or inner.temporary,
         )
 
 
@@ -254,7 +257,7 @@ _LAYERS: dict[str, Callable[[Any], Part | None]] = {
     "pyramid.response.FileIter": lambda it: Part(it.file),
     "servestatic.responders.SlicedFile": _sliced_file,
     "tempfile.SpooledTemporaryFile": lambda it: Part(it._file),
-    "tempfile._TemporaryFileWrapper": lambda it: Part(it.file),
+    "tempfile._TemporaryFileWrapper": lambda it: Part(it.file, temporary=bool(it.delete)),
     "webob.response.AppIterRange": _app_iter_range,
     "werkzeug.wsgi.ClosingIterator": _closing_iterator,
     "werkzeug.wsgi.FileWrapper": lambda it: Part(it.file),

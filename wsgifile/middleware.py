@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from . import servers
+from .body import Body
 from .offload import Offload, Proxies
 from .plan import Headers, make_plan
 from .recognise import NO_FILES, FileRegion, KernelFile, recognise
 from .senders import Send, open_body
-from .transfer import Declined, Transfer, Watch, logger
+from .transfer import Declined, Transfer, Watch, logger, watching
 from .wrapper import DEFAULT_BLOCK_SIZE, FileWrapper, check_int, close_app_iter
 
 if TYPE_CHECKING:
@@ -99,6 +101,9 @@ class FileWrapperMiddleware:
         response.server_start_response = start_response
         servers_own = environ.get(_KEY, _MISSING)
         environ[_KEY] = FileWrapper
+        if self.offload is not None:
+            # Now: what is inside of us may overwrite it by what a client says.
+            response.peer = environ.get("REMOTE_ADDR", "")
         try:
             app_iter = self.app(environ, response.start_response)
         finally:
@@ -129,8 +134,10 @@ class FileWrapperMiddleware:
         region: FileRegion,
     ) -> Iterable[bytes]:
         watch = None
-        if self.on_sent is not None or logger.isEnabledFor(logging.DEBUG):
-            watch = Watch(environ, self.on_sent)
+        if self.on_sent is not None or watching or logger.isEnabledFor(logging.DEBUG):
+            watch = Watch(environ, self.on_sent, self.offload is not None)
+        if type(app_iter) is Body:
+            app_iter.sent = None  # Of another middleware of ours, in whose place we send.
         plan = make_plan(
             environ,
             response.status,
@@ -139,7 +146,7 @@ class FileWrapperMiddleware:
             written=response.written if response.committed else None,
             ranges=self.ranges,
             validators=self.validators,
-            offload=None if self.offload is None else self._field(environ),
+            offload=None if self.offload is None else partial(self._field, response.peer, watch),
         )
         response.status, response.headers = plan.status, plan.headers
         response.commit()
@@ -155,15 +162,18 @@ class FileWrapperMiddleware:
         )
         return open_body(send)
 
-    def _field(
-        self, environ: WSGIEnvironment
-    ) -> Callable[[KernelFile], tuple[str, str] | Declined]:
-        """What the plan asks for the header to the proxy."""
-        offload, proxies = self.offload, self.trusted_proxies
-        assert offload is not None
-        if proxies is None or proxies.include(environ.get("REMOTE_ADDR", "")):
-            return offload.field
-        return lambda file: Declined("the request has not come through the proxy")
+    def _field(self, peer: str, watch: Watch | None, file: KernelFile) -> tuple[str, str] | None:
+        """The header by which the proxy at peer sends this file; None: it does not."""
+        assert self.offload is not None
+        if self.trusted_proxies is None or self.trusted_proxies.include(peer):
+            field = self.offload.field(file)
+        else:
+            field = Declined("the request has not come through the proxy")
+        if not isinstance(field, Declined):
+            return field
+        if watch is not None:
+            watch.declined.append(("offload", field))
+        return None
 
 
 class _Response:
@@ -182,6 +192,7 @@ class _Response:
     server_write: Callable[[bytes], object]
     started = committed = False
     written = 0
+    peer: str
 
     def start_response(
         self, status: str, headers: Headers, exc_info: OptExcInfo | None = None

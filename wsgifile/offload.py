@@ -11,9 +11,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
-from ipaddress import IPv6Address, ip_address, ip_network
-from typing import ClassVar, TypeVar
+from ipaddress import ip_address, ip_network
+from typing import Any, ClassVar
 from urllib.parse import quote
 
 from .recognise import KernelFile
@@ -22,8 +21,10 @@ from .transfer import Declined
 __all__ = ["Offload", "Proxies", "XAccelRedirect", "XSendfile"]
 
 Path = str | os.PathLike[str]
-#: A mapping of str is none of Path.
-AnyPath = TypeVar("AnyPath", str, os.PathLike[str], Path)
+
+#: Longer values are not left to it: quoting makes three bytes of one, and nginx has 4 KiB
+#: for the whole header, as long as nobody tells it otherwise.
+_LONGEST = 2000
 
 _UNFIT = re.compile(rb"[\x00-\x1f\x7f]")
 
@@ -53,7 +54,8 @@ class Offload:
             return Declined("the file was not opened by its path")
         try:
             path = os.path.realpath(os.fsencode(file.name))
-        except OSError:  # Of a relative name, when the working directory is gone.
+        except (OSError, ValueError):
+            # A relative name, when the working directory is gone; a name that was set.
             return Declined("the file is not there any more")
         for root, prefix in self._prefixes:
             # Now, as a directory may be a link that is changed to release something.
@@ -67,7 +69,11 @@ class Offload:
                 if not os.path.samestat(there, os.fstat(file.fileno())):
                     return Declined("another file is there by now")
                 value = self.encode(prefix.rstrip(b"/") + b"/" + name)
-                return value if isinstance(value, Declined) else (self.header, value)
+                if isinstance(value, Declined):
+                    return value
+                if len(value) > _LONGEST:
+                    return Declined("the name is too long for a header")
+                return self.header, value
         return Declined("the file is below none of the directories of the proxy")
 
 
@@ -83,12 +89,12 @@ class XAccelRedirect(Offload):
 
     header = "X-Accel-Redirect"
 
-    def __init__(self, prefixes: Mapping[AnyPath, str]) -> None:
+    def __init__(self, prefixes: Mapping[Any, str]) -> None:
         if not isinstance(prefixes, Mapping):
             raise TypeError(
                 f"XAccelRedirect takes a mapping of directories to locations, not {prefixes!r}"
             )
-        pairs = []
+        pairs: dict[bytes, bytes] = {}
         for path, location in prefixes.items():
             if not isinstance(location, str):
                 raise TypeError(f"the location for {path!r} must be a str, not {location!r}")
@@ -96,8 +102,8 @@ class XAccelRedirect(Offload):
                 raise ValueError(
                     f'{location!r} is no location: it must begin with "/" and be a plain path'
                 )
-            pairs.append((_directory(path), location.encode()))
-        super().__init__(pairs)
+            pairs[_directory(path)] = location.encode()
+        super().__init__(pairs.items())
 
 
 class XSendfile(Offload):
@@ -119,7 +125,7 @@ class XSendfile(Offload):
         if not (quoted is None or isinstance(quoted, bool)):
             raise TypeError(f"quoted must be True, False or None, not {quoted!r}")
         self._quoted = quoted
-        super().__init__((_directory(path), _directory(path)) for path in directories)
+        super().__init__((path, path) for path in map(_directory, directories))
 
     def encode(self, path: bytes) -> str | Declined:
         """Quoted or not, as the proxy wants it."""
@@ -139,7 +145,8 @@ def _directory(path: Path) -> bytes:
         raise TypeError(f"a directory must be a str or a path, not {path!r}")
     if not os.path.isabs(path):
         raise ValueError(f"{os.fspath(path)!r} is no absolute path of a directory")
-    return os.fsencode(os.path.normpath(path))
+    # Not by normpath(), which takes "link/.." for nothing.
+    return os.fsencode(path).rstrip(b"/") or b"/"
 
 
 class Proxies:
@@ -161,15 +168,16 @@ class Proxies:
         #: What servers say of a Unix domain socket; waitress says localhost.
         self._names = {"", "localhost"} if "unix" in networks else set()
         self._networks = [ip_network(network) for network in networks if network != "unix"]
-        self.include = lru_cache(1024)(self._include)
 
-    def _include(self, address: str) -> bool:
-        if address in self._names:
+    def include(self, peer: str) -> bool:
+        """Whether a request comes from there, by its ``REMOTE_ADDR``; "" if it has none."""
+        if peer in self._names:
             return True
         try:
-            found = ip_address(address)
+            addresses = [ip_address(peer)]
         except ValueError:
             return False
-        if isinstance(found, IPv6Address) and found.ipv4_mapped is not None:
-            found = found.ipv4_mapped  # By a socket for both.
-        return any(found in network for network in self._networks)
+        mapped = getattr(addresses[0], "ipv4_mapped", None)
+        if mapped is not None:  # By a socket for both.
+            addresses.append(mapped)
+        return any(address in network for address in addresses for network in self._networks)

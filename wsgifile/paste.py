@@ -9,14 +9,18 @@
     validators = true
     read_ahead = 0
 
-And, if there is a proxy in front that can send files, one of the first two, with a
-directory to a line:
+And, if there is a proxy in front that can send files, one of the first four, with a
+directory to a line (see :class:`~wsgifile.XSendfile` for what is quoted):
 
 .. code-block:: ini
 
     x_accel_redirect =
         /srv/files = /_files
     x_sendfile =
+        /srv/files
+    x_sendfile_quoted =
+        /srv/files
+    x_sendfile_unquoted =
         /srv/files
     trusted_proxies = 127.0.0.1 10.0.0.0/8 unix
 """
@@ -47,6 +51,8 @@ def _x_accel_redirect(text: str) -> XAccelRedirect:
         directory, equals, location = line.rpartition("=")
         if not equals:
             raise ValueError(f"{line!r} is not of the form directory = location")
+        if directory.strip() in prefixes:
+            raise ValueError(f"{directory.strip()!r} is there twice")
         prefixes[directory.strip()] = location.strip()
     return XAccelRedirect(prefixes)
 
@@ -59,6 +65,8 @@ _OPTIONS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "read_ahead": ("read_ahead", int),
     "x_accel_redirect": ("offload", _x_accel_redirect),
     "x_sendfile": ("offload", lambda text: XSendfile(_lines(text))),
+    "x_sendfile_quoted": ("offload", lambda text: XSendfile(_lines(text), quoted=True)),
+    "x_sendfile_unquoted": ("offload", lambda text: XSendfile(_lines(text), quoted=False)),
     "trusted_proxies": ("trusted_proxies", lambda text: text.replace(",", " ").split()),
 }
 
@@ -96,7 +104,7 @@ def _read(local_conf: Mapping[str, str]) -> dict[str, Any]:
             raise ValueError(f"egg:wsgifile has no option {name!r}, only: {known}")
         argument, read = _OPTIONS[name]
         if argument in options:
-            raise ValueError("egg:wsgifile takes x_accel_redirect or x_sendfile, not both")
+            raise ValueError(f"egg:wsgifile takes one way to a proxy, {name} is another")
         try:
             options[argument] = read(text)
         except ValueError as error:

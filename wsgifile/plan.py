@@ -15,7 +15,7 @@ from typing import Any
 from .conditions import Validators, date_of_file, etag_of_file
 from .ranges import ByteRange, select
 from .recognise import FileRegion, KernelFile
-from .transfer import Declined, logger
+from .transfer import logger, one_line
 from .wrapper import name_of
 
 __all__ = ["Headers", "Plan", "make_plan"]
@@ -80,8 +80,6 @@ class Plan:
     parts: tuple[bytes | ByteRange, ...] | None = None
     #: The header by which it is left to a proxy.
     offload: str | None = None
-    #: Why it is not, if it might have been.
-    not_offload: Declined | None = None
 
 
 def make_plan(
@@ -93,7 +91,7 @@ def make_plan(
     written: int | None = None,
     ranges: bool = True,
     validators: bool = True,
-    offload: Callable[[KernelFile], tuple[str, str] | Declined] | None = None,
+    offload: Callable[[KernelFile], tuple[str, str] | None] | None = None,
 ) -> Plan:
     """Decide on the header and on the bytes to send.
 
@@ -107,8 +105,8 @@ def make_plan(
     :param ranges: whether to answer Range requests.
     :param validators: whether to add ETag and Last-Modified, and to answer
         conditional requests by them.
-    :param offload: what has a whole kernel file sent by a proxy, see
-        :meth:`~wsgifile.offload.Offload.field`.
+    :param offload: from a whole kernel file to the header that has a proxy send it,
+        or None.
     :raises ValueError: for a Content-Length that is no number, or two of them, or
         more than the range of the file that the application asked for.
     """
@@ -124,7 +122,9 @@ def make_plan(
             headers = _without(headers, {"content-length"})
         return Plan(status, headers, 0, False)
     count = region.length
-    if promised is not None:
+    method = environ.get("REQUEST_METHOD", "GET")
+    # Another middleware of ours has nothing of a file to send to HEAD.
+    if promised is not None and (method != "HEAD" or region.limit is None):
         left = max(0, promised - (written or 0))
         if region.limit is not None and left > region.limit:
             # What lies behind the range is not meant for the client.
@@ -133,11 +133,10 @@ def make_plan(
             logger.warning(
                 "Content-Length is %d, but %s has %d bytes",
                 promised,
-                name_of(region.filelike),
+                one_line(name_of(region.filelike)),
                 count,
             )
         count = left
-    method = environ.get("REQUEST_METHOD", "GET")
     if written is not None:
         # The header is out as it was.
         return Plan(status, headers, 0 if method == "HEAD" else count, False)
@@ -159,7 +158,7 @@ def _as_asked_for(
     region: FileRegion,
     ranges: bool,
     validators: bool,
-    offload: Callable[[KernelFile], tuple[str, str] | Declined] | None,
+    offload: Callable[[KernelFile], tuple[str, str] | None] | None,
 ) -> Plan:
     """The plan, or a 206, 304, 412 or 416 in its place: what a client expects of a file."""
     length = plan.count
@@ -178,19 +177,15 @@ def _as_asked_for(
         and (coding is None or coding.lower() == "identity")
         and _WHOLE_ONLY.isdisjoint(fields)
     )
-    if offload is not None and region.kernel is not None:
-        if not divisible or region.offset or length != region.size:
-            # A proxy would answer a request for a range.
-            field: tuple[str, str] | Declined = Declined("it is no whole file")
-        else:
-            field = offload(region.kernel)
-        if not isinstance(field, Declined):
-            # Ranges and conditions are the proxy's to answer, which has its own ETag.
+    # Whole, as the proxy answers ranges; and still there when we have closed it.
+    whole = divisible and region.offset == 0 and length == region.size and not region.temporary
+    if offload is not None and region.kernel is not None and whole:
+        field = offload(region.kernel)
+        if field is not None:
+            # Conditions are the proxy's to answer as well, which has its own ETag.
             headers = _without(plan.headers, {"content-length"})
-            return Plan(
-                plan.status, [*headers, ("Content-Length", "0"), field], 0, True, offload=field[0]
-            )
-        plan.not_offload = field
+            headers += [("Content-Length", "0"), field]
+            return Plan(plan.status, headers, 0, True, offload=field[0])
     headers = plan.headers = plan.headers.copy()  # The application's is its own.
     etag, date = fields.get("etag"), fields.get("last-modified")
     mtime_ns = region.mtime_ns if validators and etag is None and date is None else None

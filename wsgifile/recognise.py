@@ -70,6 +70,8 @@ class FileRegion:
     threaded: bool = False
     #: Why there is no kernel file.
     why: str = ""
+    #: Whether it is deleted when it is closed.
+    temporary: bool = False
 
     @property
     def length(self) -> int | None:
@@ -127,7 +129,16 @@ def recognise(app_iter: object) -> FileRegion | None:
         with file.getbuffer() as buffer:
             size = max(0, buffer.nbytes - offset)
     return FileRegion(
-        file, kernel, offset, size, part.count, part.block_size, mtime_ns, part.threaded, why
+        file,
+        kernel,
+        offset,
+        size,
+        part.count,
+        part.block_size,
+        mtime_ns,
+        part.threaded,
+        why,
+        part.temporary,
     )
 
 

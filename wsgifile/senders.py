@@ -116,12 +116,12 @@ def open_body(send: Send) -> Iterable[bytes]:
     if plan.count == 0:
         return Body(send)
     what = send.slice()
-    for sender in (server_wrapper, os_sendfile):
+    for name, sender in _CHAIN:
         body = what if isinstance(what, Declined) else sender(send, what)
         if not isinstance(body, Declined):
             return body
         if send.watch is not None:
-            send.watch.declined.append((sender.__name__, body))
+            send.watch.declined.append((name, body))
     return Body(send)  # Blocks of read(size). The server does the sending.
 
 
@@ -159,6 +159,13 @@ def os_sendfile(send: Send, what: FileSlice) -> Body | Declined:
     if call is not None and lets_wait(what.file.fileno()):
         return ReadApart(send, call)
     return SendfileBody(send, what, sock)
+
+
+#: In their order, and under names by which it is told who declined.
+_CHAIN: tuple[tuple[str, Callable[[Send, FileSlice], Iterable[bytes] | Declined]], ...] = (
+    ("the server's wrapper", server_wrapper),
+    ("os.sendfile", os_sendfile),
+)
 
 
 class ReadApart(Body):

@@ -166,10 +166,13 @@ def send_some(out: int, in_: int, offset: int, count: int, behind: bool) -> int:
 
 # Some file systems have no sendfile, and some containers forbid it.
 _CANNOT = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM})
+_OF_THE_FILE = frozenset({errno.EIO, errno.ESTALE})
 
 
 def gives_up(error: OSError) -> bool:
-    """Whether os.sendfile cannot send this at all, which is logged."""
+    """Whether os.sendfile cannot send this at all, which is logged, or the disk is bad."""
+    if error.errno in _OF_THE_FILE:
+        return True  # To read it tells, by an error that is not taken for the client's.
     if error.errno not in _CANNOT:
         return False
     warn_once("os.sendfile gave up, files are read instead: %s", error)

@@ -95,8 +95,8 @@ class Server:
 
     def send_blocks(self) -> None:
         """Get ready to send header and blocks, each of which is a write of its own."""
-        if self.nagle and (sock := self.socket()) is not None:
-            no_delay(sock)
+        if self.nagle:
+            no_delay(self.socket())
 
     def end_unsized(self) -> None:
         """End a response of which the header does not tell where it ends."""

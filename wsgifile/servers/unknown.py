@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
-from ..body import Body
+from ..body import Body, caller
 from ..senders import FileSlice, Send
 from ..transfer import Declined
 from . import Server as Base
@@ -49,7 +49,12 @@ class Server(Base):
         # is what makes its seek() one of the descriptor.
         what.file.seek(0, os.SEEK_END)
         what.file.seek(0)
-        app_iter: Iterable[bytes] = wrapper(File(send, what), send.block_size)
+        file = File(send, what)
+        try:
+            app_iter: Iterable[bytes] = wrapper(file, send.block_size)
+        except BaseException:
+            file.detach()
+            raise
         return app_iter
 
 
@@ -64,7 +69,11 @@ class File(Body):
 
     def read(self, size: int = -1) -> bytes:
         """Up to size bytes, all there are if it is negative."""
-        return b"".join(self) if size < 0 else self.blocks.next_block(size)
+        return b"".join(self) if size < 0 else self.next_block(size, caller())
+
+    def detach(self) -> None:
+        """Leave close() to who has called the application."""
+        self._app_iter = None
 
     def fileno(self) -> int:
         """The descriptor, which stands at the beginning as long as nothing is read."""

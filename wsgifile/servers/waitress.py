@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import NoReturn
 
 from waitress.buffers import ReadOnlyFileBasedBuffer
 from waitress.channel import HTTPChannel
@@ -24,7 +23,7 @@ from ..senders import FileSlice, Send
 from ..sockets import gives_up, is_plain, send_some
 from ..threads import pool
 from ..transfer import Declined
-from ..wrapper import ShortFileError
+from ..wrapper import FileReadError, ShortFileError, name_of
 from . import Server as Base
 from . import closed_over
 
@@ -109,9 +108,13 @@ class Buffer(Body, ReadOnlyFileBasedBuffer):  # type: ignore[misc]
         size = min(self.remain, self.send.block_size)
         if numbytes >= 0:
             size = min(size, numbytes)
-        data = os.pread(self.file.fileno(), size, self._position)
+        try:
+            data = os.pread(self.file.fileno(), size, self._position)
+        except OSError as error:
+            message = f"reading {name_of(self.file)} failed: {error}"
+            raise self._told(FileReadError(message)) from error
         if size and not data:
-            self._end_short()
+            raise self._told(self._short())
         if skip:
             self.skip(len(data))
         return data
@@ -174,17 +177,19 @@ class Buffer(Body, ReadOnlyFileBasedBuffer):  # type: ignore[misc]
             self._channel = None
             return False
         if not sent:
-            self._end_short()
+            raise self._told(self._short())
         self._behind = sent < count
         self.skip(sent)
         channel.total_outbufs_len -= sent
         channel.last_activity = time.time()
         return True
 
-    def _end_short(self) -> NoReturn:
-        error = ShortFileError(self.file, self._count, self._count - self.remain)
+    def _short(self) -> ShortFileError:
+        return ShortFileError(self.file, self._count, self._count - self.remain)
+
+    def _told(self, error: FileReadError) -> FileReadError:
         self.fail(error)
-        raise error
+        return error
 
     def skip(self, numbytes: int, allow_prune: bool = False) -> None:
         """Go on by numbytes."""
