@@ -423,6 +423,8 @@ filtered = Gzip(FileWrapperMiddleware(plain))
 offloaded = FileWrapperMiddleware(plain, offload=XAccelRedirect({HERE: "/_files"}))
 elsewhere = FileWrapperMiddleware(plain, offload=XAccelRedirect({"/nowhere": "/_files"}))
 
+small_elsewhere = FileWrapperMiddleware(small, offload=XAccelRedirect({"/nowhere": "/_files"}))
+
 def missing(environ, start_response):
     start_response("404 Not Found", [("Content-Type", "text/plain")])
     return opened()
@@ -544,6 +546,11 @@ def django(environ, start_response):
             "elsewhere",
             ("-H", "Range: bytes=0-9"),
             ["plan: 206 ", "offload: declined: the file is below none of the directories"],
+        ),
+        (
+            "small_elsewhere",
+            (),
+            ["offload: declined: the file is below none", "read: up to 65536 bytes are read"],
         ),
         ("missing", (), ["plan: 404 ", "offload: declined: no whole file on disk, to stay, in"]),
         ("configures", (), ["recognised: a file on disk", "sent: 256000 bytes by wsgi.file_"]),

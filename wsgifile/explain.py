@@ -137,24 +137,21 @@ def _lines(send: Send, watch: Watch, transfer: Transfer, before: Headers | None)
     count = "all there is" if plan.count is None else f"{plan.count} bytes"
     if plan.parts is not None:
         count += f" in {len(plan.parts)} parts"
-    ours = (
-        []
-        if before is None
-        else [name for name, value in plan.headers if (name, value) not in before]
-    )
-    yield _line(
-        "plan", f"{plan.status}, {count}" + (f"; by wsgifile: {', '.join(ours)}" if ours else "")
-    )
+    known = plan.headers if before is None else before
+    ours = [name for name, value in plan.headers if (name, value) not in known]
+    by_us = f"; by wsgifile: {', '.join(ours)}" if ours else ""
+    yield _line("plan", f"{plan.status}, {count}{by_us}")
     seen = type(server) is not Unknown
     if not seen:
         yield _line("server", f"not seen, start_response is {_origin(server.start_response)}")
+    asked = {name for name, _ in watch.declined}
     if plan.offload is not None:
         yield _line("offload", f"{plan.offload}: {dict(plan.headers)[plan.offload]}")
-    elif watch.offload and all(name != "offload" for name, _ in watch.declined):
+    elif watch.offload and "offload" not in asked:
         yield _line("offload", "declined: no whole file on disk, to stay, in a 200 to GET or HEAD")
     for name, reason in watch.declined:
         yield _line(name, f"declined: {reason.why}")
-    if transfer.sender == "read" and not watch.declined:
+    if transfer.sender == "read" and asked <= {"offload"}:
         yield _line("read", f"up to {SMALL} bytes are read at once, one block for the server")
     sent = "bytes" if transfer.sent is None else f"{transfer.sent} bytes"
     error = "" if transfer.error is None else f", ended by {transfer.error!r}"
