@@ -53,6 +53,11 @@ def name_of(filelike: object) -> str:
     return repr(filelike if name is None else name)
 
 
+def read_failed(filelike: object, error: OSError) -> FileReadError:
+    """What to raise from an error of the file."""
+    return FileReadError(f"reading {name_of(filelike)} failed: {error}")
+
+
 def check_int(name: str, value: int, least: int) -> None:
     """Raise TypeError or ValueError unless this is an int, and not less than that."""
     if not isinstance(value, int) or isinstance(value, bool):
@@ -122,8 +127,7 @@ class FileWrapper:
                 self.start = None
             data = self._read(size)
         except OSError as error:
-            message = f"reading {name_of(self.filelike)} failed: {error}"
-            raise FileReadError(message) from error
+            raise read_failed(self.filelike, error) from error
         if type(data) is not bytes:
             data = _as_bytes(data, self.filelike)
         if len(data) > size:

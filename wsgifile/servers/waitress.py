@@ -23,7 +23,7 @@ from ..senders import FileSlice, Send
 from ..sockets import gives_up, is_plain, send_some
 from ..threads import pool
 from ..transfer import Declined
-from ..wrapper import FileReadError, ShortFileError, name_of
+from ..wrapper import FileReadError, ShortFileError, read_failed
 from . import Server as Base
 from . import closed_over
 
@@ -111,8 +111,7 @@ class Buffer(Body, ReadOnlyFileBasedBuffer):  # type: ignore[misc]
         try:
             data = os.pread(self.file.fileno(), size, self._position)
         except OSError as error:
-            message = f"reading {name_of(self.file)} failed: {error}"
-            raise self._told(FileReadError(message)) from error
+            raise self._told(read_failed(self.file, error)) from error
         if size and not data:
             raise self._told(self._short())
         if skip:
