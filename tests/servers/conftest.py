@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -45,6 +47,9 @@ class Running:
         wait_until_listening(self.port, self.process, self.log)
 
     def stop(self) -> None:
+        if "COVERAGE_PROCESS_CONFIG" in os.environ:
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(f"http://127.0.0.1:{self.port}/coverage", timeout=20)
         self.process.terminate()
         try:
             self.process.wait(10)
