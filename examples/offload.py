@@ -1,7 +1,9 @@
 """nginx or Apache in front sends the files that the application has chosen.
 
-    python examples/offload.py nginx DIRECTORY
-    python examples/offload.py apache DIRECTORY
+In this directory, for the files of ``files``:
+
+    python offload.py nginx files
+    python offload.py apache files
 
 then look at http://127.0.0.1:8080/. Needs Debian's nginx-light, or apache2 with
 libapache2-mod-xsendfile, and waitress. ``offload-nginx.conf`` and
@@ -12,10 +14,12 @@ in. The server in front must be allowed to read the directory.
 from __future__ import annotations
 
 import argparse
+import grp
 import logging
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
 import threading
@@ -54,6 +58,7 @@ def command(server, directory, port, ports, scratch):
         "PORT": str(port),
         "SCRATCH": scratch,
         "USER": pwd.getpwuid(os.geteuid()).pw_name if os.geteuid() else "www-data",
+        "GROUP": grp.getgrgid(os.getegid()).gr_name if os.geteuid() else "www-data",
     }
     with open(os.path.join(HERE, f"offload-{server}.conf")) as template:
         text = template.read()
@@ -75,17 +80,26 @@ def main():
     parser.add_argument("--port", type=int, default=8080)
     args = parser.parse_args()
     directory = os.path.abspath(args.directory)
+    if not os.path.isdir(directory):
+        parser.error(f"{args.directory} is no directory")
     logging.basicConfig(level=logging.INFO)
     logging.getLogger("wsgifile").setLevel(logging.DEBUG)  # A line for each file.
+    # Like Ctrl-C, or the server in front would stay behind.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     app = waitress.create_server(application(args.server, directory), host="127.0.0.1", port=0)
     threading.Thread(target=app.run, daemon=True).start()
     with tempfile.TemporaryDirectory() as scratch:
         front = command(args.server, directory, args.port, [app.effective_port], scratch)
         print(f"{args.server} serves {directory} on http://127.0.0.1:{args.port}/", flush=True)
+        process = subprocess.Popen(front)
         try:
-            return subprocess.run(front, check=False).returncode
+            return process.wait()
         except KeyboardInterrupt:
             return 0
+        finally:
+            # By a signal that it passes on to its workers.
+            process.terminate()
+            process.wait()
 
 
 if __name__ == "__main__":

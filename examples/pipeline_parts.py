@@ -1,7 +1,8 @@
 """The second filter and the application of pipeline.ini."""
 
 from webob.dec import wsgify
-from webob.static import DirectoryApp
+
+from wsgifile import directory
 
 
 def hello_filter(global_conf, greeting):
@@ -15,5 +16,5 @@ def hello_filter(global_conf, greeting):
 
 
 def directory_app(global_conf, path):
-    """WebOb's application for the files of a directory."""
-    return DirectoryApp(path)
+    """The files of a directory."""
+    return directory.directory_app(path)

@@ -1,10 +1,13 @@
 """A plain WSGI application that returns an open file, and nothing else to it.
 
-    wsgifile plain:app
+In this directory:
 
-serves it through the middleware, or with any other server, gunicorn for one:
+    wsgifile plain:app --port 8080
 
-    gunicorn plain:application
+serves it through the middleware, on http://127.0.0.1:8080/. So does any other server,
+as it is wrapped below:
+
+    gunicorn --bind 127.0.0.1:8080 plain:application
 """
 
 from wsgifile import FileWrapperMiddleware

@@ -1,9 +1,11 @@
 """Counters of what was sent, in the format of Prometheus.
 
-    wsgifile examples.prometheus:application
+In this directory:
+
+    gunicorn --bind 127.0.0.1:8080 --threads 4 prometheus:application
 
 then get http://127.0.0.1:8080/ some times, and look at
-http://127.0.0.1:8080/metrics. Needs ``prometheus_client``.
+http://127.0.0.1:8080/metrics. Needs prometheus_client and gunicorn.
 """
 
 from prometheus_client import Counter, Histogram, make_wsgi_app

@@ -1,9 +1,13 @@
 """A page with a film, in which the browser can seek: it asks for ranges of the file.
 
-    FILM=film.mp4 gunicorn --threads 4 --access-logfile - video:application
+In this directory, with a film of yours, or one by
+``ffmpeg -f lavfi -i testsrc2=duration=60 film.mp4``:
 
-then look at http://127.0.0.1:8000/. Any other server does as well, as in
-``FILM=film.mp4 wsgifile video:app``.
+    FILM=film.mp4 gunicorn --bind 127.0.0.1:8080 --threads 4 video:application
+
+then look at http://127.0.0.1:8080/. Needs gunicorn; any other server does as well:
+
+    FILM=film.mp4 wsgifile video:app --port 8080
 """
 
 import mimetypes
@@ -11,6 +15,7 @@ import os
 
 from wsgifile import FileWrapperMiddleware
 
+FILM = os.environ["FILM"]
 PAGE = b"""<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
@@ -30,10 +35,9 @@ def app(environ, start_response):
     if environ["PATH_INFO"] != "/film":
         start_response("404 Not Found", [("Content-Type", "text/plain")])
         return [b"There is only / and /film\n"]
-    film = os.environ["FILM"]
-    content_type = mimetypes.guess_type(film)[0] or "application/octet-stream"
+    content_type = mimetypes.guess_type(FILM)[0] or "application/octet-stream"
     start_response("200 OK", [("Content-Type", content_type)])
-    return open(film, "rb")
+    return open(FILM, "rb")
 
 
 application = FileWrapperMiddleware(app)

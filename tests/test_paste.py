@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
 import sys
-import urllib.request
 
 import pytest
 import webtest
 from paste.deploy import loadapp
-from ports import free_port, wait_until_listening
 
 from wsgifile import FileWrapperMiddleware
 
@@ -116,25 +111,3 @@ def test_wrong_options(load, option, message):
     """When the ini is loaded, not at the first request."""
     with pytest.raises(ValueError, match=message):
         load(option)
-
-
-def test_example(tmp_path):
-    """Served by egg:waitress#main, as the command on its top says; on a free port."""
-    examples = shutil.copytree(
-        os.path.join(os.path.dirname(__file__), "..", "examples"), tmp_path / "x"
-    )
-    ini = (examples / "pipeline.ini").read_text()
-    port = free_port()
-    (examples / "pipeline.ini").write_text(ini.replace("port = 8080", f"port = {port}"))
-    command = [sys.executable, "serve_ini.py", "pipeline.ini"]
-    process = subprocess.Popen(command, cwd=examples)
-    try:
-        wait_until_listening(port, process)
-        url = f"http://127.0.0.1:{port}/"
-        with urllib.request.urlopen(url + "pipeline_parts.py", timeout=20) as answer:
-            assert answer.read() == (examples / "pipeline_parts.py").read_bytes()
-        with urllib.request.urlopen(url + "hello", timeout=20) as answer:
-            assert answer.read() == b"Hello from a filter\n"
-    finally:
-        process.terminate()
-        process.wait(20)

@@ -16,7 +16,6 @@ import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 from client import Client
@@ -622,24 +621,3 @@ def test_path_without_explain(tmp_path):
     )
     assert done.returncode == 2
     assert done.stderr == "wsgifile: PATH and --header are for --explain\n"
-
-
-def test_example_prometheus():
-    """Counted by the example, and told in the format of Prometheus."""
-    sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
-    import prometheus
-
-    with serving(prometheus.application) as port, Client(port) as client:
-        body = client.get("/").body
-        assert b"prometheus_client" in body
-        ranged = client.get("/", headers=(("Range", "bytes=0-9"),))
-        assert ranged.status == 206
-        deadline = time.monotonic() + 10
-        while True:
-            metrics = client.get("/metrics").body.decode()
-            if 'wsgifile_responses_total{sender="read",status="206"} 1.0' in metrics:
-                break
-            assert time.monotonic() < deadline, metrics
-    assert 'wsgifile_responses_total{sender="read",status="200"} 1.0' in metrics
-    assert f"wsgifile_sent_bytes_total {float(len(body) + 10)}" in metrics
-    assert "wsgifile_seconds_count 2.0" in metrics

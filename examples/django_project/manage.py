@@ -1,0 +1,21 @@
+#!/usr/bin/env python
+"""A Django project that gives files: those of its media directory, and two that it makes.
+
+In the directory above:
+
+    gunicorn --chdir django_project --bind 127.0.0.1:8080 --threads 4 project.wsgi
+
+then look at http://127.0.0.1:8080/. Needs Django and gunicorn. Django's own server does
+as well, as it takes the application from ``project/wsgi.py``, too:
+
+    python django_project/manage.py runserver --noreload 8080
+"""
+
+import os
+import sys
+
+from django.core.management import execute_from_command_line
+
+if __name__ == "__main__":
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "project.settings")
+    execute_from_command_line(sys.argv)
