@@ -1,0 +1,130 @@
+"""The documentation: it builds without a warning, and what it shows does run."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+import sys
+import textwrap
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ports import serving
+
+import wsgifile
+
+ROOT = Path(__file__).parents[1]
+GUIDES = sorted((ROOT / "docs/guide").glob("*.rst"))
+PAGES = [ROOT / "README.rst", *sorted((ROOT / "docs").rglob("*.rst"))]
+#: With the name of the file by which it is to be saved, if it has one.
+BLOCK = re.compile(
+    r"^( *)\.\. code-block:: python\n(?:\1   :caption: (.+)\n)?\n((?:\1   .*\n|\n)+)", re.MULTILINE
+)
+DATA = bytes(range(256)) * 1200
+#: By what waitress sends a file of more than 64 KiB.
+FAST = "wsgi.file_wrapper"
+
+
+def blocks(page: Path) -> Iterator[tuple[str, str]]:
+    """Python of a page, and the names of its files."""
+    for _, caption, code in BLOCK.findall(page.read_text()):
+        yield caption, textwrap.dedent(code).rstrip() + "\n"
+
+
+def test_build(tmp_path: Path) -> None:
+    """By the command that its configuration names, with warnings as errors."""
+    pytest.importorskip("sphinx")
+    pytest.importorskip("furo")
+    command = [sys.executable, "-m", "sphinx", "-W", "-n", "-q", "-b", "html"]
+    command += ["-d", str(tmp_path / "doctrees"), str(ROOT / "docs"), str(tmp_path / "html")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "FileWrapperMiddleware" in (tmp_path / "html/api.html").read_text()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_python_compiles(page: Path) -> None:
+    # Each that there is, not only those that the expression above finds.
+    assert page.read_text().count("code-block:: python") == len(list(blocks(page)))
+    for caption, code in blocks(page):
+        compile(code, caption or str(page), "exec")
+
+
+@pytest.fixture(params=GUIDES, ids=lambda page: page.stem)
+def example(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A directory with the files that a guide shows, and a film."""
+    for name, code in blocks(request.param):
+        if name:
+            (tmp_path / name).write_text(code)
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files/film.mp4").write_bytes(DATA)
+    return tmp_path
+
+
+def load(path: Path) -> tuple[Any, wsgifile.FileWrapperMiddleware]:
+    """The WSGI application of an example, and the middleware in it."""
+    name = f"docs_{path.parent.name}_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    if hasattr(module, "application"):
+        return module.application, module.application
+    return module.app, module.app.wsgi_app
+
+
+def ask(port: int, path: str, **headers: str) -> tuple[int, Any, bytes]:
+    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers=headers)
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        return answer.status, answer.headers, answer.read()
+
+
+def test_example(example: Path) -> None:
+    """What a guide shows is served: the whole and a part of a file, by descriptor."""
+    for path in (example / "app.py", example / "webob_app.py"):
+        if not path.exists():
+            continue
+        application, middleware = load(path)
+        sent: list[wsgifile.Transfer] = []
+        middleware.on_sent = sent.append
+        with serving(application) as port:
+            status, headers, body = ask(port, "/film")
+            assert (status, body, headers["Content-Type"]) == (200, DATA, "video/mp4")
+            assert headers["Accept-Ranges"] == "bytes"
+            status, headers, body = ask(port, "/film", Range="bytes=1000-99999")
+            assert (status, body) == (206, DATA[1000:100_000])
+            assert headers["Content-Range"] == f"bytes 1000-99999/{len(DATA)}"
+            deadline = time.monotonic() + 10
+            while len(sent) < 2:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+        assert [(told.sender, told.sent, told.error) for told in sent] == [
+            (FAST, len(DATA), None),
+            (FAST, 99_000, None),
+        ]
+
+
+def test_test_of_an_example(example: Path) -> None:
+    """How a guide tests it passes, with warnings as errors."""
+    command = [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider"]
+    # WebOb 1.8 imports it.
+    command += ["-W", "ignore:'cgi' is deprecated:DeprecationWarning", "test_app.py"]
+    done = subprocess.run(command, cwd=example, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout
+    assert "1 passed" in done.stdout
+
+
+def test_options() -> None:
+    """Each of the constructor's is told, with its default."""
+    text = (ROOT / "docs/options.rst").read_text()
+    defaults = wsgifile.FileWrapperMiddleware.__init__.__kwdefaults__
+    assert defaults is not None
+    for name, default in defaults.items():
+        assert f"``{name}`` = {default}" in text
