@@ -4,7 +4,10 @@ from __future__ import annotations
 
 project = "wsgifile"
 html_title = "wsgifile"
+# Commands and output, as a rule. Python says so.
+highlight_language = "none"
 html_theme = "furo"
+html_show_copyright = False
 extensions = ["sphinx.ext.autodoc"]
 autodoc_member_order = "bysource"
 python_use_unqualified_type_names = True
