@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
+import shlex
+import signal
 import subprocess
 import sys
 import textwrap
@@ -14,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ports import serving
+from ports import free_port, serving, wait_until_listening
 
-import wsgifile
+import wsgifile.servers
 
 ROOT = Path(__file__).parents[1]
 GUIDES = sorted((ROOT / "docs/guide").glob("*.rst"))
@@ -119,6 +122,99 @@ def test_test_of_an_example(example: Path) -> None:
     done = subprocess.run(command, cwd=example, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout
     assert "1 passed" in done.stdout
+
+
+SERVERS = ROOT / "docs/servers.rst"
+#: For the servers of that page, which has them on port 8000.
+APP = """
+import logging
+
+import wsgifile
+
+logging.basicConfig(level=logging.INFO)
+
+
+def app(environ, start_response):
+    start_response("200 OK", [("Content-Type", "video/mp4")])
+    return open("film.mp4", "rb")
+
+
+application = wsgifile.FileWrapperMiddleware(app)
+"""
+#: The modules of those whose names do not tell.
+MODULES = {
+    "twist": "twisted",
+    "uvicorn": "a2wsgi",
+    "uwsgi": "pyuwsgi",
+    "waitress-serve": "waitress",
+}
+
+
+def server_commands() -> Iterator[tuple[str, list[str], str]]:
+    """Names of servers, commands, and the sender that the page says there is."""
+    parts = re.split(r"^.+\n-{3,}\n", SERVERS.read_text(), flags=re.MULTILINE)
+    for part in parts:
+        # A paragraph that begins with it.
+        sender = re.search(r"^``(wsgi\.file_wrapper|os\.sendfile|read)``[.,:]", part, re.MULTILINE)
+        if sender is None:
+            continue
+        for _, caption, code in BLOCK.findall(part):
+            if not caption:
+                code = textwrap.dedent(code)
+                name = re.findall(r"^(?:import|from) (\w+)", code, re.MULTILINE)
+                [server] = set(name) - {"app", "asyncio", "concurrent"}
+                yield server, [sys.executable, "-c", code], sender[1]
+        for literal in re.findall(r"^::\n\n((?:    .+\n)+)", part, re.MULTILINE):
+            for line in literal.splitlines():
+                server, *arguments = shlex.split(line)
+                if server == "mod_wsgi-express":
+                    continue  # Apache has a log of its own, and serves nothing as root.
+                script = os.path.join(os.path.dirname(sys.executable), server)
+                yield MODULES.get(server, server), [script, *arguments], sender[1]
+
+
+@pytest.mark.parametrize(
+    ("server", "command", "sender"),
+    list(server_commands()),
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_server(server: str, command: list[str], sender: str, tmp_path: Path) -> None:
+    """It serves by the command of its section, and sends by what stands below that."""
+    if importlib.util.find_spec(server) is None:
+        pytest.skip(f"{server} is not installed")
+    (tmp_path / "app.py").write_text(APP)
+    (tmp_path / "film.mp4").write_bytes(DATA)
+    for name, code in blocks(SERVERS):
+        if name:
+            (tmp_path / name).write_text(code)
+    port = free_port()
+    log = tmp_path / "log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [argument.replace("8000", str(port)) for argument in command],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        wait_until_listening(port, process, log)
+        assert ask(port, "/")[2] == DATA
+        assert f"files are sent by {sender}\n" in log.read_text()
+    finally:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def test_servers_that_are_known() -> None:
+    """Each has its section."""
+    told = {server for server, _, _ in server_commands()}
+    known = {"pyuwsgi" if name == "uwsgi" else name for name in wsgifile.servers.SERVERS.values()}
+    assert known <= told
 
 
 def test_options() -> None:
