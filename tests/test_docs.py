@@ -224,3 +224,12 @@ def test_options() -> None:
     assert defaults is not None
     for name, default in defaults.items():
         assert f"``{name}`` = {default}" in text
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_files_that_are_named(page: Path) -> None:
+    """They are there."""
+    names = re.findall(
+        r"``((?:benchmarks|docs|examples|tests|wsgifile)/[\w./-]+)``", page.read_text()
+    )
+    assert [name for name in names if not (ROOT / name).exists()] == []
