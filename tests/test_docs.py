@@ -1,0 +1,235 @@
+"""The documentation: it builds without a warning, and what it shows does run."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ports import free_port, serving, wait_until_listening
+
+import wsgifile.servers
+
+ROOT = Path(__file__).parents[1]
+GUIDES = sorted((ROOT / "docs/guide").glob("*.rst"))
+PAGES = [ROOT / "README.rst", *sorted((ROOT / "docs").rglob("*.rst"))]
+#: With the name of the file by which it is to be saved, if it has one.
+BLOCK = re.compile(
+    r"^( *)\.\. code-block:: python\n(?:\1   :caption: (.+)\n)?\n((?:\1   .*\n|\n)+)", re.MULTILINE
+)
+DATA = bytes(range(256)) * 1200
+#: By what waitress sends a file of more than 64 KiB.
+FAST = "wsgi.file_wrapper"
+
+
+def blocks(page: Path) -> Iterator[tuple[str, str]]:
+    """Python of a page, and the names of its files."""
+    for _, caption, code in BLOCK.findall(page.read_text()):
+        yield caption, textwrap.dedent(code).rstrip() + "\n"
+
+
+def test_build(tmp_path: Path) -> None:
+    """By the command that its configuration names, with warnings as errors."""
+    pytest.importorskip("sphinx")
+    pytest.importorskip("furo")
+    command = [sys.executable, "-m", "sphinx", "-W", "-n", "-q", "-b", "html"]
+    command += ["-d", str(tmp_path / "doctrees"), str(ROOT / "docs"), str(tmp_path / "html")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "FileWrapperMiddleware" in (tmp_path / "html/api.html").read_text()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_python_compiles(page: Path) -> None:
+    # Each that there is, not only those that the expression above finds.
+    assert page.read_text().count("code-block:: python") == len(list(blocks(page)))
+    for caption, code in blocks(page):
+        compile(code, caption or str(page), "exec")
+
+
+@pytest.fixture(params=GUIDES, ids=lambda page: page.stem)
+def example(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A directory with the files that a guide shows, and a film."""
+    for name, code in blocks(request.param):
+        if name:
+            (tmp_path / name).write_text(code)
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files/film.mp4").write_bytes(DATA)
+    return tmp_path
+
+
+def load(path: Path) -> tuple[Any, wsgifile.FileWrapperMiddleware]:
+    """The WSGI application of an example, and the middleware in it."""
+    name = f"docs_{path.parent.name}_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    if hasattr(module, "application"):
+        return module.application, module.application
+    return module.app, module.app.wsgi_app
+
+
+def ask(port: int, path: str, **headers: str) -> tuple[int, Any, bytes]:
+    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers=headers)
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        return answer.status, answer.headers, answer.read()
+
+
+def test_example(example: Path) -> None:
+    """What a guide shows is served: the whole and a part of a file, by descriptor."""
+    for path in (example / "app.py", example / "webob_app.py"):
+        if not path.exists():
+            continue
+        application, middleware = load(path)
+        sent: list[wsgifile.Transfer] = []
+        middleware.on_sent = sent.append
+        with serving(application) as port:
+            status, headers, body = ask(port, "/film")
+            assert (status, body, headers["Content-Type"]) == (200, DATA, "video/mp4")
+            assert headers["Accept-Ranges"] == "bytes"
+            status, headers, body = ask(port, "/film", Range="bytes=1000-99999")
+            assert (status, body) == (206, DATA[1000:100_000])
+            assert headers["Content-Range"] == f"bytes 1000-99999/{len(DATA)}"
+            deadline = time.monotonic() + 10
+            while len(sent) < 2:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+        assert [(told.sender, told.sent, told.error) for told in sent] == [
+            (FAST, len(DATA), None),
+            (FAST, 99_000, None),
+        ]
+
+
+def test_test_of_an_example(example: Path) -> None:
+    """How a guide tests it passes, with warnings as errors."""
+    command = [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider"]
+    # WebOb 1.8 imports it.
+    command += ["-W", "ignore:'cgi' is deprecated:DeprecationWarning", "test_app.py"]
+    done = subprocess.run(command, cwd=example, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout
+    assert "1 passed" in done.stdout
+
+
+SERVERS = ROOT / "docs/servers.rst"
+#: For the servers of that page, which has them on port 8000.
+APP = """
+import logging
+
+import wsgifile
+
+logging.basicConfig(level=logging.INFO)
+
+
+def app(environ, start_response):
+    start_response("200 OK", [("Content-Type", "video/mp4")])
+    return open("film.mp4", "rb")
+
+
+application = wsgifile.FileWrapperMiddleware(app)
+"""
+#: The modules of those whose names do not tell.
+MODULES = {
+    "twist": "twisted",
+    "uvicorn": "a2wsgi",
+    "uwsgi": "pyuwsgi",
+    "waitress-serve": "waitress",
+}
+
+
+def server_commands() -> Iterator[tuple[str, list[str], str]]:
+    """Names of servers, commands, and the sender that the page says there is."""
+    parts = re.split(r"^.+\n-{3,}\n", SERVERS.read_text(), flags=re.MULTILINE)
+    for part in parts:
+        # A paragraph that begins with it.
+        sender = re.search(r"^``(wsgi\.file_wrapper|os\.sendfile|read)``[.,:]", part, re.MULTILINE)
+        if sender is None:
+            continue
+        for _, caption, code in BLOCK.findall(part):
+            if not caption:
+                code = textwrap.dedent(code)
+                name = re.findall(r"^(?:import|from) (\w+)", code, re.MULTILINE)
+                [server] = set(name) - {"app", "asyncio", "concurrent"}
+                yield server, [sys.executable, "-c", code], sender[1]
+        for literal in re.findall(r"^::\n\n((?:    .+\n)+)", part, re.MULTILINE):
+            for line in literal.splitlines():
+                server, *arguments = shlex.split(line)
+                if server == "mod_wsgi-express":
+                    continue  # Apache has a log of its own, and serves nothing as root.
+                script = os.path.join(os.path.dirname(sys.executable), server)
+                yield MODULES.get(server, server), [script, *arguments], sender[1]
+
+
+@pytest.mark.parametrize(
+    ("server", "command", "sender"),
+    list(server_commands()),
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_server(server: str, command: list[str], sender: str, tmp_path: Path) -> None:
+    """It serves by the command of its section, and sends by what stands below that."""
+    if importlib.util.find_spec(server) is None:
+        pytest.skip(f"{server} is not installed")
+    (tmp_path / "app.py").write_text(APP)
+    (tmp_path / "film.mp4").write_bytes(DATA)
+    for name, code in blocks(SERVERS):
+        if name:
+            (tmp_path / name).write_text(code)
+    port = free_port()
+    log = tmp_path / "log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [argument.replace("8000", str(port)) for argument in command],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        wait_until_listening(port, process, log)
+        assert ask(port, "/")[2] == DATA
+        assert f"files are sent by {sender}\n" in log.read_text()
+    finally:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def test_servers_that_are_known() -> None:
+    """Each has its section."""
+    told = {server for server, _, _ in server_commands()}
+    known = {"pyuwsgi" if name == "uwsgi" else name for name in wsgifile.servers.SERVERS.values()}
+    assert known <= told
+
+
+def test_options() -> None:
+    """Each of the constructor's is told, with its default."""
+    text = (ROOT / "docs/options.rst").read_text()
+    defaults = wsgifile.FileWrapperMiddleware.__init__.__kwdefaults__
+    assert defaults is not None
+    for name, default in defaults.items():
+        assert f"``{name}`` = {default}" in text
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_files_that_are_named(page: Path) -> None:
+    """They are there."""
+    names = re.findall(
+        r"``((?:benchmarks|docs|examples|tests|wsgifile)/[\w./-]+)``", page.read_text()
+    )
+    assert [name for name in names if not (ROOT / name).exists()] == []
