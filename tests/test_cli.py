@@ -11,7 +11,11 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from contextlib import contextmanager
+from email.message import Message
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +23,7 @@ COMMAND = [sys.executable, "-m", "wsgifile"]
 
 
 @pytest.fixture
-def site(tmp_path):
+def site(tmp_path: Path) -> Path:
     """A directory to serve; what lies beside it must stay out of reach."""
     (tmp_path / "index.html").write_text("secret index")
     (tmp_path / "secret").write_text("secret file")
@@ -35,9 +39,9 @@ def site(tmp_path):
 
 
 @contextmanager
-def serving(*args, cwd=None):
+def serving(*args: str, cwd: Path | None = None) -> Iterator[str]:
     """The URL it prints; Ctrl-C must end it, without a word and with status 0."""
-    process = subprocess.Popen(
+    process: Any = subprocess.Popen(
         [*COMMAND, "--port", "0", *args],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -57,15 +61,15 @@ def serving(*args, cwd=None):
         process.communicate()
 
 
-def get(url, method="GET", **headers):
+def get(url: str, method: str = "GET", **headers: str) -> tuple[int, Message, bytes]:
     request = urllib.request.Request(url, method=method, headers=headers)
     with urllib.request.urlopen(request, timeout=20) as answer:
         return answer.status, answer.headers, answer.read()
 
 
-def raw(url, target):
+def raw(url: str, target: bytes) -> int:
     """Status of a request whose target no library would send."""
-    host, port = re.match(r"http://([^:/]+):(\d+)", url).groups()
+    [(host, port)] = re.findall(r"http://([^:/]+):(\d+)", url)
     with socket.create_connection((host, int(port)), 20) as sock:
         sock.sendall(b"GET " + target + b" HTTP/1.0\r\n\r\n")
         answer = b"".join(iter(lambda: sock.recv(65536), b""))
@@ -74,7 +78,7 @@ def raw(url, target):
     return int(answer.split()[1])
 
 
-def test_directory(site):
+def test_directory(site: Path) -> None:
     with serving(str(site)) as url:
         assert get(url + "data.bin")[2] == (site / "data.bin").read_bytes()
         assert get(url + "data.bin", Range="bytes=5-9")[0] == 206
@@ -89,7 +93,7 @@ def test_directory(site):
         assert body == (site / "pack.tar.gz").read_bytes()
 
 
-def test_listing(site):
+def test_listing(site: Path) -> None:
     """Links lead to the files, whatever their names are."""
     with serving(str(site)) as url:
         page = get(url)[2].decode()
@@ -108,7 +112,7 @@ def test_listing(site):
         assert get(url + "sub/" + odd)[2] == b"odd"
 
 
-def test_nothing_outside(site):
+def test_nothing_outside(site: Path) -> None:
     """Neither files nor listings nor an index.html of the directory above."""
     with serving(str(site)) as url:
         for target in (
@@ -129,7 +133,7 @@ def test_nothing_outside(site):
         caught.value.close()
 
 
-def test_name_that_is_no_utf_8(site):
+def test_name_that_is_no_utf_8(site: Path) -> None:
     """The listing links to it, and the link leads to it."""
     directory = os.path.join(os.fsencode(site), b"sub", b"\xe9t\xe9")
     os.mkdir(directory)
@@ -142,7 +146,7 @@ def test_name_that_is_no_utf_8(site):
         assert get(url + "sub/%E9t%E9/%FF")[2] == b"odd"
 
 
-def test_file(site):
+def test_file(site: Path) -> None:
     path = site / "data.bin"
     with serving(str(path)) as url:
         assert url.endswith("/data.bin")
@@ -150,7 +154,7 @@ def test_file(site):
         assert raw(url, b"/other") == 404
 
 
-def test_callable(tmp_path):
+def test_callable(tmp_path: Path) -> None:
     """From the current directory, as every WSGI server's command line does."""
     (tmp_path / "package").mkdir()
     (tmp_path / "package" / "module.py").write_text(
@@ -164,7 +168,7 @@ def test_callable(tmp_path):
         assert get(url)[2] == (tmp_path / "package" / "module.py").read_bytes()
 
 
-def test_options(site):
+def test_options(site: Path) -> None:
     options = ["--host", "localhost", "--threads", "2", "--block-size", "1000"]
     with serving(str(site / "data.bin"), *options) as url:
         assert get(url)[2] == (site / "data.bin").read_bytes()
@@ -188,7 +192,7 @@ def test_options(site):
         (["--host", "host.invalid"], "cannot listen on host.invalid port 8080: "),
     ],
 )
-def test_one_clear_line(tmp_path, args, message):
+def test_one_clear_line(tmp_path: Path, args: list[str], message: str) -> None:
     """Exit status 2, no traceback."""
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "broken.py").write_text("1 / 0\n")
@@ -202,7 +206,7 @@ def test_one_clear_line(tmp_path, args, message):
     assert result.stderr.count("\n") == 1
 
 
-def test_port_in_use(site):
+def test_port_in_use(site: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as sock:
         port = sock.getsockname()[1]
         result = subprocess.run(
@@ -213,14 +217,14 @@ def test_port_in_use(site):
     assert result.stderr == expected
 
 
-def test_help():
+def test_help() -> None:
     result = subprocess.run([*COMMAND, "--help"], capture_output=True, text=True, timeout=60)
     assert result.returncode == 0
     for word in ("TARGET", "--host", "--port", "--threads", "--block-size", "8080"):
         assert word in result.stdout
 
 
-def test_script():
+def test_script() -> None:
     """The console script is the same program."""
     script = os.path.join(os.path.dirname(sys.executable), "wsgifile")
     result = subprocess.run([script, "nosuch"], capture_output=True, text=True, timeout=60)

@@ -11,7 +11,9 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ports import free_port, wait_until_listening
@@ -20,7 +22,7 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
 @contextlib.contextmanager
-def serving(directory, log, **environ):
+def serving(directory: Path, log: Path, **environ: str) -> Iterator[str]:
     """examples/video.py, as it says itself, with a log that shows the Range of a request."""
     port = free_port()
     command = [sys.executable, "-m", "gunicorn", "--threads", "4", "--no-control-socket"]
@@ -42,12 +44,12 @@ def serving(directory, log, **environ):
         process.wait(10)
 
 
-def needed(name):
+def needed(name: str) -> str:
     found = shutil.which(name)
     return found or pytest.skip(f"{name} is not installed")
 
 
-def test_curl_resumes(tmp_path):
+def test_curl_resumes(tmp_path: Path) -> None:
     """A download that was broken off goes on where it was, and is whole then."""
     curl = needed("curl")
     film, part = tmp_path / "film.mp4", tmp_path / "part"
@@ -66,7 +68,7 @@ def test_curl_resumes(tmp_path):
 class Browser:
     """Headless Chromium, spoken to over its debugging pipe."""
 
-    def __init__(self, chromium, profile):
+    def __init__(self, chromium: str, profile: Path) -> None:
         commands, self._commands = os.pipe()
         self._answers, answers = os.pipe()
         # It reads from descriptor 3 and writes to 4.
@@ -94,7 +96,7 @@ class Browser:
 
     _session = None
 
-    def call(self, method, **params):
+    def call(self, method: str, **params: Any) -> Any:
         """The result of a method of the Chrome DevTools Protocol."""
         self._calls += 1
         message = {"id": self._calls, "method": method, "params": params}
@@ -112,17 +114,17 @@ class Browser:
                 assert "error" not in answer, answer
                 return answer["result"]
 
-    def evaluate(self, expression):
+    def evaluate(self, expression: str) -> Any:
         result = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
         return result["result"].get("value")
 
-    def wait_for(self, expression):
+    def wait_for(self, expression: str) -> None:
         deadline = time.monotonic() + 30
         while not self.evaluate(expression):
             assert time.monotonic() < deadline, expression
             time.sleep(0.1)
 
-    def close(self):
+    def close(self) -> None:
         self._session = None
         self.call("Browser.close")
         self._process.wait(10)
@@ -130,7 +132,7 @@ class Browser:
         os.close(self._answers)
 
 
-def test_chromium_seeks(tmp_path):
+def test_chromium_seeks(tmp_path: Path) -> None:
     """It plays from the middle, of which it asks for a range, long before it has the rest."""
     chromium, ffmpeg = needed("chromium"), needed("ffmpeg")
     film = tmp_path / "film.mp4"

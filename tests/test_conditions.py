@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from email.utils import formatdate
+from typing import Any
 
 import pytest
 
@@ -19,24 +20,24 @@ NOT_MODIFIED = "304 Not Modified"
 FAILED = "412 Precondition Failed"
 
 
-def refuse(state=FILE, **environ):
+def refuse(state: Validators = FILE, **environ: str) -> str | None:
     return state.refuse({f"HTTP_{name.upper()}": value for name, value in environ.items()})
 
 
-def test_etag_of_file():
+def test_etag_of_file() -> None:
     """By size and time of modification to the nanosecond, and by what is left out."""
     assert etag_of_file(255, SECONDS * 10**9 + 7) == f'"{SECONDS * 10**9 + 7:x}-ff"'
     etags = {etag_of_file(*n) for n in [(5, 6), (6, 5), (5, 7), (5, 6, 1), (5, 6, 2)]}
     assert len(etags) == 5
 
 
-def test_date_of_file():
+def test_date_of_file() -> None:
     assert date_of_file(SECONDS * 10**9 + 7) == THEN
     assert date_of_file(0) is None
 
 
 @pytest.mark.parametrize("seconds", [0, 1, 10**6])
-def test_no_date(seconds):
+def test_no_date(seconds: int) -> None:
     """Of a second that is not over, in which the file may be changed again; nor of the future."""
     assert date_of_file((int(time.time()) + seconds) * 10**9) is None
 
@@ -58,12 +59,12 @@ def test_no_date(seconds):
         ("", False, False),
     ],
 )
-def test_lists_of_etags(listed, weakly, strongly):
+def test_lists_of_etags(listed: str, weakly: bool, strongly: bool) -> None:
     assert refuse(if_none_match=listed) == (NOT_MODIFIED if weakly else None)
     assert refuse(if_match=listed) == (None if strongly else FAILED)
 
 
-def test_weak_etag_of_our_own():
+def test_weak_etag_of_our_own() -> None:
     """Strong comparison holds for no weak tag, not even for the same (section 8.8.3.2)."""
     assert refuse(WEAK, if_none_match='"abc"') == NOT_MODIFIED
     assert refuse(WEAK, if_match='W/"abc"') == FAILED
@@ -85,13 +86,13 @@ def test_weak_etag_of_our_own():
         ("Sun, 06 Nov 1994 " + "9" * 5000 + ":49:37 GMT", None, None),
     ],
 )
-def test_dates(date, modified_since, unmodified_since):
+def test_dates(date: str, modified_since: str | None, unmodified_since: str | None) -> None:
     """All three formats of section 5.6.7; malformed ones are ignored."""
     assert refuse(if_modified_since=date) == modified_since
     assert refuse(if_unmodified_since=date) == unmodified_since
 
 
-def test_no_date_of_our_own():
+def test_no_date_of_our_own() -> None:
     state = Validators('"abc"', None)
     assert refuse(state, if_modified_since=AFTER) is None
     assert refuse(state, if_unmodified_since=BEFORE) is None
@@ -112,7 +113,7 @@ def test_no_date_of_our_own():
         ({}, None),
     ],
 )
-def test_precedence(conditions, expected):
+def test_precedence(conditions: dict[str, Any], expected: str | None) -> None:
     """Section 13.2.2."""
     assert refuse(**conditions) == expected
 
@@ -133,13 +134,13 @@ def test_precedence(conditions, expected):
         ("", False),
     ],
 )
-def test_if_range(if_range, allowed):
+def test_if_range(if_range: str | None, allowed: bool) -> None:
     """One strong tag, or the very date (section 13.1.5)."""
     assert FILE.allow_range(if_range) == allowed
 
 
 @pytest.mark.parametrize("etag", [None, "abc", ""])
-def test_if_range_without_an_etag(etag):
+def test_if_range_without_an_etag(etag: str | None) -> None:
     """Some frameworks' ETag is malformed."""
     assert not Validators(etag, None).allow_range('"abc"')
     assert not Validators(etag, None).allow_range("abc")
@@ -147,7 +148,7 @@ def test_if_range_without_an_etag(etag):
 
 
 @pytest.mark.parametrize("piece", ['"', ' "', 'W/"', "W/", "a", ","])
-def test_linear(piece):
+def test_linear(piece: str) -> None:
     """A quadratic way through a million characters would not end."""
     many = piece * (1_000_000 // len(piece))
     assert refuse(if_none_match=many, if_unmodified_since=many) is None

@@ -5,6 +5,9 @@ from __future__ import annotations
 import http.client
 import random
 import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import fsspec
 import pytest
@@ -13,11 +16,14 @@ from ports import serving
 from wsgifile import FileWrapperMiddleware
 from wsgifile.directory import directory_app
 
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
 DATA = random.Random(4).randbytes(3_000_017)
 
 
 @pytest.fixture
-def store(request, tmp_path):
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], Any]]:
     """Opens the file on that kind of file system."""
     files = fsspec.filesystem(request.param)
     if request.param == "http":
@@ -33,10 +39,10 @@ def store(request, tmp_path):
 
 @pytest.mark.parametrize("store", ["http", "memory"], indirect=True)
 @pytest.mark.parametrize("read_ahead", [0, 4])
-def test_download(store, read_ahead):
+def test_download(store: Callable[[], Any], read_ahead: int) -> None:
     closed = threading.Semaphore(0)
 
-    def app(environ, start_response):
+    def app(environ: WSGIEnvironment, start_response: StartResponse) -> Any:
         start_response("200 OK", [("Content-Type", "application/octet-stream")])
         file = store()
         file.close = closed.release

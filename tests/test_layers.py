@@ -11,11 +11,15 @@ import itertools
 import os
 import sys
 import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
 from wsgiref.util import FileWrapper as WsgirefFileWrapper
 
 import pytest
 from falcon.routing.static import _BoundedFile
 from pyramid.response import FileIter
+from regions import region_of
 from servestatic.responders import SlicedFile as ServeStaticSlicedFile
 from webob.response import AppIterRange
 from werkzeug.wrappers import Response
@@ -25,25 +29,27 @@ from whitenoise.responders import SlicedFile
 
 from wsgifile import FileWrapper
 from wsgifile.layers import innermost
-from wsgifile.recognise import recognise
+from wsgifile.recognise import FileRegion, recognise
 
 DATA = bytes(range(256)) * 1000
 
 
 @pytest.fixture
-def file(tmp_path):
+def file(tmp_path: Path) -> Iterator[BinaryIO]:
     (tmp_path / "data").write_bytes(DATA)
     with open(tmp_path / "data", "rb") as file:
         yield file
 
 
-def at(file, position):
+def at(file: BinaryIO, position: int) -> BinaryIO:
     file.seek(position)
     return file
 
 
-def bytes_of(region):
+def bytes_of(region: FileRegion) -> bytes:
     start = region.offset
+    assert start is not None
+    assert region.length is not None
     return DATA[start : start + region.length]
 
 
@@ -72,55 +78,55 @@ def bytes_of(region):
         lambda file: FileWrapper(ServeStaticSlicedFile(file, 5, 1000)),
     ],
 )
-def test_looked_through(file, make):
+def test_looked_through(file: BinaryIO, make: Callable[[BinaryIO], Any]) -> None:
     """The bytes are those of the iteration, and come by the descriptor."""
     made = make(file)
-    region = recognise(made)
+    region = region_of(made)
     assert region.kernel is file
     assert bytes_of(region) == b"".join(made) != b""
 
 
 @pytest.mark.parametrize("kind", [SlicedFile, ServeStaticSlicedFile])
-def test_sliced_file_that_was_read_in_part(file, kind):
+def test_sliced_file_that_was_read_in_part(file: BinaryIO, kind: type[Any]) -> None:
     sliced = kind(file, 5, 1000)
     sliced.read(10)
-    assert bytes_of(recognise(sliced)) == DATA[15:1001]
+    assert bytes_of(region_of(sliced)) == DATA[15:1001]
 
 
-def begun(iterable):
+def begun(iterable: Any) -> Any:
     next(iter(iterable))
     return iterable
 
 
 class SubResponse(Response):
-    def iter_encoded(self):
+    def iter_encoded(self) -> Iterator[Any]:
         return (line.upper() for line in self.response)
 
 
 class Loud(io.BytesIO):
-    def __next__(self):
+    def __next__(self) -> bytes:
         return super().__next__().upper()
 
 
 class SubWrapper(WsgirefFileWrapper):
-    def __next__(self):
+    def __next__(self) -> bytes:
         return super().__next__().upper()
 
 
-def fake(name, module="wsgiref.util"):
+def fake(name: str, module: str = "wsgiref.util") -> Any:
     kind = type(name, (), {"__module__": module, "__iter__": lambda self: iter([b"x"])})
     made = kind()
     made.filelike = io.BytesIO(DATA)
     return made
 
 
-def changed(iterator):
+def changed(iterator: Any) -> Any:
     """As if Werkzeug had other private attributes."""
     iterator._next = iterator._next.args[0].__next__
     return iterator
 
 
-def with_a_read_of_its_own(file):
+def with_a_read_of_its_own(file: BinaryIO) -> Any:
     sliced = SlicedFile(file, 5, 1000)
     sliced.read = lambda size=-1: b""
     return sliced
@@ -153,20 +159,21 @@ def with_a_read_of_its_own(file):
     ],
 )
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
-def test_not_looked_through(file, make):
+def test_not_looked_through(file: BinaryIO, make: Callable[[BinaryIO], Any]) -> None:
     assert recognise(make(file)) is None
 
 
-def test_with_a_read_of_its_own(file):
+def test_with_a_read_of_its_own(file: BinaryIO) -> None:
     """Not the file inside, but what it gives itself."""
     sliced = with_a_read_of_its_own(file)
-    region = recognise(sliced)
+    region = region_of(sliced)
     assert (region.filelike, region.kernel) == (sliced, None)
 
 
-def test_lines_of_text(tmp_path):
+def test_lines_of_text(tmp_path: Path) -> None:
     """Frameworks encode them, where a plain file would be an error."""
     (tmp_path / "data").write_bytes(DATA)
+    file: Any
     for file in (open(tmp_path / "data", encoding="latin-1"), io.StringIO("text")):
         with file:
             assert recognise(Response(file).get_app_iter({"REQUEST_METHOD": "GET"})) is None
@@ -174,40 +181,41 @@ def test_lines_of_text(tmp_path):
                 recognise(WsgirefFileWrapper(file))
 
 
-def test_what_cannot_seek():
+def test_what_cannot_seek() -> None:
     """Who wants to leave out some of its bytes has to read them."""
     read, write = os.pipe()
     with open(read, "rb") as file, open(write, "wb"):
         assert recognise(AppIterRange(file, 10, 1000)) is None
-        assert recognise(AppIterRange(file, 0, 1000)).limit == 1000
+        assert region_of(AppIterRange(file, 0, 1000)).limit == 1000
 
 
-def test_iterated_temporary_file():
+def test_iterated_temporary_file() -> None:
     """Its iterator is a generator, of a function of tempfile's."""
     with tempfile.NamedTemporaryFile() as file:
         file.write(DATA)
         file.seek(3)
-        region = recognise(ClosingIterator(file))
+        region = region_of(ClosingIterator(file))
         assert (region.offset, region.length) == (3, len(DATA) - 3)
 
 
-def test_forwarded_method_of_another(tmp_path):
+def test_forwarded_method_of_another(tmp_path: Path) -> None:
     """What looks like tempfile's own way to forward to its file."""
+    file: Any
     with tempfile.NamedTemporaryFile() as file:
         file.write(DATA)
         file.seek(0)
         file.read = functools.wraps(file.file.read)(lambda size=-1: b"other")
-        region = recognise(file)
+        region = region_of(file)
         assert (region.filelike, region.kernel) == (file, None)
 
 
-def test_threads():
+def test_threads() -> None:
     """Frameworks' responses know the thread that made them; wrappers of files do not."""
-    assert recognise(ClosingIterator(io.BytesIO(DATA))).threaded
-    assert not recognise(WsgirefFileWrapper(io.BytesIO(DATA))).threaded
+    assert region_of(ClosingIterator(io.BytesIO(DATA))).threaded
+    assert not region_of(WsgirefFileWrapper(io.BytesIO(DATA))).threaded
 
 
-def test_no_framework_is_imported():
+def test_no_framework_is_imported() -> None:
     """Also not by something that says it is from there."""
     made = fake("file_generator", "cherrypy.lib")
     assert innermost(made) is None

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 from wsgiref.util import setup_testing_defaults
 from wsgiref.validate import validator
 
@@ -15,30 +18,37 @@ from webob.static import FileApp
 from wsgifile import FileWrapper, FileWrapperMiddleware
 from wsgifile.wrapper import DEFAULT_BLOCK_SIZE, ShortFileError
 
+if TYPE_CHECKING:
+    from _typeshed import OptExcInfo
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
 DATA = bytes(range(256)) * 4096
 
 
 class Server:
     """What a server does: remembers the calls, and lets write() and blocks add up."""
 
-    def __init__(self, **environ):
-        self.environ = {"QUERY_STRING": "", **environ}
+    def __init__(self, **environ: str) -> None:
+        self.environ: dict[str, Any] = {"QUERY_STRING": "", **environ}
         setup_testing_defaults(self.environ)
-        self.calls = []
+        self.calls: list[tuple[str, list[tuple[str, str]]]] = []
         self.out = b""
 
-    def start_response(self, status, headers, exc_info=None):
+    def start_response(
+        self, status: str, headers: list[tuple[str, str]], exc_info: OptExcInfo | None = None
+    ) -> Callable[[bytes], object]:
         if exc_info and self.out:
+            assert exc_info[1] is not None
             raise exc_info[1]
         assert exc_info or not self.calls
         self.calls.append((status, headers))
         return self.write
 
-    def write(self, data):
+    def write(self, data: bytes) -> None:
         assert self.calls, "write() before start_response()"
         self.out += data
 
-    def run(self, app):
+    def run(self, app: WSGIApplication) -> bytes:
         self.result = app(self.environ, self.start_response)
         try:
             for block in self.result:
@@ -49,39 +59,41 @@ class Server:
         return self.out
 
     @property
-    def headers(self):
+    def headers(self) -> dict[str, str]:
         return dict(self.calls[-1][1])
 
 
 class File(io.BytesIO):
     """Counts its closes, and which blocks were read."""
 
-    def __init__(self, data=DATA):
+    def __init__(self, data: bytes = DATA) -> None:
         super().__init__(data)
         self.closes = 0
-        self.sizes = []
+        self.sizes: list[int | None] = []
 
-    def read(self, size=-1):
+    def read(self, size: int | None = -1) -> bytes:
         self.sizes.append(size)
         return super().read(size)
 
-    def __next__(self):
+    def __next__(self) -> bytes:
         raise AssertionError("iterated by lines")
 
-    def close(self):
+    def close(self) -> None:
         self.closes += 1
         super().close()
 
 
-def returning(app_iter, headers=(), status="200 OK"):
-    def app(environ, start_response):
+def returning(
+    app_iter: Any, headers: Iterable[tuple[str, str]] = (), status: str = "200 OK"
+) -> FileWrapperMiddleware:
+    def app(environ: WSGIEnvironment, start_response: StartResponse) -> Any:
         start_response(status, list(headers))
         return app_iter
 
     return FileWrapperMiddleware(app)
 
 
-def test_file_is_read_in_blocks():
+def test_file_is_read_in_blocks() -> None:
     """Never again by lines."""
     file = File()
     assert Server().run(returning(file)) == DATA
@@ -89,13 +101,13 @@ def test_file_is_read_in_blocks():
     assert file.closes == 1
 
 
-def test_block_size():
+def test_block_size() -> None:
     file = File()
     assert Server().run(FileWrapperMiddleware(returning(file).app, block_size=1000)) == DATA
     assert set(file.sizes) == {1000}
 
 
-def test_block_size_that_the_application_asks_for_is_a_minimum():
+def test_block_size_that_the_application_asks_for_is_a_minimum() -> None:
     file = File()
     app = returning(FileWrapper(file, 4096)).app
     assert Server().run(FileWrapperMiddleware(app, block_size=1000)) == DATA
@@ -110,22 +122,22 @@ def test_block_size_that_the_application_asks_for_is_a_minimum():
         ({"block_size": True}, TypeError),
     ],
 )
-def test_options_are_checked(options, error):
+def test_options_are_checked(options: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match="block_size"):
         FileWrapperMiddleware(lambda environ, start_response: [], **options)
 
 
-def test_app_is_checked():
+def test_app_is_checked() -> None:
     with pytest.raises(TypeError, match="app must be a WSGI application"):
-        FileWrapperMiddleware(None)
+        FileWrapperMiddleware(None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("app_iter", [[b"x"], (b"x",), {b"x": 1}, b"", iter([b"x"])])
-def test_everything_else_is_untouched(app_iter):
+def test_everything_else_is_untouched(app_iter: Any) -> None:
     """The very object, and the very headers."""
     headers = [("X-Y", "z")]
 
-    def app(environ, start_response):
+    def app(environ: WSGIEnvironment, start_response: StartResponse) -> Any:
         start_response("200 OK", headers)
         return app_iter
 
@@ -135,11 +147,11 @@ def test_everything_else_is_untouched(app_iter):
 
 
 @pytest.mark.parametrize("before", [None, object()])
-def test_environ_is_restored_in_place(before):
+def test_environ_is_restored_in_place(before: object) -> None:
     """gunicorn looks at its environ after the call, and outer layers too."""
     seen = []
 
-    def app(environ, start_response):
+    def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         seen.append(environ)
         wrapper = environ["wsgi.file_wrapper"]
         assert wrapper is FileWrapper
@@ -157,8 +169,8 @@ def test_environ_is_restored_in_place(before):
     assert server.environ.get("wsgi.file_wrapper") is before
 
 
-def test_environ_is_restored_after_an_error():
-    def app(environ, start_response):
+def test_environ_is_restored_after_an_error() -> None:
+    def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         raise KeyError("of the application")
 
     server = Server()
@@ -167,10 +179,10 @@ def test_environ_is_restored_after_an_error():
     assert "wsgi.file_wrapper" not in server.environ
 
 
-def test_late_start_response():
+def test_late_start_response() -> None:
     """An application may call it when its first block is asked for."""
 
-    def app(environ, start_response):
+    def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterator[bytes]:
         start_response("201 Created", [("X-Late", "yes")])
         yield b"body"
 
@@ -179,10 +191,10 @@ def test_late_start_response():
     assert server.calls == [("201 Created", [("X-Late", "yes")])]
 
 
-def test_late_exc_info():
+def test_late_exc_info() -> None:
     """An error in the middle of a generator: the server decides."""
 
-    def app(environ, start_response):
+    def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterator[bytes]:
         start_response("200 OK", [])
         yield b"some"
         try:
@@ -197,11 +209,11 @@ def test_late_exc_info():
     assert server.out == b"some"
 
 
-def test_exc_info_replaces():
+def test_exc_info_replaces() -> None:
     """Before anything is out, an error page takes the place of the file."""
     file = File()
 
-    def app(environ, start_response):
+    def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         start_response("200 OK", [("Content-Length", "3")])
         try:
             raise KeyError("boom")
@@ -214,8 +226,8 @@ def test_exc_info_replaces():
     assert server.calls == [("500 Oops", [("X-Error", "yes")])]
 
 
-def test_start_response_twice():
-    def app(environ, start_response):
+def test_start_response_twice() -> None:
+    def app(environ: WSGIEnvironment, start_response: StartResponse) -> Any:
         start_response("200 OK", [])
         start_response("200 OK", [])
 
@@ -223,10 +235,10 @@ def test_start_response_twice():
         Server().run(FileWrapperMiddleware(app))
 
 
-def test_exc_info_by_keyword():
+def test_exc_info_by_keyword() -> None:
     """Every server's own takes it."""
 
-    def app(environ, start_response):
+    def app(environ: WSGIEnvironment, start_response: Any) -> Iterable[bytes]:
         try:
             raise KeyError("boom")
         except KeyError:
@@ -238,7 +250,7 @@ def test_exc_info_by_keyword():
     assert server.calls == [("500 Oops", [])]
 
 
-def test_range_of_unknown_length():
+def test_range_of_unknown_length() -> None:
     """It bounds what is sent; how much there is of it nobody can promise."""
     server = Server()
     app = returning(FileWrapper(File()).app_iter_range(10, 30))
@@ -249,7 +261,7 @@ def test_range_of_unknown_length():
         assert Server().run(wrap(app)) == DATA[10:]
 
 
-def test_no_start_response():
+def test_no_start_response() -> None:
     """Not ours to judge: the server gets what the application returned."""
     file = File()
     server = Server()
@@ -259,11 +271,11 @@ def test_no_start_response():
 
 
 @pytest.mark.parametrize("headers", [[], [("Content-Length", str(len(DATA) + 4))]])
-def test_write_then_file(headers):
+def test_write_then_file(headers: list[tuple[str, str]]) -> None:
     """PEP 3333's write(): its bytes first, then the file, both within Content-Length."""
     file = File()
 
-    def app(environ, start_response):
+    def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         write = start_response("200 OK", headers)
         write(b"some")
         return file
@@ -274,18 +286,18 @@ def test_write_then_file(headers):
     assert file.closes == 1
 
 
-def test_write_then_file_is_bounded():
-    def app(environ, start_response):
+def test_write_then_file_is_bounded() -> None:
+    def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         start_response("200 OK", [("Content-Length", "10")])(b"some")
         return File()
 
     assert Server().run(FileWrapperMiddleware(app)) == b"some" + DATA[:6]
 
 
-def test_write_then_exc_info():
+def test_write_then_exc_info() -> None:
     """After write() the server itself says that it is too late."""
 
-    def app(environ, start_response):
+    def app(environ: WSGIEnvironment, start_response: StartResponse) -> Any:
         start_response("200 OK", [])(b"some")
         try:
             raise KeyError("boom")
@@ -296,8 +308,8 @@ def test_write_then_exc_info():
         Server().run(FileWrapperMiddleware(app))
 
 
-def test_write_alone():
-    def app(environ, start_response):
+def test_write_alone() -> None:
+    def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         start_response("200 OK", [])(b"some")
         return []
 
@@ -308,7 +320,7 @@ def test_write_alone():
     ("method", "status"),
     [("HEAD", "200 OK"), ("GET", "204 No Content"), ("GET", "304 Not Modified")],
 )
-def test_no_body(method, status):
+def test_no_body(method: str, status: str) -> None:
     file = File()
     server = Server(REQUEST_METHOD=method)
     headers = [("Content-Length", str(len(DATA)))]
@@ -318,19 +330,20 @@ def test_no_body(method, status):
     assert ("Content-Length" in server.headers) == (method == "HEAD")
 
 
-def test_close_without_iterating():
+def test_close_without_iterating() -> None:
     """A client that left before the first block."""
     file = File()
     server = Server()
-    result = returning(file)(server.environ, server.start_response)
+    result: Any = returning(file)(server.environ, server.start_response)
     result.close()
     result.close()
     assert file.closes == 1
 
 
-def test_close_of_the_instance():
+def test_close_of_the_instance() -> None:
     """Django replaces the file's close() by the response's, on the instance."""
     closed = []
+    file: Any
     with open(__file__, "rb") as file:
         original = file.close
         file.close = lambda: closed.append("response")
@@ -340,7 +353,7 @@ def test_close_of_the_instance():
 
 
 @pytest.mark.parametrize("range_", [None, "bytes=2-5", "bytes=0-0,900-909"])
-def test_small_file(tmp_path, range_):
+def test_small_file(tmp_path: Path, range_: str | None) -> None:
     """It is read before the server asks, and closed when that is done, or drops it."""
     (tmp_path / "small").write_bytes(DATA[:1000])
     with open(tmp_path / "small", "rb") as file:
@@ -355,16 +368,16 @@ def test_small_file(tmp_path, range_):
         assert file.closed
 
 
-def test_close_of_a_small_file_raises(tmp_path):
+def test_close_of_a_small_file_raises(tmp_path: Path) -> None:
     """The application's error, and no second close()."""
     (tmp_path / "small").write_bytes(b"x")
     closes = []
 
-    def close():
+    def close() -> None:
         closes.append(1)
         raise KeyError("of close()")
 
-    file = open(tmp_path / "small", "rb")
+    file: Any = open(tmp_path / "small", "rb")
     original, file.close = file.close, close
     with pytest.raises(KeyError, match="of close"):
         Server().run(returning(file))
@@ -372,7 +385,7 @@ def test_close_of_a_small_file_raises(tmp_path):
     original()
 
 
-def test_text_mode():
+def test_text_mode() -> None:
     """Before any header is out, so that the server can still say 500."""
     server = Server()
     with open(__file__, encoding="utf-8") as file:
@@ -382,18 +395,18 @@ def test_text_mode():
     assert not server.calls
 
 
-def test_read_returns_str():
+def test_read_returns_str() -> None:
     class Text:
         name = "text.txt"
 
-        def read(self, size):
+        def read(self, size: int) -> str:
             return "text"
 
     with pytest.raises(TypeError, match=r"text.txt.*\"rb\""):
         Server().run(returning(Text()))
 
 
-def test_runs_short():
+def test_runs_short() -> None:
     """An error is the one thing that makes every server end the connection."""
     file = File()
     server = Server()
@@ -404,11 +417,13 @@ def test_runs_short():
     assert file.closes == 1
 
 
-def test_bad_header_closes_the_file():
+def test_bad_header_closes_the_file() -> None:
     """The server raises from its start_response and never sees the file."""
     file = File()
 
-    def start_response(status, headers, exc_info=None):
+    def start_response(
+        status: str, headers: list[tuple[str, str]], exc_info: OptExcInfo | None = None
+    ) -> Any:
         raise ValueError("a newline in a header")
 
     with pytest.raises(ValueError, match="newline"):
@@ -416,7 +431,7 @@ def test_bad_header_closes_the_file():
     assert file.closes == 1
 
 
-def test_bad_length_closes_the_file():
+def test_bad_length_closes_the_file() -> None:
     file = File()
     with pytest.raises(ValueError, match="Content-Length"):
         Server().run(returning(file, [("Content-Length", "many")]))
@@ -426,7 +441,7 @@ def test_bad_length_closes_the_file():
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 @pytest.mark.parametrize("make", [File, lambda: open(__file__, "rb"), lambda: [b"x"]])
 @pytest.mark.parametrize("length", [True, False])
-def test_validator_outside(method, make, length):
+def test_validator_outside(method: str, make: Callable[..., Any], length: bool) -> None:
     """wsgiref.validate has nothing to say."""
     app_iter = make()
     size = len(b"".join(app_iter)) if isinstance(app_iter, list) else app_iter.seek(0, 2)
@@ -442,7 +457,7 @@ def test_validator_outside(method, make, length):
     assert server.calls[0][0] == "200 OK"
 
 
-def test_webtest_lint():
+def test_webtest_lint() -> None:
     """WebTest lints by default; the body and the length agree."""
     file = File()
     answer = webtest.TestApp(returning(file, [("Content-Type", "text/plain")])).get("/")
@@ -460,7 +475,7 @@ def test_webtest_lint():
         (None, 200, slice(None)),
     ],
 )
-def test_webob_range(tmp_path, range_, status, slice_):
+def test_webob_range(tmp_path: Path, range_: str | None, status: int, slice_: slice) -> None:
     """WebOb's own 206 by app_iter_range(): no byte is read in vain."""
     path = tmp_path / "data"
     path.write_bytes(DATA)
@@ -470,7 +485,7 @@ def test_webob_range(tmp_path, range_, status, slice_):
     assert (answer.status_code, answer.body) == (status, DATA[slice_])
 
 
-def test_webob_response_with_a_file():
+def test_webob_response_with_a_file() -> None:
     """Response(app_iter=open()) hands us the file itself."""
     file = File()
     response = webob.Response(app_iter=file, content_type="text/plain")

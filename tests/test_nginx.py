@@ -13,7 +13,10 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import pytest
 from client import Client
@@ -63,7 +66,7 @@ class Asked:
     method: str = "GET"
 
     @property
-    def range(self):
+    def range(self) -> str:
         return self.headers.get("Range", "")
 
 
@@ -77,20 +80,20 @@ class Answered:
     body: object
 
 
-def generate(count):
+def generate(count: int) -> Iterator[Asked]:
     """Requests of every kind, the same every time."""
     chance = random.Random(4)
 
-    def position(size):
+    def position(size: int) -> int:
         return chance.choice([0, 1, size // 2, size - 1, size, size + 5, 10**25]) + chance.choice(
             [0, 0, 0, 1, 3]
         )
 
-    def spec(size):
+    def spec(size: int) -> str:
         first, last = sorted([max(0, position(size)), max(0, position(size))])
         return chance.choice([f"{first}-{last}", f"{first}-{last}", f"{first}-", f"-{last}"])
 
-    def ranges(size):
+    def ranges(size: int) -> str:
         kind = chance.choice(["single", "single", "several", "many", "overlapping", "malformed"])
         if kind == "single":
             return f"bytes={spec(size)}"
@@ -105,7 +108,7 @@ def generate(count):
             ["bytes=", "bytes", "bytes=-", "bytes=a-b", "bytes=9-3", "items=0-1", "bytes=0-1,x"]
         )
 
-    def tags():
+    def tags() -> str:
         return chance.choice(["ETAG", "W/ETAG", '"x"', '"x", ETAG', '"x","y"', "*", "ETAG,W/ETAG"])
 
     for _ in range(count):
@@ -128,18 +131,19 @@ def generate(count):
 class Side:
     """One of the two servers."""
 
-    def __init__(self, port, files):
+    def __init__(self, port: int, files: Path) -> None:
         self.client = Client(port)
         self.files = {name: (files / name).read_bytes() for name in SIZES}
         self.etags = {name: self.client.get(f"/{name}").headers["etag"] for name in SIZES}
 
-    def ask(self, asked):
+    def ask(self, asked: Asked) -> Answered:
         etag = self.etags[asked.name]
         headers = [(name, value.replace("ETAG", etag)) for name, value in asked.headers.items()]
         answer = self.client.get(f"/{asked.name}", method=asked.method, headers=tuple(headers))
         assert not answer.short
         length = answer.headers.get("content-length")
         if asked.method == "GET" and answer.status != 304:
+            assert length is not None
             assert len(answer.body) == int(length)
         if answer.status >= 400:
             return Answered(answer.status, answer.headers.get("content-range"), None, None)
@@ -156,29 +160,29 @@ class Side:
             self.check(asked.name, content_range, answer.body)
         return Answered(answer.status, content_range, length, answer.body)
 
-    def check(self, name, content_range, body):
+    def check(self, name: str, content_range: str | None, body: bytes) -> None:
         """The bytes are those that it says they are."""
-        first, last, size = map(
-            int, re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", content_range).groups()
-        )
+        found = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", content_range or "")
+        assert found is not None
+        first, last, size = map(int, found.groups())
         assert size == len(self.files[name])
         assert body == self.files[name][first : last + 1]
 
 
-def parts(content_type, body):
-    message = email.message_from_bytes(f"Content-Type: {content_type}\r\n".encode() + body)
+def parts(content_type: str, body: bytes) -> list[Any]:
+    message: Any = email.message_from_bytes(f"Content-Type: {content_type}\r\n".encode() + body)
     return [
         (part["Content-Type"], part["Content-Range"], part.get_payload(decode=True))
         for part in message.get_payload()
     ]
 
 
-def specs(asked):
+def specs(asked: Asked) -> list[Any]:
     """First and last of each range that is asked for, as they stand there."""
     return [spec.strip().partition("-")[::2] for spec in asked.range[6:].split(",")]
 
 
-def malformed(asked):
+def malformed(asked: Asked) -> bool:
     return not asked.range.startswith("bytes=") or any(
         not (first + last).isdigit()
         or (first.isdigit() and last.isdigit() and int(last) < int(first))
@@ -186,13 +190,13 @@ def malformed(asked):
     )
 
 
-def sent(answered):
+def sent(answered: Answered) -> int:
     """How many parts of the file an answer has."""
     return len(answered.body) if isinstance(answered.body, list) else 1
 
 
 #: Where nginx does something else, and which paragraph lets us.
-DIFFERENCES = {
+DIFFERENCES: dict[str, Callable[[Asked, Answered, Answered], object]] = {
     "Range means nothing with HEAD (14.2)": lambda asked, nginx, ours: (
         asked.method == "HEAD"
         and asked.range
@@ -224,7 +228,7 @@ DIFFERENCES = {
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory):
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("nginx")
     (root / "files").mkdir()
     for name, size in SIZES.items():
@@ -234,7 +238,7 @@ def root(tmp_path_factory):
     return root
 
 
-def start(command, port, log):
+def start(command: list[str], port: int, log: Path) -> subprocess.Popen[bytes]:
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
     wait_until_listening(port, process, log)
@@ -242,7 +246,7 @@ def start(command, port, log):
 
 
 @pytest.fixture(scope="module")
-def sides(root):
+def sides(root: Path) -> Iterator[list[Side]]:
     if NGINX is None:
         pytest.skip("nginx is not installed")
     ports = [free_port(), free_port()]
@@ -262,9 +266,9 @@ def sides(root):
             process.wait(10)
 
 
-def test_as_nginx(sides):
+def test_as_nginx(sides: list[Side]) -> None:
     """500 requests; each difference has a reason, and each reason a difference."""
-    seen = Counter()
+    seen: Counter[Any] = Counter()
     unexplained = []
     for asked in generate(500):
         nginx, ours = (side.ask(asked) for side in sides)

@@ -16,17 +16,23 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import pytest
-from client import Client
+from client import Answer, Client
 from ports import free_port, serving, wait_until_listening
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from wsgifile import FileWrapperMiddleware, XAccelRedirect, XSendfile
-from wsgifile.offload import Proxies
+from wsgifile import FileWrapperMiddleware, Transfer, XAccelRedirect, XSendfile
+from wsgifile.offload import Offload, Proxies
 from wsgifile.transfer import Declined
+
+if TYPE_CHECKING:
+    from _typeshed import OptExcInfo
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 import offload as example
@@ -58,29 +64,32 @@ DROPPED = ("x-accel-redirect", "x-sendfile")
 class App:
     """Answers with what ``respond`` returns, and keeps what became of it."""
 
-    def __init__(self):
-        self.transfers = []
-        self.respond = None
+    def __init__(self) -> None:
+        self.transfers: list[Transfer] = []
+        self.respond: Any = None
         self.path = None
 
-    def __call__(self, environ, start_response):
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Any:
         return self.respond(environ, start_response)
 
     @property
-    def senders(self):
+    def senders(self) -> list[str]:
         return [transfer.sender for transfer in self.transfers]
 
 
+Through = tuple[App, Client, Client]
+
+
 @pytest.fixture(scope="module")
-def directory():
+def directory() -> Iterator[str]:
     # Not below pytest's, which other users may not enter, such as Apache's.
     with tempfile.TemporaryDirectory(prefix="offload-") as name:
         os.chmod(name, 0o755)
         root = os.path.realpath(name)
         os.mkdir(f"{root}/files")
         os.mkdir(f"{root}/filesystem")  # Begins like the other.
-        for name in NAMES:
-            write(os.path.join(os.fsencode(root), b"files", name), name + DATA)
+        for file in NAMES:
+            write(os.path.join(os.fsencode(root), b"files", file), file + DATA)
         write(f"{root}/outside", b"outside" + DATA)
         write(f"{root}/filesystem/near", b"near" + DATA)
         os.symlink("../outside", f"{root}/files/out")
@@ -89,13 +98,13 @@ def directory():
         yield root
 
 
-def write(path, data):
+def write(path: str | bytes, data: bytes) -> None:
     with open(path, "wb") as file:
         file.write(data)
 
 
 @contextlib.contextmanager
-def front(server, directory, ports):
+def front(server: str, directory: str, ports: list[int]) -> Iterator[int]:
     """nginx or Apache in front of the applications on these ports: its port."""
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="scratch-") as scratch:
@@ -111,19 +120,19 @@ def front(server, directory, ports):
             process.wait(20)
 
 
-def ask(port, path, **options):
+def ask(port: int, path: str, **options: Any) -> Answer:
     with Client(port) as client:
         return client.get(path, **options)
 
 
-def offload(server, directory):
+def offload(server: str, directory: str) -> Offload:
     if server == "nginx":
         return XAccelRedirect({f"{directory}/files": "/_files"})
     return XSendfile([f"{directory}/files"], quoted=False)
 
 
 @pytest.fixture(scope="module", params=["nginx", "apache"])
-def proxy(request):
+def proxy(request: pytest.FixtureRequest) -> Any:
     if shutil.which(example.command(request.param, "", 0, [], tempfile.gettempdir())[0]) is None:
         pytest.skip(f"no {request.param} on this system")
     if request.param == "apache" and not os.path.exists(MODULE):
@@ -132,7 +141,7 @@ def proxy(request):
 
 
 @pytest.fixture(scope="module")
-def through(proxy, directory):
+def through(proxy: str, directory: str) -> Iterator[Through]:
     """The application, and clients: through the proxy, and past it."""
     app = App()
     middleware = FileWrapperMiddleware(
@@ -151,16 +160,16 @@ def through(proxy, directory):
 
 
 @pytest.fixture
-def app(through):
+def app(through: Through) -> App:
     through[0].transfers.clear()
     through[0].respond = None
     return through[0]
 
 
-def sends(open_file, *headers, status="200 OK"):
+def sends(open_file: Any, *headers: tuple[str, str], status: str = "200 OK") -> WSGIApplication:
     """An application that sends this file."""
 
-    def respond(environ, start_response):
+    def respond(environ: WSGIEnvironment, start_response: StartResponse) -> Any:
         start_response(status, list(headers))
         return open_file()
 
@@ -168,10 +177,10 @@ def sends(open_file, *headers, status="200 OK"):
 
 
 @pytest.fixture
-def get(through, app, directory):
+def get(through: Through, app: App, directory: str) -> Callable[..., Answer]:
     """Get a file through the proxy. What it calls is given the file's path."""
 
-    def get(name, *headers, **options):
+    def get(name: str | bytes, *headers: tuple[str, str], **options: Any) -> Answer:
         path = os.path.join(os.fsencode(directory), b"files", os.fsencode(name))
         if app.respond is None:
             app.respond = sends(lambda: open(path, "rb"), *TYPED)
@@ -193,7 +202,7 @@ TYPED = [
 ]
 
 
-def test_whole(app, get, proxy):
+def test_whole(app: App, get: Callable[..., Answer], proxy: str) -> None:
     answer = get("plain.bin")
     assert answer.status == 200
     assert answer.body == b"plain.bin" + DATA
@@ -205,14 +214,14 @@ def test_whole(app, get, proxy):
     assert (transfer.count, transfer.sent, transfer.error) == (0, 0, None)
 
 
-def test_head(app, get):
+def test_head(app: App, get: Callable[..., Answer]) -> None:
     answer = get("plain.bin", method="HEAD")
     assert answer.status == 200
     assert answer.headers["content-length"] == str(len(b"plain.bin" + DATA))
     assert app.senders[0].startswith("X-")
 
 
-def test_range(app, get):
+def test_range(app: App, get: Callable[..., Answer]) -> None:
     answer = get("plain.bin", ("Range", "bytes=5-1004"))
     assert answer.status == 206
     assert answer.body == (b"plain.bin" + DATA)[5:1005]
@@ -220,7 +229,7 @@ def test_range(app, get):
     assert app.senders[0].startswith("X-")
 
 
-def test_not_modified(app, get):
+def test_not_modified(app: App, get: Callable[..., Answer]) -> None:
     """By the proxy's validators, which ours would not match."""
     first = get("plain.bin")
     for condition, validator in (
@@ -235,7 +244,9 @@ def test_not_modified(app, get):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_names(app, get, proxy, directory, name):
+def test_names(
+    app: App, get: Callable[..., Answer], proxy: str, directory: str, name: bytes
+) -> None:
     app.respond = sends(lambda: open(os.path.join(os.fsencode(directory), b"files", name), "rb"))
     answer = get("any")
     assert answer.status == 200
@@ -244,13 +255,13 @@ def test_names(app, get, proxy, directory, name):
     assert app.senders[0].startswith("X-") == by_proxy
 
 
-def test_link_inside(app, get):
+def test_link_inside(app: App, get: Callable[..., Answer]) -> None:
     assert get("in").body == b"plain.bin" + DATA
     assert app.senders[0].startswith("X-")
 
 
 @pytest.mark.parametrize("name", ["out", "../outside", "../filesystem/near"])
-def test_outside(app, get, directory, name):
+def test_outside(app: App, get: Callable[..., Answer], directory: str, name: str) -> None:
     """The application's own decision, which the proxy might not share."""
     app.respond = sends(lambda: open(f"{directory}/files/{name}", "rb"))
     with open(f"{directory}/files/{name}", "rb") as file:
@@ -258,18 +269,20 @@ def test_outside(app, get, directory, name):
     assert app.senders == ["wsgi.file_wrapper"]
 
 
-def test_dots_that_stay_inside(app, get, directory):
+def test_dots_that_stay_inside(app: App, get: Callable[..., Answer], directory: str) -> None:
     app.respond = sends(lambda: open(f"{directory}/link/../files/./plain.bin", "rb"))
     assert get("any").body == b"plain.bin" + DATA
     assert app.senders[0].startswith("X-")
 
 
 @pytest.mark.parametrize("there", [b"another file", None])
-def test_swapped(app, get, directory, there):
+def test_swapped(
+    app: App, get: Callable[..., Answer], directory: str, there: bytes | None
+) -> None:
     """What was opened is sent, whatever is under its name by then."""
     path = f"{directory}/files/swapped"
 
-    def open_file():
+    def open_file() -> Any:
         write(path, b"opened" + DATA)
         file = open(path, "rb")
         os.unlink(path)
@@ -282,7 +295,7 @@ def test_swapped(app, get, directory, there):
     assert app.senders == ["wsgi.file_wrapper"]
 
 
-def test_past_the_proxy(through, app, directory):
+def test_past_the_proxy(through: Through, app: App, directory: str) -> None:
     """Who comes from elsewhere gets bytes."""
     path = f"{directory}/files/plain.bin"
     middleware = FileWrapperMiddleware(
@@ -299,7 +312,7 @@ def test_past_the_proxy(through, app, directory):
 
 
 @pytest.mark.parametrize(("client", "left"), [("127.0.0.1", False), ("10.1.2.3", True)])
-def test_an_application_that_believes_its_client(directory, client, left):
+def test_an_application_that_believes_its_client(directory: str, client: str, left: bool) -> None:
     """What comes to us counts, not what is inside makes of X-Forwarded-For."""
     app = ProxyFix(sends(lambda: open(f"{directory}/files/plain.bin", "rb")))
     environ = {
@@ -312,10 +325,10 @@ def test_an_application_that_believes_its_client(directory, client, left):
 
 
 @pytest.mark.parametrize("delete", [True, False])
-def test_temporary(app, get, directory, delete):
+def test_temporary(app: App, get: Callable[..., Answer], directory: str, delete: bool) -> None:
     """What close() deletes is not there any more when the proxy looks for it."""
 
-    def open_file():
+    def open_file() -> Any:
         file = tempfile.NamedTemporaryFile(dir=f"{directory}/files", delete=delete)
         os.chmod(file.name, 0o644)
         file.write(DATA)
@@ -328,7 +341,7 @@ def test_temporary(app, get, directory, delete):
     assert app.senders == ["wsgi.file_wrapper"] if delete else app.senders[0].startswith("X-")
 
 
-def test_large_and_slow(through, app):
+def test_large_and_slow(through: Through, app: App) -> None:
     """What is not left to the proxy may have to wait on its disk."""
     data = DATA * 100
     app.respond = sends(lambda: io.BytesIO(data))
@@ -337,7 +350,7 @@ def test_large_and_slow(through, app):
     assert through[1].receive(1 << 20).body == data
 
 
-def test_its_own_header(app, through, proxy, directory):
+def test_its_own_header(app: App, through: Through, proxy: str, directory: str) -> None:
     """An application that leaves a file to the proxy itself is let."""
     value = "/_files/plain.bin" if proxy == "nginx" else f"{directory}/files/plain.bin"
     field = (offload(proxy, "/").header, value)
@@ -362,22 +375,23 @@ FROM_CLIENTS = (
 )
 
 
-def test_a_client_that_sends_the_headers(app, get):
+def test_a_client_that_sends_the_headers(app: App, get: Callable[..., Answer]) -> None:
     assert get("plain.bin", *FROM_CLIENTS).body == b"plain.bin" + DATA
     assert app.senders[0].startswith("X-")
 
 
-def test_cve_2025_61780(directory):
+def test_cve_2025_61780(directory: str) -> None:
     """A client does not turn it on, nor say what is where, by X-Sendfile-Type."""
     path = f"{directory}/files/plain.bin"
-    for options in ({}, {"offload": XSendfile(["/nowhere"])}):
-        with serving(FileWrapperMiddleware(sends(lambda: open(path, "rb")), **options)) as port:
+    for other in (None, XSendfile(["/nowhere"])):
+        app = FileWrapperMiddleware(sends(lambda: open(path, "rb")), offload=other)
+        with serving(app) as port:
             answer = ask(port, "/", headers=FROM_CLIENTS)
         assert answer.body == b"plain.bin" + DATA
         assert not any(name in answer.headers for name in DROPPED)
 
 
-def test_cve_2026_34830(directory):
+def test_cve_2026_34830(directory: str) -> None:
     """A directory's name is no regular expression, and X-Accel-Mapping is not looked at."""
     path = f"{directory}/files/plain.bin"
     for root in (f"{directory}/f.les", f"{directory}/(files)", f"{directory}/.*"):
@@ -391,7 +405,7 @@ def test_cve_2026_34830(directory):
         assert not any(name in answer.headers for name in DROPPED)
 
 
-def test_cve_2025_27111(directory, caplog):
+def test_cve_2025_27111(directory: str, caplog: pytest.LogCaptureFixture) -> None:
     """Nothing of a request, and no line end of a file's name, gets into the log."""
     caplog.set_level(logging.DEBUG, "wsgifile")
     path = os.path.join(os.fsencode(directory), b"files", b"new\nline")
@@ -408,7 +422,7 @@ def test_cve_2025_27111(directory, caplog):
         assert message.isprintable()
 
 
-def test_two_processes(proxy, directory):
+def test_two_processes(proxy: str, directory: str) -> None:
     """Behind one proxy: whichever answers, the client gets the same."""
     processes, ports = [], [free_port(), free_port()]
     code = (
@@ -443,7 +457,7 @@ def test_two_processes(proxy, directory):
     assert all("by X-" in log for log in logs)
 
 
-def test_example(proxy, directory):
+def test_example(proxy: str, directory: str) -> None:
     """By the command on its top."""
     port = free_port()
     process = subprocess.Popen(
@@ -469,7 +483,7 @@ def test_example(proxy, directory):
 # What is left to a proxy, without one.
 
 
-def test_prefixes(directory):
+def test_prefixes(directory: str) -> None:
     """The innermost counts; a directory may be a link, and be changed."""
     path = f"{directory}/files/plain.bin"
     with open(path, "rb") as file:
@@ -489,7 +503,7 @@ def test_prefixes(directory):
             os.symlink("files", f"{directory}/link")
 
 
-def test_quoted(directory):
+def test_quoted(directory: str) -> None:
     files = os.path.join(os.fsencode(directory), b"files")
     for quoted in (True, False, None):
         offload = XSendfile([directory], quoted=quoted)
@@ -510,23 +524,28 @@ def test_quoted(directory):
             assert isinstance(XSendfile([directory], quoted=False).field(file), Declined)
 
 
-def test_too_long(directory):
+def test_too_long(directory: str) -> None:
     name = "ü" * 120
     path = os.path.join(directory, *[name] * 3, "x")
     os.makedirs(os.path.dirname(path))
     write(path, b"x")
     with open(path, "rb") as file:
-        assert XSendfile([directory], quoted=False).field(file)[0] == "X-Sendfile"
-        assert "too long" in XSendfile([directory], quoted=True).field(file).why
+        assert isinstance(XSendfile([directory], quoted=False).field(file), tuple)
+        declined = XSendfile([directory], quoted=True).field(file)
+    assert isinstance(declined, Declined)
+    assert "too long" in declined.why
 
 
-def test_a_name_that_was_set(directory):
+def test_a_name_that_was_set(directory: str) -> None:
     with open(f"{directory}/files/plain.bin", "rb") as file:
-        file.raw.name = "nul\0"
-        assert "not there" in XSendfile([directory]).field(file).why
+        raw: Any = file.raw
+        raw.name = "nul\0"
+        declined = XSendfile([directory]).field(file)
+    assert isinstance(declined, Declined)
+    assert "not there" in declined.why
 
 
-def test_dots_in_a_directory(directory):
+def test_dots_in_a_directory(directory: str) -> None:
     """As the system has it: a link is followed before."""
     os.makedirs(f"{directory}/other/inner")
     os.symlink(f"{directory}/other/inner", f"{directory}/files/inner")
@@ -536,10 +555,10 @@ def test_dots_in_a_directory(directory):
         assert offload.field(file) == ("X-Accel-Redirect", "/f/x")
 
 
-def test_relative_name(directory, monkeypatch):
+def test_relative_name(directory: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(f"{directory}/files")
     with open("plain.bin", "rb") as file:
-        assert XSendfile([directory]).field(file)[1] == f"{directory}/files/plain.bin"
+        assert XSendfile([directory]).field(file) == ("X-Sendfile", f"{directory}/files/plain.bin")
         monkeypatch.chdir(directory)
         assert isinstance(XSendfile([directory]).field(file), Declined)
         gone = tempfile.mkdtemp()
@@ -549,10 +568,14 @@ def test_relative_name(directory, monkeypatch):
         monkeypatch.chdir(directory)
 
 
-def answer(app, directory, environ=(), **options):
-    got = {}
+def answer(
+    app: WSGIApplication, directory: str, environ: Any = (), **options: Any
+) -> dict[str, Any]:
+    got: dict[str, Any] = {}
 
-    def start_response(status, headers, exc_info=None):
+    def start_response(
+        status: str, headers: list[tuple[str, str]], exc_info: OptExcInfo | None = None
+    ) -> Callable[[bytes], object]:
         got.update(status=status, headers={name.lower(): value for name, value in headers})
         return lambda data: None
 
@@ -560,18 +583,18 @@ def answer(app, directory, environ=(), **options):
     environ = {"REQUEST_METHOD": "GET", "REMOTE_ADDR": "127.0.0.1", **dict(environ)}
     if environ["REMOTE_ADDR"] is None:
         del environ["REMOTE_ADDR"]
-    body = middleware(environ, start_response)
+    body: Any = middleware(environ, start_response)
     with contextlib.closing(body):
         got["body"] = b"".join(body)
     return got
 
 
-def seek(file, position):
+def seek(file: Any, position: int) -> Any:
     file.seek(position)
     return file
 
 
-def test_what_is_left_to_it(directory):
+def test_what_is_left_to_it(directory: str) -> None:
     path = f"{directory}/files/plain.bin"
     size = len(DATA) + 9
     for headers, environ, options in [
@@ -593,7 +616,7 @@ def test_what_is_left_to_it(directory):
         assert got["headers"] == own
 
 
-def test_what_is_not_left_to_it(directory):
+def test_what_is_not_left_to_it(directory: str) -> None:
     path = f"{directory}/files/plain.bin"
     own = open(path, "rb")
     by_number = open(os.dup(own.fileno()), "rb")
@@ -616,24 +639,24 @@ def test_what_is_not_left_to_it(directory):
         assert got["body"]
 
 
-def test_no_remote_addr(directory):
+def test_no_remote_addr(directory: str) -> None:
     app = sends(lambda: open(f"{directory}/files/plain.bin", "rb"))
     for networks in (["127.0.0.1"], ["unix"]):
         got = answer(app, directory, {"REMOTE_ADDR": None}, trusted_proxies=networks)
         assert ("x-sendfile" in got["headers"]) == (networks == ["unix"])
 
 
-def test_after_write(directory):
+def test_after_write(directory: str) -> None:
     """The header is out, and the body has begun."""
 
-    def app(environ, start_response):
+    def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         start_response("200 OK", [])(b"begun")
         return open(f"{directory}/files/plain.bin", "rb")
 
     assert "x-sendfile" not in answer(app, directory)["headers"]
 
 
-def test_the_file_is_closed(directory):
+def test_the_file_is_closed(directory: str) -> None:
     file = open(f"{directory}/files/plain.bin", "rb")
     assert answer(sends(lambda: file), directory)["body"] == b""
     assert file.closed
@@ -649,7 +672,7 @@ def test_the_file_is_closed(directory):
         ([], [], ["127.0.0.1", ""]),
     ],
 )
-def test_networks(networks, inside, outside):
+def test_networks(networks: list[str], inside: list[str], outside: list[str]) -> None:
     proxies = Proxies(networks)
     assert all(map(proxies.include, inside))
     assert not any(map(proxies.include, outside))
@@ -659,25 +682,27 @@ def test_networks(networks, inside, outside):
     ("make", "error", "message"),
     [
         (lambda: XAccelRedirect({}), ValueError, "needs a directory"),
-        (lambda: XAccelRedirect(["/srv"]), TypeError, "mapping of directories"),
+        (lambda: XAccelRedirect(["/srv"]), TypeError, "mapping of directories"),  # type: ignore[arg-type]
         (lambda: XAccelRedirect({"srv": "/f"}), ValueError, "'srv' is no absolute path"),
         (lambda: XAccelRedirect({"/srv": "f"}), ValueError, "'f' is no location"),
         (lambda: XAccelRedirect({"/srv": "/a b"}), ValueError, "'/a b' is no location"),
         (lambda: XAccelRedirect({"/srv": "/f?x"}), ValueError, "is no location"),
-        (lambda: XAccelRedirect({"/srv": None}), TypeError, "must be a str"),
+        (lambda: XAccelRedirect({"/srv": None}), TypeError, "must be a str"),  # type: ignore[dict-item]
         (lambda: XAccelRedirect({3: "/f"}), TypeError, "must be a str or a path, not 3"),
         (lambda: XSendfile([]), ValueError, "needs a directory"),
         (lambda: XSendfile("/srv"), TypeError, "list of directories"),
         (lambda: XSendfile(["../srv"]), ValueError, "no absolute path"),
-        (lambda: XSendfile(["/srv"], quoted="yes"), TypeError, "quoted must be"),
+        (lambda: XSendfile(["/srv"], quoted="yes"), TypeError, "quoted must be"),  # type: ignore[arg-type]
         (lambda: Proxies("127.0.0.1"), TypeError, "list of networks"),
-        (lambda: Proxies([1]), TypeError, "must be a str, not 1"),
+        (lambda: Proxies([1]), TypeError, "must be a str, not 1"),  # type: ignore[list-item]
         (lambda: Proxies(["10.0.0.1/8"]), ValueError, "has host bits set"),
         (lambda: Proxies(["here"]), ValueError, "'here'"),
-        (lambda: FileWrapperMiddleware(sends(None), offload="nginx"), TypeError, "XAccelRedirect"),
-        (lambda: FileWrapperMiddleware(sends(None), on_sent=3), TypeError, "on_sent must be"),
+        (lambda: FileWrapperMiddleware(sends(None), offload="nginx"), TypeError, "XAccelRedirect"),  # type: ignore[arg-type]
+        (lambda: FileWrapperMiddleware(sends(None), on_sent=3), TypeError, "on_sent must be"),  # type: ignore[arg-type]
     ],
 )
-def test_bad_configuration(make, error, message):
+def test_bad_configuration(
+    make: Callable[[], object], error: type[Exception], message: str
+) -> None:
     with pytest.raises(error, match=message):
         make()

@@ -8,7 +8,7 @@ import sys
 import wsgifile
 
 
-def test_exports():
+def test_exports() -> None:
     assert wsgifile.__all__ == [
         "FileWrapper",
         "FileWrapperMiddleware",
@@ -18,7 +18,7 @@ def test_exports():
     ]
 
 
-def test_import_is_light():
+def test_import_is_light() -> None:
     """Importing brings no server, no framework, no HTTP library but WebOb."""
     code = (
         "import sys; before = set(sys.modules); import wsgifile\n"

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import webtest
@@ -22,7 +25,7 @@ use = egg:wsgifile
 
 
 @pytest.fixture
-def load(tmp_path, monkeypatch):
+def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     (tmp_path / "wsgifile_paste_app.py").write_text(
         "def factory(global_conf):\n"
         "    def app(environ, start_response):\n"
@@ -33,14 +36,14 @@ def load(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "wsgifile_paste_app", raising=False)
 
-    def load(option="", ini=INI):
+    def load(option: str = "", ini: str = INI) -> Any:
         (tmp_path / "test.ini").write_text(ini.format(option=option))
         return loadapp(f"config:{tmp_path}/test.ini")
 
     return load
 
 
-def test_filter(load):
+def test_filter(load: Callable[..., Any]) -> None:
     app = load("block_size = 1000")
     assert isinstance(app, FileWrapperMiddleware)
     assert app.block_size == 1000
@@ -48,14 +51,14 @@ def test_filter(load):
 
 
 @pytest.mark.parametrize(("text", "value"), [("true", True), ("no", False), ("OFF", False)])
-def test_filter_switches(load, text, value):
+def test_filter_switches(load: Callable[..., Any], text: str, value: bool) -> None:
     app = load(f"ranges = {text}\nvalidators = {text}")
     assert (app.ranges, app.validators) == (value, value)
     answer = webtest.TestApp(app).get("/")
     assert ("Accept-Ranges" in answer.headers, "ETag" in answer.headers) == (value, value)
 
 
-def test_filter_app(load):
+def test_filter_app(load: Callable[..., Any]) -> None:
     """[filter-app:x], where PasteDeploy hands over the application at once."""
     ini = "[filter-app:main]\nuse = egg:wsgifile\nnext = inner\n" + INI.replace(
         "app:main", "app:inner"
@@ -63,7 +66,7 @@ def test_filter_app(load):
     assert isinstance(load(ini=ini), FileWrapperMiddleware)
 
 
-def test_offload(load, tmp_path):
+def test_offload(load: Callable[..., Any], tmp_path: Path) -> None:
     """The file below the directory is left to the proxy, if it is the proxy that asks."""
     for option, header, value in [
         (
@@ -85,7 +88,7 @@ def test_offload(load, tmp_path):
             assert (answer.body == b"") == left
 
 
-def test_defaults(load):
+def test_defaults(load: Callable[..., Any]) -> None:
     assert load().block_size == FileWrapperMiddleware(lambda *args: []).block_size
 
 
@@ -107,7 +110,7 @@ def test_defaults(load):
         ("block_size = 0", "block_size must be at least 1, not 0"),
     ],
 )
-def test_wrong_options(load, option, message):
+def test_wrong_options(load: Callable[..., Any], option: str, message: str) -> None:
     """When the ini is loaded, not at the first request."""
     with pytest.raises(ValueError, match=message):
         load(option)

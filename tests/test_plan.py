@@ -4,31 +4,40 @@ from __future__ import annotations
 
 import email
 import io
+from collections.abc import Iterable
+from typing import Any
 
 import pytest
 
 from wsgifile.conditions import Validators, date_of_file, etag_of_file
-from wsgifile.plan import make_plan
+from wsgifile.plan import Plan, make_plan
 from wsgifile.recognise import FileRegion
 
 TYPE = ("Content-Type", "text/plain")
 
 
-def plan(method="GET", status="200 OK", headers=(), size=100, written=None, limit=None):
+def plan(
+    method: str = "GET",
+    status: str = "200 OK",
+    headers: Iterable[tuple[str, str]] = (),
+    size: int | None = 100,
+    written: int | None = None,
+    limit: int | None = None,
+) -> Plan:
     """As it is without what a client may ask for."""
     region = FileRegion(io.BytesIO(), None, 0, size, limit, 1)
     environ = {"REQUEST_METHOD": method}
     return make_plan(environ, status, list(headers), region, written=written, ranges=False)
 
 
-def test_length_is_added():
+def test_length_is_added() -> None:
     result = plan(headers=[TYPE])
     assert result.headers == [TYPE, ("Content-Length", "100")]
     assert result.count == 100
     assert result.sized
 
 
-def test_length_unknown():
+def test_length_unknown() -> None:
     result = plan(headers=[TYPE], size=None)
     assert (result.headers, result.count) == ([TYPE], None)
     assert not result.sized
@@ -36,25 +45,25 @@ def test_length_unknown():
 
 @pytest.mark.parametrize(("length", "count"), [("100", 100), (" 7 ", 7), ("0", 0), ("1000", 1000)])
 @pytest.mark.parametrize("size", [100, None])
-def test_length_of_the_application_stands(length, count, size):
+def test_length_of_the_application_stands(length: str, count: int, size: int | None) -> None:
     headers = [("content-length", length)]
     result = plan(headers=headers, size=size)
     assert (result.headers, result.count) == (headers, count)
     assert result.sized
 
 
-def test_written_by_the_application_counts():
+def test_written_by_the_application_counts() -> None:
     assert plan(headers=[("Content-Length", "100")], written=30).count == 70
     assert plan(headers=[("Content-Length", "10")], written=30).count == 0
 
 
 @pytest.mark.parametrize("value", ["", "x", "-1", "1.5", "+5", "5, 5", "²", "0x10"])
-def test_length_malformed(value):
+def test_length_malformed(value: str) -> None:
     with pytest.raises(ValueError, match="Content-Length must be one number"):
         plan(headers=[("Content-Length", value)])
 
 
-def test_length_beyond_the_range():
+def test_length_beyond_the_range() -> None:
     """Bytes of the file that lie behind the range are not for the client."""
     with pytest.raises(ValueError, match="Content-Length 11 of a range of 10 bytes"):
         plan(headers=[("Content-Length", "11")], size=10, limit=10)
@@ -63,19 +72,19 @@ def test_length_beyond_the_range():
     assert plan(headers=[("Content-Length", "10")], size=5, limit=10).count == 10
 
 
-def test_length_twice():
+def test_length_twice() -> None:
     with pytest.raises(ValueError, match="'1, 2'"):
         plan(headers=[("Content-Length", "1"), ("Content-Length", "2")])
     assert plan(headers=[("Content-Length", "1"), ("content-length", "1")]).count == 1
 
 
-def test_transfer_encoding_of_the_application():
+def test_transfer_encoding_of_the_application() -> None:
     """Content-Length beside it would be a way to smuggle (RFC 9112, section 6.1)."""
     headers = [("Transfer-Encoding", "chunked")]
     assert plan(headers=headers).headers == headers
 
 
-def test_head():
+def test_head() -> None:
     """The header of GET, no body (RFC 9110, section 9.3.2)."""
     result = plan("HEAD")
     assert (result.headers, result.count) == ([("Content-Length", "100")], 0)
@@ -85,12 +94,12 @@ def test_head():
 
 @pytest.mark.parametrize("status", ["103 Early Hints", "204 No Content", "304 Not Modified"])
 @pytest.mark.parametrize("headers", [[TYPE], [TYPE, ("Content-Length", "100")]])
-def test_no_body(status, headers):
+def test_no_body(status: str, headers: list[tuple[str, str]]) -> None:
     result = plan(status=status, headers=headers)
     assert (result.headers, result.count) == ([TYPE], 0)
 
 
-def test_headers_of_the_application_are_not_changed():
+def test_headers_of_the_application_are_not_changed() -> None:
     headers = [TYPE]
     plan(headers=headers)
     assert headers == [TYPE]
@@ -103,21 +112,21 @@ FRESH = ("Cache-Control", "max-age=9")
 
 
 def asked(
-    headers=(),
+    headers: Iterable[tuple[str, str]] = (),
     *,
-    method="GET",
-    status="200 OK",
-    kind="by path",
-    written=None,
-    ranges=True,
-    validators=True,
-    **request,
-):
+    method: str = "GET",
+    status: str = "200 OK",
+    kind: str = "by path",
+    written: int | None = None,
+    ranges: bool = True,
+    validators: bool = True,
+    **request: str | None,
+) -> Plan:
     """The plan for a file, by path or without a name, with these fields of a request."""
     mtime_ns = MTIME if kind == "by path" else None
     size = None if kind == "endless" else LENGTH
     region = FileRegion(io.BytesIO(), None, 0, size, None, 1, mtime_ns)
-    environ = {"REQUEST_METHOD": method}
+    environ: dict[str, Any] = {"REQUEST_METHOD": method}
     environ |= {f"HTTP_{name.upper()}": value for name, value in request.items()}
     return make_plan(
         environ,
@@ -130,7 +139,7 @@ def asked(
     )
 
 
-def test_what_a_client_is_told():
+def test_what_a_client_is_told() -> None:
     """What it may ask for next time."""
     result = asked()
     assert (result.status, result.count, result.start) == ("200 OK", LENGTH, 0)
@@ -147,7 +156,7 @@ def test_what_a_client_is_told():
 
 
 @pytest.mark.parametrize("fresh", [FRESH, ("expires", "0"), ("Cache-Control", "no-cache")])
-def test_date(fresh):
+def test_date(fresh: tuple[str, str]) -> None:
     """Only where the application says how long a cache may take it for fresh.
 
     By the date alone a browser may show the file of who was logged in before
@@ -178,7 +187,7 @@ def test_date(fresh):
         {"written": 5, "headers": [("Content-Length", "1000")]},
     ],
 )
-def test_not_ours_to_answer(options):
+def test_not_ours_to_answer(options: Any) -> None:
     """No 200 to GET or HEAD with a file of known length: as it was."""
     result = asked(range="bytes=0-0", if_none_match="*", if_match='"x"', **options)
     assert result.status == options.get("status", "200 OK")
@@ -187,7 +196,7 @@ def test_not_ours_to_answer(options):
     assert (result.start, result.parts) == (0, None)
 
 
-def test_range():
+def test_range() -> None:
     result = asked(range="bytes=10-19")
     assert (result.status, result.start, result.count) == ("206 Partial Content", 10, 10)
     assert result.sized
@@ -200,7 +209,7 @@ def test_range():
     }
 
 
-def test_range_of_what_the_application_promised():
+def test_range_of_what_the_application_promised() -> None:
     """Its Content-Length is how long the whole is."""
     result = asked([("content-length", "100")], range="bytes=-10")
     assert (result.start, result.count) == (90, 10)
@@ -223,7 +232,7 @@ def test_range_of_what_the_application_promised():
         ([("Content-Range", "bytes 0-999/9999")], {"range": "bytes=0-0"}),
     ],
 )
-def test_range_is_ignored(headers, request_):
+def test_range_is_ignored(headers: list[tuple[str, str]], request_: Any) -> None:
     result = asked(headers, **request_)
     assert (result.status, result.start, result.parts) == ("200 OK", 0, None)
     assert ("Content-Length", "1000") in result.headers
@@ -233,14 +242,14 @@ def test_range_is_ignored(headers, request_):
 @pytest.mark.parametrize(
     "headers", [[("Content-Encoding", "identity")], [("accept-ranges", "bytes")]]
 )
-def test_range_in_spite_of(headers):
+def test_range_in_spite_of(headers: list[tuple[str, str]]) -> None:
     result = asked(headers, range="bytes=0-0")
     assert result.count == 1
     assert [name.lower() for name, _ in result.headers].count("accept-ranges") == 1
 
 
 @pytest.mark.parametrize("if_range", [STATE.etag, STATE.last_modified])
-def test_if_range(if_range):
+def test_if_range(if_range: str) -> None:
     assert asked([FRESH], range="bytes=0-0", if_range=if_range).count == 1
     assert asked([FRESH], range="bytes=0-0", if_range=if_range, validators=False).count == LENGTH
     assert asked(range="bytes=0-0", if_range=if_range, kind="unnamed").count == LENGTH
@@ -255,7 +264,7 @@ def test_if_range(if_range):
     ],
 )
 @pytest.mark.parametrize("kind", ["by path", "unnamed"])
-def test_range_of_something_else(condition, kind):
+def test_range_of_something_else(condition: dict[str, Any], kind: str) -> None:
     """The conditions of an application's validators are its own; but no part of what
     the client does not mean is sent (RFC 9110, section 13.2.2)."""
     headers = [("ETag", '"own"'), ("Last-Modified", "Sun, 06 Nov 1994 08:49:37 GMT")]
@@ -264,18 +273,18 @@ def test_range_of_something_else(condition, kind):
     assert (result.status, result.count) == ("200 OK", LENGTH)
 
 
-def test_range_of_what_has_no_etag():
+def test_range_of_what_has_no_etag() -> None:
     assert asked(kind="unnamed", range="bytes=0-0", if_match='"x"').count == LENGTH
 
 
-def test_if_range_of_the_application():
+def test_if_range_of_the_application() -> None:
     """Its validators, not ours."""
     headers = [("ETag", '"own"')]
     assert asked(headers, range="bytes=0-0", if_range='"own"').count == 1
     assert asked(headers, range="bytes=0-0", if_range=STATE.etag).count == LENGTH
 
 
-def test_unsatisfiable():
+def test_unsatisfiable() -> None:
     """RFC 9110, section 15.5.17; and nothing that would have a cache keep it for the file."""
     more = [("Cache-Control", "max-age=9"), ("Set-Cookie", "a=b"), ("Content-Disposition", "x")]
     result = asked(more, range="bytes=1000-")
@@ -289,17 +298,19 @@ def test_unsatisfiable():
     }
 
 
-def test_multipart():
+def test_multipart() -> None:
     """RFC 9110, section 14.6; the standard library's parser agrees."""
     result = asked(range="bytes=500-501,0-0")
     assert (result.status, result.sized) == ("206 Partial Content", True)
     fields = dict(result.headers)
     assert fields["Content-Length"] == str(result.count)
     assert "Content-Range" not in fields
-    body = b"".join(p if isinstance(p, bytes) else b"x" * (p[1] - p[0]) for p in result.parts)
+    body = b"".join(
+        p if isinstance(p, bytes) else b"x" * (p[1] - p[0]) for p in result.parts or ()
+    )
     assert len(body) == result.count
     head = f"Content-Type: {fields['Content-Type']}\r\n".encode()
-    message = email.message_from_bytes(head + body)
+    message: Any = email.message_from_bytes(head + body)
     assert message.is_multipart()
     assert [
         (part["Content-Type"], part["Content-Range"], part.get_payload())
@@ -311,12 +322,12 @@ def test_multipart():
     assert fields["Content-Type"] != dict(asked(range="bytes=500-501,0-0").headers)["Content-Type"]
 
 
-def test_ranges_that_are_one():
+def test_ranges_that_are_one() -> None:
     assert asked(range="bytes=0-9,10-19").count == 20
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-def test_not_modified(method):
+def test_not_modified(method: str) -> None:
     """RFC 9110, section 15.4.5: the header without what is of the content."""
     headers = [FRESH, ("Content-Disposition", "attachment"), ("Content-MD5", "x")]
     result = asked(headers, method=method, if_none_match=STATE.etag, range="bytes=0-0")
@@ -328,7 +339,7 @@ def test_not_modified(method):
     ]
 
 
-def test_precondition_failed():
+def test_precondition_failed() -> None:
     result = asked([("Repr-Digest", "x")], if_match='"other"')
     assert (result.status, result.count) == ("412 Precondition Failed", 24)
     assert dict(result.headers) == {"Content-Type": "text/plain", "Content-Length": "24"}
@@ -345,7 +356,7 @@ def test_precondition_failed():
         [("Cache-Control", "private"), ("Cache-Control", "no-store")],
     ],
 )
-def test_validators_that_are_not_ours(headers):
+def test_validators_that_are_not_ours(headers: list[tuple[str, str]]) -> None:
     """Neither added nor judged by: who set them had the request, too."""
     result = asked(headers, if_none_match="*", if_match='"x"')
     assert result.status == "200 OK"
@@ -358,7 +369,7 @@ def test_validators_that_are_not_ours(headers):
 
 
 @pytest.mark.parametrize("options", [{"validators": False}, {"kind": "unnamed"}])
-def test_no_validators(options):
+def test_no_validators(options: Any) -> None:
     result = asked(if_none_match="*", **options)
     assert result.status == "200 OK"
     assert not {"ETag", "Last-Modified"} & dict(result.headers).keys()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -45,12 +46,12 @@ SPECS = st.one_of(
         ("bytes=0-0,81-81", [(0, 1), (81, 82)]),
     ],
 )
-def test_selected(header, expected):
+def test_selected(header: str, expected: list[tuple[int, int]]) -> None:
     assert select(header, 1000) == expected
 
 
 @pytest.mark.parametrize("header", ["bytes=1000-", "bytes=-0", "bytes=5000-6000,-0"])
-def test_unsatisfiable(header):
+def test_unsatisfiable(header: str) -> None:
     """Well-formed, and nothing of it is there: 416 (section 15.5.17)."""
     assert select(header, 1000) == []
 
@@ -80,25 +81,25 @@ def test_unsatisfiable(header):
         "bytes=" + ",".join(f"{n * 100}-{n * 100}" for n in range(MAX_RANGES + 1)),
     ],
 )
-def test_ignored(header):
+def test_ignored(header: str) -> None:
     """Malformed or too many: as if it were not there (section 14.2)."""
     assert select(header, 1000) is None
 
 
-def test_as_many_as_allowed():
+def test_as_many_as_allowed() -> None:
     header = "bytes=" + ",".join(f"{n * 100}-{n * 100}" for n in range(MAX_RANGES))
     assert select(header, 10_000) == [(n * 100, n * 100 + 1) for n in range(MAX_RANGES)]
 
 
 @pytest.mark.parametrize("header", ["bytes=0-", "bytes=0-0", "bytes=-5", "bytes=1-,0-"])
-def test_all_of_nothing(header):
+def test_all_of_nothing(header: str) -> None:
     """There is no Content-Range for what an empty file has."""
     assert select(header, 0) is None
     assert select("bytes=1-", 0) == []
 
 
 @given(st.lists(SPECS, min_size=1, max_size=MAX_RANGES), st.integers(1, 300))
-def test_the_same_bytes(specs, length):
+def test_the_same_bytes(specs: list[Any], length: int) -> None:
     """Every byte asked for, once; and besides only what is between two that are near."""
     header = "bytes=" + ", ".join(
         f"{'' if first is None else first}-{'' if last is None else last}" for first, last in specs
@@ -107,6 +108,7 @@ def test_the_same_bytes(specs, length):
     if (2, 1) in specs or len(specs) > MAX_RANGES:
         assert selected is None
         return
+    assert selected is not None
     asked = set()
     for first, last in specs:
         if first is None:
@@ -126,13 +128,13 @@ def test_the_same_bytes(specs, length):
 
 
 @given(st.text(alphabet="bytes=0123456789-, \t;", max_size=200), st.integers(0, 2000))
-def test_anything(header, length):
+def test_anything(header: str, length: int) -> None:
     """No header makes it fail, or go beyond the file."""
     for start, stop in select(header, length) or []:
         assert 0 <= start < stop <= length
 
 
 @pytest.mark.parametrize("piece", [",", "0-0,", "9", "1-,", " ", "-"])
-def test_linear(piece):
+def test_linear(piece: str) -> None:
     """A quadratic way through a million characters would not end (CVE-2025-62727)."""
     assert select("bytes=" + piece * (1_000_000 // len(piece)), 1000) is None

@@ -9,6 +9,9 @@ import os
 import threading
 import time
 import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +19,7 @@ from wsgifile import FileWrapperMiddleware, read_ahead
 from wsgifile.body import Body
 from wsgifile.read_ahead import FIRST, ReadAhead
 from wsgifile.threads import Pool
-from wsgifile.wrapper import FileReadError, FileWrapper
+from wsgifile.wrapper import FileLike, FileReadError, FileWrapper
 
 DATA = bytes(range(256)) * 4096
 BLOCK = 65536
@@ -25,16 +28,16 @@ BLOCK = 65536
 class Source:
     """A file whose every read has to be let through, and which counts what is done."""
 
-    def __init__(self, data=DATA, error=None):
+    def __init__(self, data: bytes = DATA, error: Exception | None = None) -> None:
         self.file = io.BytesIO(data)
         self.error = error
-        self.sizes = []
-        self.threads = []
-        self.closes = []
+        self.sizes: list[int] = []
+        self.threads: list[threading.Thread] = []
+        self.closes: list[threading.Thread] = []
         self.let = threading.Semaphore(0)
         self.begun = threading.Semaphore(0)
 
-    def read(self, size):
+    def read(self, size: int) -> bytes:
         self.sizes.append(size)
         self.threads.append(threading.current_thread())
         self.begun.release()
@@ -44,42 +47,42 @@ class Source:
             raise self.error
         return data
 
-    def close(self):
+    def close(self) -> None:
         self.closes.append(threading.current_thread())
 
-    def open_wide(self):
+    def open_wide(self) -> None:
         self.let.release(1000)
 
 
-def ahead(source, depth=4, count=None):
+def ahead(source: FileLike, depth: int = 4, count: int | None = None) -> ReadAhead:
     return ReadAhead(FileWrapper.bounded(source, None, count), depth, BLOCK)
 
 
-def wait_until(condition):
+def wait_until(condition: Callable[[], object]) -> None:
     deadline = time.monotonic() + 10
     while not condition():
         assert time.monotonic() < deadline, "that has not come about"
         time.sleep(0.001)
 
 
-def rest(blocks, size=BLOCK):
+def rest(blocks: ReadAhead, size: int = BLOCK) -> bytes:
     return b"".join(iter(lambda: blocks.next_block(size), b""))
 
 
-def test_all_bytes_in_order():
+def test_all_bytes_in_order() -> None:
     source = Source()
     source.open_wide()
     assert rest(ahead(source)) == DATA
 
 
-def test_nothing_before_it_is_asked_for():
+def test_nothing_before_it_is_asked_for() -> None:
     source = Source()
     ahead(source)
     time.sleep(0.02)
     assert source.sizes == []
 
 
-def test_first_block_is_small_and_later_ones_grow():
+def test_first_block_is_small_and_later_ones_grow() -> None:
     """It is there after one read, by the thread that wants it."""
     source = Source()
     source.open_wide()
@@ -90,7 +93,7 @@ def test_first_block_is_small_and_later_ones_grow():
     assert source.sizes[:5] == [FIRST, 2 * FIRST, BLOCK, BLOCK, BLOCK]
 
 
-def test_no_further_ahead_than_asked_for():
+def test_no_further_ahead_than_asked_for() -> None:
     """So much memory, however slow the client."""
     source = Source()
     source.open_wide()
@@ -103,14 +106,14 @@ def test_no_further_ahead_than_asked_for():
     wait_until(lambda: len(source.sizes) == 5)
 
 
-def test_smaller_pieces():
+def test_smaller_pieces() -> None:
     """uWSGI asks for as many bytes as it likes."""
     source = Source()
     source.open_wide()
     assert rest(ahead(source), 1000) == DATA
 
 
-def test_a_block_as_soon_as_it_is_there():
+def test_a_block_as_soon_as_it_is_there() -> None:
     """Not when the next one is."""
     source = Source()
     source.let.release(2)
@@ -123,7 +126,7 @@ def test_a_block_as_soon_as_it_is_there():
 
 
 @pytest.mark.parametrize("error", [ValueError("the source has gone"), OSError("unplugged")])
-def test_an_error_comes_behind_the_bytes_before_it(error):
+def test_an_error_comes_behind_the_bytes_before_it(error: Exception) -> None:
     source = Source(DATA[:100_000], error)
     source.open_wide()
     blocks = ahead(source)
@@ -137,11 +140,11 @@ def test_an_error_comes_behind_the_bytes_before_it(error):
     assert blocks.next_block(BLOCK) == b""
 
 
-def test_an_error_that_is_false():
+def test_an_error_that_is_false() -> None:
     """Is one all the same: not the end of the file."""
 
     class EmptyError(Exception):
-        def __len__(self):
+        def __len__(self) -> int:
             return 0
 
     source = Source(b"x", EmptyError("nothing"))
@@ -152,11 +155,11 @@ def test_an_error_that_is_false():
         blocks.next_block(BLOCK)
 
 
-def test_an_error_keeps_nothing_alive():
+def test_an_error_keeps_nothing_alive() -> None:
     """Servers that never call close() do drop the body."""
 
     class Gone:
-        def read(self, size):
+        def read(self, size: int) -> bytes:
             raise ValueError("the source has gone")
 
     blocks = ahead(Gone())
@@ -171,7 +174,7 @@ def test_an_error_keeps_nothing_alive():
         gc.enable()
 
 
-def test_nothing_is_read_behind_the_end():
+def test_nothing_is_read_behind_the_end() -> None:
     source = Source()
     source.open_wide()
     blocks = ahead(source, count=FIRST + 10)
@@ -179,7 +182,7 @@ def test_nothing_is_read_behind_the_end():
     assert source.sizes == [FIRST, 10]
 
 
-def test_close_while_nothing_is_read():
+def test_close_while_nothing_is_read() -> None:
     source = Source()
     blocks = ahead(source)
     blocks.close(source.close)
@@ -188,7 +191,7 @@ def test_close_while_nothing_is_read():
     assert blocks.next_block(BLOCK) == b""
 
 
-def test_close_while_it_is_read():
+def test_close_while_it_is_read() -> None:
     """After the read, by the thread that reads, and nobody waits for that."""
     source = Source()
     source.let.release()
@@ -206,7 +209,7 @@ def test_close_while_it_is_read():
     assert blocks.next_block(BLOCK) == b""
 
 
-def test_close_by_this_thread():
+def test_close_by_this_thread() -> None:
     """For a close() that goes by variables of the thread: it waits for the read."""
     source = Source()
     source.let.release()
@@ -218,11 +221,11 @@ def test_close_by_this_thread():
     assert source.closes == [threading.current_thread()]
 
 
-def test_close_by_the_thread_that_reads():
+def test_close_by_the_thread_that_reads() -> None:
     """As when the collector of cycles comes by there: it does not wait for itself."""
 
     class Closes(Source):
-        def read(self, size):
+        def read(self, size: int) -> bytes:
             data = super().read(size)
             if len(self.sizes) == 2:
                 blocks.close(self.close, here=True)
@@ -236,14 +239,14 @@ def test_close_by_the_thread_that_reads():
     assert source.closes == [source.threads[1]]
 
 
-def test_close_fails_in_the_thread_that_reads(caplog):
+def test_close_fails_in_the_thread_that_reads(caplog: pytest.LogCaptureFixture) -> None:
     source = Source()
     source.let.release()
     blocks = ahead(source)
     blocks.next_block(BLOCK)
     wait_until(lambda: len(source.sizes) == 2)
 
-    def close():
+    def close() -> None:
         raise KeyError("the lock")
 
     blocks.close(close)
@@ -253,13 +256,13 @@ def test_close_fails_in_the_thread_that_reads(caplog):
 
 
 @pytest.fixture
-def small_pool(monkeypatch):
+def small_pool(monkeypatch: pytest.MonkeyPatch) -> Pool:
     pool = Pool(2)
     monkeypatch.setattr(read_ahead, "pool", lambda purpose: pool)
     return pool
 
 
-def test_sources_that_hang_stop_no_others(small_pool):
+def test_sources_that_hang_stop_no_others(small_pool: Pool) -> None:
     """When all threads wait, who needs a block reads it."""
     hanging = [Source() for _ in range(3)]
     for source in hanging:
@@ -275,7 +278,7 @@ def test_sources_that_hang_stop_no_others(small_pool):
         source.open_wide()
 
 
-def test_jobs_do_not_pile_up(small_pool):
+def test_jobs_do_not_pile_up(small_pool: Pool) -> None:
     """One that nobody came to stays in the queue, for the next block."""
     let = threading.Event()
     for _ in range(2):
@@ -289,13 +292,13 @@ def test_jobs_do_not_pile_up(small_pool):
     let.set()
 
 
-def test_many_downloads_in_few_threads(small_pool):
+def test_many_downloads_in_few_threads(small_pool: Pool) -> None:
     sources = [Source() for _ in range(30)]
     for source in sources:
         source.open_wide()
-    got = [None] * len(sources)
+    got = [b""] * len(sources)
 
-    def download(number):
+    def download(number: int) -> None:
         got[number] = rest(ahead(sources[number]))
 
     clients = [threading.Thread(target=download, args=[n]) for n in range(len(sources))]
@@ -308,17 +311,18 @@ def test_many_downloads_in_few_threads(small_pool):
     assert len(readers) <= 2
 
 
-def respond(app_iter, **environ):
+def respond(app_iter: Any, **environ: str) -> Any:
     app = FileWrapperMiddleware(
-        lambda environ, start_response: start_response("200 OK", []) and app_iter,
+        lambda environ, start_response: (start_response("200 OK", []), app_iter)[1],
         block_size=BLOCK,
         read_ahead=2,
     )
-    environ = {"REQUEST_METHOD": "GET", "wsgi.errors": io.StringIO(), **environ}
-    return app(environ, lambda *args: print)
+    return app(
+        {"REQUEST_METHOD": "GET", "wsgi.errors": io.StringIO(), **environ}, lambda *args: print
+    )
 
 
-def test_of_a_response():
+def test_of_a_response() -> None:
     source = Source()
     source.open_wide()
     body = respond(source)
@@ -328,7 +332,7 @@ def test_of_a_response():
     assert len(source.closes) == 1
 
 
-def test_a_response_that_the_server_drops():
+def test_a_response_that_the_server_drops() -> None:
     """It is closed all the same, be it by the thread that reads."""
     source = Source()
     source.let.release()
@@ -342,30 +346,30 @@ def test_a_response_that_the_server_drops():
 
 
 @pytest.mark.parametrize("kind", ["disk", "memory", "head"])
-def test_not_for_these(tmp_path, kind):
+def test_not_for_these(tmp_path: Path, kind: str) -> None:
     """For files of this machine there is the kernel; and of others nothing is sent with HEAD."""
     (tmp_path / "file").write_bytes(DATA)
     method = "HEAD" if kind == "head" else "GET"
-    file = {
+    kinds: dict[str, Callable[[], Any]] = {
         "disk": lambda: open(tmp_path / "file", "rb"),
         "memory": lambda: io.BytesIO(DATA),
         "head": Source,
-    }[kind]()
-    body = respond(file, REQUEST_METHOD=method)
+    }
+    body = respond(kinds[kind](), REQUEST_METHOD=method)
     assert isinstance(body, Body)
     assert not isinstance(body.blocks, ReadAhead)
     body.close()
 
 
 @pytest.mark.parametrize("read_ahead", [0, 2])
-def test_a_pipe_trickles(read_ahead):
+def test_a_pipe_trickles(read_ahead: int) -> None:
     """What is there is sent; nobody waits until a block is full."""
     read_end, write_end = os.pipe()
     app = FileWrapperMiddleware(
-        lambda environ, start_response: start_response("200 OK", []) and open(read_end, "rb"),
+        lambda environ, start_response: (start_response("200 OK", []), open(read_end, "rb"))[1],
         read_ahead=read_ahead,
     )
-    body = app({"REQUEST_METHOD": "GET"}, lambda *args: print)
+    body: Any = app({"REQUEST_METHOD": "GET"}, lambda *args: print)
     blocks = iter(body)
     for data in (b"one", b"two"):
         os.write(write_end, data)
@@ -378,6 +382,6 @@ def test_a_pipe_trickles(read_ahead):
 @pytest.mark.parametrize(
     ("value", "error"), [(-1, ValueError), (True, TypeError), ("4", TypeError)]
 )
-def test_option(value, error):
+def test_option(value: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match="read_ahead must be"):
-        FileWrapperMiddleware(print, read_ahead=value)
+        FileWrapperMiddleware(lambda environ, start_response: [], read_ahead=value)

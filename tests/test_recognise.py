@@ -15,40 +15,47 @@ import sys
 import tarfile
 import tempfile
 import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
+from regions import region_of
 
 from wsgifile import FileWrapper
-from wsgifile.recognise import recognise
+from wsgifile.recognise import FileRegion, recognise
 
 DATA = bytes(range(256)) * 1000
 
 
 @pytest.fixture
-def path(tmp_path):
+def path(tmp_path: Path) -> Path:
     path = tmp_path / "data.bin"
     path.write_bytes(DATA)
     return path
 
 
-def kernel_bytes(region):
+def kernel_bytes(region: FileRegion) -> bytes:
     """What a descriptor-based sender would send."""
+    assert region.kernel is not None
+    assert region.size is not None
+    assert region.offset is not None
     return os.pread(region.kernel.fileno(), region.size, region.offset)
 
 
 @pytest.mark.parametrize("app_iter", [[b"x"], (b"x",), (x for x in [b"x"]), b"x", {}, object()])
-def test_no_file(app_iter):
+def test_no_file(app_iter: object) -> None:
     assert recognise(app_iter) is None
 
 
 @pytest.mark.parametrize("buffering", [-1, 0, 100])
 @pytest.mark.parametrize("mode", ["rb", "r+b"])
 @pytest.mark.parametrize("read", [0, 3, 5000])
-def test_kernel_file(path, buffering, mode, read):
+def test_kernel_file(path: Path, buffering: int, mode: str, read: int) -> None:
     """From where read() would go on, though the descriptor runs ahead of it."""
     with open(path, mode, buffering=buffering) as file:
         file.read(read)
-        region = recognise(file)
+        region = region_of(file)
         assert region.kernel is file
         assert (region.offset, region.size) == (read, len(DATA) - read)
         assert kernel_bytes(region) == file.read()
@@ -62,53 +69,53 @@ def test_kernel_file(path, buffering, mode, read):
         lambda: tempfile.SpooledTemporaryFile(max_size=1),
     ],
 )
-def test_temporary_files(make):
+def test_temporary_files(make: Callable[..., Any]) -> None:
     """The wrapper types of tempfile change nothing about the bytes."""
     with make() as file:
         file.write(DATA)
         file.seek(7)
-        assert kernel_bytes(recognise(file)) == DATA[7:]
+        assert kernel_bytes(region_of(file)) == DATA[7:]
 
 
-def test_writes_still_in_the_buffer(tmp_path):
+def test_writes_still_in_the_buffer(tmp_path: Path) -> None:
     """read() would flush them first, so they belong to the file."""
     with open(tmp_path / "new", "w+b") as file:
         file.write(b"0123456789")
         file.seek(2)
         file.write(b"xx")
-        region = recognise(file)
+        region = region_of(file)
         assert (region.offset, region.size) == (4, 6)
         assert kernel_bytes(region) == file.read() == b"456789"
         file.seek(0)
         part = FileWrapper(file).app_iter_range(0, 10)
         file.write(b"new")
-        assert kernel_bytes(recognise(part)) == b"newx456789"
+        assert kernel_bytes(region_of(part)) == b"newx456789"
 
 
-def test_position_behind_the_end(path):
+def test_position_behind_the_end(path: Path) -> None:
     with open(path, "rb") as file:
         file.seek(10**6)
-        assert recognise(file).size == 0
+        assert region_of(file).size == 0
 
 
-def gz(path):
+def gz(path: Path) -> Any:
     return gzip.open(path)
 
 
-def zip_member(path, method):
+def zip_member(path: Path, method: int) -> Any:
     with zipfile.ZipFile(path.with_suffix(".zip"), "w", method) as archive:
         archive.write(path, "x")
     return zipfile.ZipFile(path.with_suffix(".zip")).open("x")
 
 
-def tar_member(path):
+def tar_member(path: Path) -> Any:
     with tarfile.open(path.with_suffix(".tar"), "w") as archive:
         archive.add(path, "x")
     return tarfile.open(path.with_suffix(".tar")).extractfile("x")
 
 
 class SubFile(io.FileIO):
-    def read(self, size=-1):
+    def read(self, size: int | None = -1) -> bytes:
         return (super().read(size) or b"")[::-1]
 
 
@@ -116,31 +123,31 @@ class SubReader(io.BufferedReader):
     pass
 
 
-def foreign_descriptor(path):
+def foreign_descriptor(path: Path) -> Any:
     class Foreign:
-        def read(self, size=-1):
+        def read(self, size: int = -1) -> bytes:
             return b""
 
-        def fileno(self):
+        def fileno(self) -> int:
             return 0
 
     return Foreign()
 
 
-def instance_read(path):
-    file = open(path, "rb")
+def instance_read(path: Path) -> Any:
+    file: Any = open(path, "rb")
     file.read = io.BytesIO(b"other").read
     return file
 
 
-def instance_read_raw(path):
-    file = open(path, "rb")
+def instance_read_raw(path: Path) -> Any:
+    file: Any = open(path, "rb")
     file.raw.readinto = lambda buffer: 0
     return file
 
 
-def instance_read_tempfile(path):
-    file = tempfile.NamedTemporaryFile()
+def instance_read_tempfile(path: Path) -> Any:
+    file: Any = tempfile.NamedTemporaryFile()
     file.read = io.BytesIO(b"other").read
     return file
 
@@ -166,95 +173,95 @@ def instance_read_tempfile(path):
     ],
 )
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
-def test_descriptor_of_other_bytes(path, make):
+def test_descriptor_of_other_bytes(path: Path, make: Callable[..., Any]) -> None:
     """fileno() proves nothing: these are read, and their length is not known."""
     file = make(path)
-    region = recognise(file)
+    region = region_of(file)
     assert (region.filelike, region.kernel, region.size) == (file, None, None)
 
 
-def test_pipe_socket_and_device():
+def test_pipe_socket_and_device() -> None:
     with subprocess.Popen([sys.executable, "-c", ""], stdout=subprocess.PIPE) as process:
-        assert recognise(process.stdout).kernel is None
+        assert region_of(process.stdout).kernel is None
     a, b = socket.socketpair()
     with a, b, a.makefile("rb") as file:
-        assert recognise(file).kernel is None
+        assert region_of(file).kernel is None
     with open("/dev/zero", "rb") as file:
-        assert (recognise(file).kernel, recognise(file).size) == (None, None)
+        assert (region_of(file).kernel, region_of(file).size) == (None, None)
 
 
-def test_not_readable(path):
+def test_not_readable(path: Path) -> None:
     """open(path, "wb") cannot be sent; its read() will say so."""
     with open(path, "r+b", buffering=0) as readable, io.FileIO(path, "a") as file:
-        assert recognise(readable).kernel is readable
-        assert recognise(file).kernel is None
+        assert region_of(readable).kernel is readable
+        assert region_of(file).kernel is None
 
 
-def test_size_zero():
+def test_size_zero() -> None:
     """Nothing in it, or a file of /proc, which has bytes but no size."""
     with tempfile.TemporaryFile() as file:
-        assert (recognise(file).kernel, recognise(file).size) == (None, 0)
+        assert (region_of(file).kernel, region_of(file).size) == (None, 0)
     with open("/proc/self/status", "rb") as file:
-        region = recognise(file)
+        region = region_of(file)
         assert (region.kernel, region.size) == (None, None)
         assert file.read().startswith(b"Name:")
     with open("/proc/self/status", "rb", buffering=0) as file:
-        assert recognise(file).size is None
+        assert region_of(file).size is None
 
 
-def test_nothing_left_of_it():
+def test_nothing_left_of_it() -> None:
     """Where it stands; elsewhere it has bytes."""
     with open("/proc/self/cmdline", "rb") as file:
         assert file.read() != b""
-        assert recognise(file).size == 0
-        assert recognise(FileWrapper.bounded(file, 0, None)).size is None
+        assert region_of(file).size == 0
+        assert region_of(FileWrapper.bounded(file, 0, None)).size is None
 
 
-def test_size_that_is_not_true():
+def test_size_that_is_not_true() -> None:
     """Files of /sys are a page long, they say."""
     with open("/sys/kernel/uevent_seqnum", "rb") as file:
         assert os.fstat(file.fileno()).st_size > len(file.read())
         file.seek(0)
-        region = recognise(file)
+        region = region_of(file)
         assert (region.kernel, region.size) == (None, None)
 
 
-def test_all_holes(tmp_path):
+def test_all_holes(tmp_path: Path) -> None:
     """No blocks either, but the size is true."""
     with open(tmp_path / "sparse", "w+b") as file:
         file.truncate(5 * 2**30)
-        region = recognise(file)
+        region = region_of(file)
         assert (region.kernel, region.size) == (file, 5 * 2**30)
 
 
-def test_bytes_io():
+def test_bytes_io() -> None:
     file = io.BytesIO(DATA)
     file.seek(10)
-    region = recognise(file)
+    region = region_of(file)
     assert (region.kernel, region.offset, region.size) == (None, 10, len(DATA) - 10)
     file.write(b"x")  # no buffer is left exported
     file.seek(10**6)
-    assert recognise(file).size == 0
+    assert region_of(file).size == 0
 
 
-def test_mmap(path):
+def test_mmap(path: Path) -> None:
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-        assert recognise(mapped).filelike is mapped
+        assert region_of(mapped).filelike is mapped
 
 
-def test_wrapper_and_range(path):
+def test_wrapper_and_range(path: Path) -> None:
     """Our wrapper says which bytes; the block size asked for is handed on."""
     with open(path, "rb") as file:
         file.seek(100)
-        region = recognise(FileWrapper(file, 4096))
+        region = region_of(FileWrapper(file, 4096))
         assert (region.kernel, region.offset, region.block_size) == (file, 100, 4096)
-        region = recognise(FileWrapper(file).app_iter_range(10, 50))
+        region = region_of(FileWrapper(file).app_iter_range(10, 50))
         assert (region.offset, region.length) == (110, 40)
-        region = recognise(FileWrapper(file).app_iter_range(10, 10**9))
+        region = region_of(FileWrapper(file).app_iter_range(10, 10**9))
         assert (region.offset, region.length) == (110, len(DATA) - 110)
 
 
-def test_subclass_of_the_wrapper_is_not_ours():
+def test_subclass_of_the_wrapper_is_not_ours() -> None:
     """It may give other bytes; it iterates itself."""
 
     class Sub(FileWrapper):
@@ -273,11 +280,11 @@ def test_subclass_of_the_wrapper_is_not_ours():
     ],
 )
 @pytest.mark.parametrize("wrap", [lambda file: file, FileWrapper])
-def test_text_mode(path, make, wrap):
+def test_text_mode(path: Path, make: Callable[..., Any], wrap: Callable[[Any], object]) -> None:
     with make(path) as file, pytest.raises(TypeError, match='open in text mode.*"rb"'):
         recognise(wrap(file))
 
 
-def test_text_mode_names_the_file(path):
+def test_text_mode_names_the_file(path: Path) -> None:
     with open(path, encoding="latin-1") as file, pytest.raises(TypeError, match="data.bin"):
         recognise(file)

@@ -7,20 +7,27 @@ import io
 import os
 import socket
 import time
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from importlib.util import find_spec
+from io import BufferedReader
 from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from regions import region_of
 
 from wsgifile import senders, sockets
 from wsgifile.body import Body
 from wsgifile.plan import Plan
-from wsgifile.recognise import recognise
-from wsgifile.senders import Send, SendfileBody, open_body
+from wsgifile.senders import FileSlice, Send, SendfileBody, open_body
 from wsgifile.servers import SERVERS, Server, find, unknown
 from wsgifile.transfer import Declined
 from wsgifile.wrapper import ShortFileError
+
+if TYPE_CHECKING:
+    from _typeshed import OptExcInfo
 
 
 class Both(Server):
@@ -28,41 +35,41 @@ class Both(Server):
 
     nagle = True
 
-    def __init__(self, wrapper, sock):
-        super().__init__({}, None)
+    def __init__(self, wrapper: bool, sock: Any) -> None:
+        super().__init__({}, lambda *args: print)
         self.wrapper, self.sock = wrapper, sock
-        self.asked = []
+        self.asked: list[str] = []
 
-    def wrap(self, send, what):
+    def wrap(self, send: Send, what: FileSlice) -> Body | Declined:
         self.asked.append("wrap")
         return Body(send) if self.wrapper else Declined("no")
 
-    def socket(self):
+    def socket(self) -> Any:
         self.asked.append("socket")
         return self.sock or Declined("no")
 
 
 @pytest.fixture
-def file():
+def file() -> Iterator[BufferedReader]:
     with open(__file__, "rb") as file:
         file.read(3)
         yield file
 
 
 @pytest.fixture
-def sock():
+def sock() -> Iterator[socket.socket]:
     with socket.socket() as sock:
         yield sock
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_small(monkeypatch):
+def nothing_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(senders, "SMALL", 0)
 
 
-def body_of(file, server, count=10, sized=True):
+def body_of(file: Any, server: Server, count: int | None = 10, sized: bool = True) -> Any:
     plan = Plan("200 OK", [], count, sized)
-    return open_body(Send(file, recognise(file), plan, 1000, 0, server, lambda data: None))
+    return open_body(Send(file, region_of(file), plan, 1000, 0, server, lambda data: None))
 
 
 @pytest.mark.parametrize(
@@ -73,7 +80,14 @@ def body_of(file, server, count=10, sized=True):
         (False, False, Body, ["wrap", "socket"]),
     ],
 )
-def test_order(file, sock, wrapper, has_socket, expected, asked):
+def test_order(
+    file: BufferedReader,
+    sock: socket.socket,
+    wrapper: bool,
+    has_socket: bool,
+    expected: type[Body],
+    asked: list[str],
+) -> None:
     """The server's own wrapper, then os.sendfile, then the read loop."""
     server = Both(wrapper, sock if has_socket else None)
     assert type(body_of(file, server)) is expected
@@ -81,14 +95,14 @@ def test_order(file, sock, wrapper, has_socket, expected, asked):
 
 
 @pytest.mark.parametrize("server", [find({}, print), Both(False, None)])
-def test_declined_means_untouched(file, server):
+def test_declined_means_untouched(file: BufferedReader, server: Server) -> None:
     position = os.lseek(file.fileno(), 0, os.SEEK_CUR)
     body = body_of(file, server)
     assert (file.tell(), os.lseek(file.fileno(), 0, os.SEEK_CUR)) == (3, position)
     assert len(b"".join(body)) == 10
 
 
-def test_small(file, sock, monkeypatch):
+def test_small(file: BufferedReader, sock: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
     """Read at once, and on a socket that does not wait; the server is happy with a list."""
     monkeypatch.setattr(senders, "SMALL", 10)
     server = Both(True, sock)
@@ -101,7 +115,9 @@ def test_small(file, sock, monkeypatch):
     assert (len(next(body)), server.asked) == (11, ["socket", "wrap"])
 
 
-def test_small_to_a_socket_that_does_not_wait(file, sock, monkeypatch):
+def test_small_to_a_socket_that_does_not_wait(
+    file: BufferedReader, sock: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nothing to tell it."""
     monkeypatch.setattr(senders, "SMALL", 10)
     monkeypatch.setattr(Both, "nagle", False)
@@ -110,7 +126,7 @@ def test_small_to_a_socket_that_does_not_wait(file, sock, monkeypatch):
     assert server.asked == []
 
 
-def test_whose_sockets_wait():
+def test_whose_sockets_wait() -> None:
     """All to whose we send but those that see to it themselves, or never were asked to."""
     names = {name for name in SERVERS.values() if name not in {"uwsgi", "fastwsgi"}}
     kinds = {name: import_module(f"wsgifile.servers.{name}").Server for name in names}
@@ -121,14 +137,18 @@ def test_whose_sockets_wait():
     }
 
 
-def test_small_to_a_socket_of_another_type(file, monkeypatch):
+def test_small_to_a_socket_of_another_type(
+    file: BufferedReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """pyOpenSSL's connections, for one, have no family to ask for."""
     monkeypatch.setattr(senders, "SMALL", 10)
     assert body_of(file, Both(True, object())) == [Path(__file__).read_bytes()[3:13]]
 
 
 @pytest.mark.parametrize("make", [io.BytesIO, None])
-def test_small_and_short(file, monkeypatch, make):
+def test_small_and_short(
+    file: BufferedReader, monkeypatch: pytest.MonkeyPatch, make: Callable[[bytes], Any] | None
+) -> None:
     """Not by a list: a body knows how to end it on each server."""
     monkeypatch.setattr(senders, "SMALL", 1 << 20)
     size = os.path.getsize(__file__)
@@ -137,7 +157,7 @@ def test_small_and_short(file, monkeypatch, make):
     assert (caught.value.expected, caught.value.sent) == (size + 1, size - 3)
 
 
-def test_small_of_unknown_size(file, monkeypatch):
+def test_small_of_unknown_size(file: BufferedReader, monkeypatch: pytest.MonkeyPatch) -> None:
     """What may make somebody wait is read when the server asks for it."""
     monkeypatch.setattr(senders, "SMALL", 1 << 20)
     lines = io.BufferedReader(io.BytesIO(b"0123456789"))
@@ -145,26 +165,26 @@ def test_small_of_unknown_size(file, monkeypatch):
 
 
 @pytest.mark.parametrize("count", [0, None])
-def test_no_slice(file, count):
+def test_no_slice(file: BufferedReader, count: int | None) -> None:
     """Nothing to send, or an unknown number of bytes: a server is not even asked."""
     server = Both(True, None)
     body_of(file, server, count)
     assert server.asked == []
 
 
-def test_no_kernel_file():
+def test_no_kernel_file() -> None:
     server = Both(True, None)
     assert b"".join(body_of(io.BytesIO(b"0123456789xxx"), server)) == b"0123456789"
     assert server.asked == []
 
 
-def test_socket_that_does_not_block(file, sock):
+def test_socket_that_does_not_block(file: BufferedReader, sock: socket.socket) -> None:
     """That one waits in its own way: not ours to block on."""
     sock.setblocking(False)
     assert type(body_of(file, Both(False, sock))) is Body
 
 
-def test_socket_of_another_type(file, sock):
+def test_socket_of_another_type(file: BufferedReader, sock: socket.socket) -> None:
     """TLS encrypts what passes; so might any other sub-class."""
 
     class Encrypted(socket.socket):
@@ -174,7 +194,9 @@ def test_socket_of_another_type(file, sock):
         assert type(body_of(file, Both(False, encrypted))) is Body
 
 
-def test_no_sendfile(file, sock, monkeypatch):
+def test_no_sendfile(
+    file: BufferedReader, sock: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A system without it reads."""
     monkeypatch.delattr(os, "sendfile")
     assert type(body_of(file, Both(False, sock))) is Body
@@ -183,18 +205,18 @@ def test_no_sendfile(file, sock, monkeypatch):
 class Iterating(Both):
     """A server that iterates itself."""
 
-    def iterates(self, body, frame):
+    def iterates(self, body: Body, frame: FrameType | None) -> bool:
         return True
 
 
-def test_sendfile_that_the_system_refuses(monkeypatch):
+def test_sendfile_that_the_system_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where it cannot, after a part or at once, reading goes on from there."""
     ours, theirs = socket.socketpair()
     data = Path(__file__).read_bytes()
-    answers = iter([7, *[OSError(errno.EINVAL, "Invalid argument")] * 2])
+    answers: Iterator[int | OSError] = iter([7, *[OSError(errno.EINVAL, "Invalid argument")] * 2])
     real = os.sendfile
 
-    def sendfile(out, in_, offset, count):
+    def sendfile(out: int, in_: int, offset: int, count: int) -> int:
         answer = next(answers)
         if isinstance(answer, OSError):
             raise answer
@@ -209,11 +231,11 @@ def test_sendfile_that_the_system_refuses(monkeypatch):
 
 
 @pytest.mark.parametrize("behind", [False, True])
-def test_calls_of_sendfile(monkeypatch, behind):
+def test_calls_of_sendfile(monkeypatch: pytest.MonkeyPatch, behind: bool) -> None:
     """Small ones, unless one of them has to wait; then it does all that is left."""
     calls = []
 
-    def sendfile(out, in_, offset, count):
+    def sendfile(out: int, in_: int, offset: int, count: int) -> int:
         calls.append((offset, count))
         if len(calls) == 3:
             time.sleep(2 * sockets._LONG)
@@ -231,7 +253,7 @@ def test_calls_of_sendfile(monkeypatch, behind):
     assert len(calls) == 4
 
 
-def test_sendfile_keeps_other_errors():
+def test_sendfile_keeps_other_errors() -> None:
     """A client that has gone is no reason to read."""
     ours, theirs = socket.socketpair()
     theirs.close()
@@ -239,16 +261,20 @@ def test_sendfile_keeps_other_errors():
         next(iter(body_of(file, Iterating(False, ours), 20)))
 
 
-def test_find_knows_no_stranger():
+def test_find_knows_no_stranger() -> None:
     """Neither functions, methods nor callables of unknown origin, whatever they say."""
 
-    def start_response(status, headers, exc_info=None):
+    def start_response(
+        status: str, headers: list[tuple[str, str]], exc_info: OptExcInfo | None = None
+    ) -> None:
         pass
 
     start_response.__module__ = "waitress.task"
 
     class Response:
-        def start_response(self, status, headers, exc_info=None):
+        def start_response(
+            self, status: str, headers: list[tuple[str, str]], exc_info: OptExcInfo | None = None
+        ) -> None:
             pass
 
         __call__ = start_response
@@ -258,7 +284,7 @@ def test_find_knows_no_stranger():
 
 
 @pytest.mark.parametrize("server", SERVERS.values())
-def test_servers_have_a_file(server):
+def test_servers_have_a_file(server: str) -> None:
     """Named by the table: the modules of servers that are not installed are not imported."""
     assert find_spec(f"wsgifile.servers.{server}") is not None
 
@@ -266,21 +292,23 @@ def test_servers_have_a_file(server):
 class ServersWrapper:
     """The wrapper of some server: it sends by descriptor, from where that stands."""
 
-    def __init__(self, filelike, block_size):
+    def __init__(self, filelike: Any, block_size: int) -> None:
         self.filelike = filelike
 
-    def send(self):
+    def send(self) -> bytes:
         return os.read(self.filelike.fileno(), 1 << 20)
 
-    def close(self):
+    def close(self) -> None:
         self.filelike.close()
 
 
-def wrapped_by(wrapper, file, count, sized=True):
+def wrapped_by(
+    wrapper: type[ServersWrapper], file: BufferedReader, count: int, sized: bool = True
+) -> Any:
     return body_of(file, find({"wsgi.file_wrapper": wrapper}, print), count, sized)
 
 
-def test_unknown_wrapper_gets_a_whole_file():
+def test_unknown_wrapper_gets_a_whole_file() -> None:
     with open(__file__, "rb") as file:
         file.peek(1)  # The descriptor has run ahead.
         data = Path(__file__).read_bytes()
@@ -291,7 +319,7 @@ def test_unknown_wrapper_gets_a_whole_file():
         assert file.closed
 
 
-def test_unknown_wrapper_may_read():
+def test_unknown_wrapper_may_read() -> None:
     """read() is bounded, and says so when the file runs short."""
     with open(__file__, "rb") as file:
         size = os.path.getsize(__file__)
@@ -303,7 +331,7 @@ def test_unknown_wrapper_may_read():
 
 
 @pytest.mark.parametrize("change", ["offset", "count", "unsized", "declined"])
-def test_unknown_wrapper_gets_nothing_else(change):
+def test_unknown_wrapper_gets_nothing_else(change: str) -> None:
     class Declined(ServersWrapper):
         pass
 
@@ -319,17 +347,19 @@ def test_unknown_wrapper_gets_nothing_else(change):
         assert len(b"".join(body)) == size
 
 
-def test_body_closes_once(file):
+def test_body_closes_once(file: BufferedReader) -> None:
     class AppIter:
         closes = 0
         read = file.read
 
-        def close(self):
+        def close(self) -> None:
             self.closes += 1
 
     app_iter = AppIter()
     plan = Plan("200 OK", [], None, False)
-    body = open_body(Send(app_iter, recognise(app_iter), plan, 1000, 0, find({}, print), print))
+    body: Any = open_body(
+        Send(app_iter, region_of(app_iter), plan, 1000, 0, find({}, print), print)
+    )
     assert iter(body) is body
     assert b"".join(body) == Path(__file__).read_bytes()[3:]
     body.close()

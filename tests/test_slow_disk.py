@@ -11,13 +11,18 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import slowfs
 from ports import free_port, serving, wait_until_listening
 
 from wsgifile import FileWrapperMiddleware, page_cache
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 SIZE = 1_000_000
 #: Seconds that each read takes, of 128 KiB as a rule.
@@ -71,7 +76,7 @@ SERVERS = {
 
 
 @pytest.fixture(scope="module")
-def disk(tmp_path_factory):
+def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     if not os.path.exists("/dev/fuse"):
         pytest.skip("no FUSE on this system")
     directory = tmp_path_factory.mktemp("slow")
@@ -79,7 +84,7 @@ def disk(tmp_path_factory):
         yield directory
 
 
-def get(port, path):
+def get(port: int, path: str) -> bytes:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     try:
         connection.request("GET", path)
@@ -89,11 +94,11 @@ def get(port, path):
 
 
 @pytest.fixture
-def serve(tmp_path):
+def serve(tmp_path: Path) -> Iterator[Any]:
     """Start a server for the files of a directory: its port."""
     with contextlib.ExitStack() as stack:
 
-        def start(name, directory, *, cold=False):
+        def start(name: str, directory: Path, *, cold: bool = False) -> int:
             patch, run, module = SERVERS[name]
             port, log = free_port(), tmp_path / "log"
             code = CODE.format(
@@ -109,7 +114,7 @@ def serve(tmp_path):
                 process = subprocess.Popen(
                     [sys.executable, "-c", code], stdout=output, stderr=output
                 )
-            start.process = process
+            start.process = process  # type: ignore[attr-defined]
             stack.callback(process.wait, 20)
             stack.callback(process.terminate)
             wait_until_listening(port, process, log)
@@ -118,7 +123,7 @@ def serve(tmp_path):
         yield start
 
 
-def check_that_others_do_not_wait(port, sizes):
+def check_that_others_do_not_wait(port: int, sizes: list[int]) -> None:
     got = []
     clients = [
         threading.Thread(target=lambda size=size: got.append(get(port, f"/{size}")))
@@ -144,7 +149,7 @@ SIZES = range(1_000_000, 1_000_003)
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_slow_file_system(serve, disk, server):
+def test_slow_file_system(serve: Any, disk: Path, server: str) -> None:
     """Of which nobody can tell when it lets a reader wait."""
     # waitress begins to send in the worker's thread, and goes on in the main loop.
     more = 5_000_000 if server == "waitress" else 0
@@ -152,7 +157,7 @@ def test_slow_file_system(serve, disk, server):
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_cold_disk(serve, tmp_path, server):
+def test_cold_disk(serve: Any, tmp_path: Path, server: str) -> None:
     """What is not in memory is brought there by a thread."""
     # waitress asks from its main loop only.
     sizes = [size + (9_000_000 if server == "waitress" else 3_000_000) for size in SIZES]
@@ -161,7 +166,7 @@ def test_cold_disk(serve, tmp_path, server):
     check_that_others_do_not_wait(serve(server, tmp_path, cold=True), sizes)
 
 
-def test_waitress_does_not_spin(serve, tmp_path):
+def test_waitress_does_not_spin(serve: Any, tmp_path: Path) -> None:
     """While it waits for a disk there is nothing to do; and a client may leave."""
     (tmp_path / "file").write_bytes(bytes(15_000_000))
     port = serve("waitress", tmp_path, cold=True)
@@ -182,18 +187,23 @@ def test_waitress_does_not_spin(serve, tmp_path):
     assert get(port, "/file") == bytes(15_000_000)
 
 
-def test_waitress_without_a_descriptor(tmp_path, monkeypatch):
+def test_waitress_without_a_descriptor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """When there is none left for the thread, the main loop reads it itself."""
 
-    def dup(fd):
+    def dup(fd: int) -> int:
         raise OSError(errno.EMFILE, "Too many open files")
 
     data = slowfs.content(0, 9_000_000)
     (tmp_path / "file").write_bytes(data)
     asked = []
-    monkeypatch.setattr(page_cache, "missing", lambda *args: asked.append(args) or True)
 
-    def app(environ, start_response):
+    def missing(*args: object) -> bool:
+        asked.append(args)
+        return True
+
+    monkeypatch.setattr(page_cache, "missing", missing)
+
+    def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         start_response("200 OK", [])
         return open(tmp_path / "file", "rb")
 
@@ -203,17 +213,17 @@ def test_waitress_without_a_descriptor(tmp_path, monkeypatch):
     assert len(asked) > 1
 
 
-def cpu_seconds(pid):
+def cpu_seconds(pid: int) -> float:
     return time.clock_gettime(~pid << 3 | 2)  # See clock_getcpuclockid(3).
 
 
-def open_files(pid):
+def open_files(pid: int) -> Iterator[str]:
     for fd in os.listdir(f"/proc/{pid}/fd"):
         with contextlib.suppress(OSError):
             yield os.readlink(f"/proc/{pid}/fd/{fd}")
 
 
-def test_missing_and_brought_in(tmp_path):
+def test_missing_and_brought_in(tmp_path: Path) -> None:
     """By a file that the kernel is told to forget."""
     path = tmp_path / "file"
     size = 3 * page_cache._STEP
@@ -236,7 +246,7 @@ def test_missing_and_brought_in(tmp_path):
         assert page_cache.missing(fd, 0, size // 2 + 1)
 
 
-def test_lookout(monkeypatch):
+def test_lookout(monkeypatch: pytest.MonkeyPatch) -> None:
     """It looks the further the longer nothing is missing."""
     step = page_cache._STEP
     cold = range(22 * step, 24 * step)
@@ -244,7 +254,7 @@ def test_lookout(monkeypatch):
     monkeypatch.setattr(page_cache, "_NOWAIT", 1)
     size, lookout, seen = 80 * step, page_cache.Lookout(step), []
 
-    def look(near=False):
+    def look(near: bool = False) -> bool:
         found = lookout.finds(0, lookout.until, size - lookout.until, near=near)
         seen.append(lookout.until // step)
         return found
@@ -261,7 +271,7 @@ def test_lookout(monkeypatch):
     assert seen[8:] == [20, 25, 27, 31, 39, 55, 71, 80]
 
 
-def test_without_rwf_nowait(tmp_path, monkeypatch):
+def test_without_rwf_nowait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On other systems nothing is asked, and nobody waits."""
     monkeypatch.setattr(page_cache, "_NOWAIT", 0)
     monkeypatch.setattr(page_cache, "_is_cached", None)
@@ -269,7 +279,7 @@ def test_without_rwf_nowait(tmp_path, monkeypatch):
     assert not page_cache.missing(0, 0, 1)
 
 
-def test_file_systems(disk, tmp_path):
+def test_file_systems(disk: Path, tmp_path: Path) -> None:
     """Which of them let readers wait, nobody knows how long."""
     (tmp_path / "file").write_bytes(b"x")
     for path, slow in ((disk / str(SIZE), True), (tmp_path / "file", False)):

@@ -16,12 +16,12 @@ from wsgifile import threads
 from wsgifile.threads import Pool, pool
 
 
-def test_as_many_as_are_needed_and_no_more():
+def test_as_many_as_are_needed_and_no_more() -> None:
     let = threading.Event()
     seen = []
     few = Pool(3)
 
-    def job():
+    def job() -> None:
         seen.append(threading.current_thread())
         let.wait(10)
 
@@ -38,7 +38,7 @@ def test_as_many_as_are_needed_and_no_more():
     assert (len(seen), len(set(seen))) == (10, 3)
 
 
-def test_a_thread_serves_again():
+def test_a_thread_serves_again() -> None:
     few = Pool(8)
     seen = []
     deadline = time.monotonic() + 10
@@ -50,7 +50,7 @@ def test_a_thread_serves_again():
     assert (len(seen), len(set(seen))) == (5, 1)
 
 
-def test_two_jobs_for_one_idle_thread():
+def test_two_jobs_for_one_idle_thread() -> None:
     """Neither waits for the other."""
     few, together = Pool(8), threading.Barrier(3)
     few.submit(lambda: None)
@@ -60,7 +60,7 @@ def test_two_jobs_for_one_idle_thread():
     together.wait(10)
 
 
-def test_idle_threads_end(monkeypatch):
+def test_idle_threads_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads, "_IDLE", 0.02)
     few = Pool(8)
     seen = []
@@ -75,11 +75,11 @@ def test_idle_threads_end(monkeypatch):
     assert done.wait(10)
 
 
-def test_what_is_done_is_let_go():
+def test_what_is_done_is_let_go() -> None:
     """Not kept alive by a thread that waits for the next job."""
 
     class Held:
-        def job(self):
+        def job(self) -> None:
             done.set()
 
     done = threading.Event()
@@ -94,8 +94,8 @@ def test_what_is_done_is_let_go():
     assert gone() is None
 
 
-def test_no_thread_to_be_had(monkeypatch):
-    def start(self):
+def test_no_thread_to_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(self: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
     few = Pool(2)
@@ -108,7 +108,7 @@ def test_no_thread_to_be_had(monkeypatch):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork()")
-def test_after_a_fork():
+def test_after_a_fork() -> None:
     """As servers do that load the application before: the threads are not there."""
     code = """
 import os, threading, warnings
@@ -127,7 +127,7 @@ assert os.waitpid(child, 0)[1] == 0
     subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
 
 
-def test_the_interpreter_ends_all_the_same():
+def test_the_interpreter_ends_all_the_same() -> None:
     """A source that hangs does not keep it."""
     code = (
         "import time\nfrom wsgifile.threads import pool\npool('x').submit(lambda: time.sleep(60))"
@@ -137,5 +137,5 @@ def test_the_interpreter_ends_all_the_same():
     assert time.monotonic() - begun < 20
 
 
-def test_one_of_the_process():
+def test_one_of_the_process() -> None:
     assert pool("x") is pool("x") is not pool("y")

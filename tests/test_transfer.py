@@ -16,9 +16,12 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from client import Client
+from client import Answer, Client
 from ports import serving
 
 from wsgifile import FileWrapper, FileWrapperMiddleware, Transfer, transfer
@@ -26,39 +29,51 @@ from wsgifile.senders import FileSlice
 from wsgifile.sockets import sendfile
 from wsgifile.wrapper import FileReadError, ShortFileError
 
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
 DATA = bytes(range(256)) * 1000
 
 
 @pytest.fixture(autouse=True)
-def as_if_new(monkeypatch):
+def as_if_new(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a process that has logged nothing yet."""
     monkeypatch.setattr(transfer, "_told", set())
 
 
 @pytest.fixture
-def path(tmp_path):
+def path(tmp_path: Path) -> str:
     path = tmp_path / "data"
     path.write_bytes(DATA)
     return str(path)
 
 
 @pytest.fixture
-def log(caplog):
+def log(caplog: pytest.LogCaptureFixture) -> Callable[[int], list[str]]:
     caplog.set_level(logging.DEBUG, "wsgifile")
     return lambda level: [
         record.getMessage() for record in caplog.records if record.levelno == level
     ]
 
 
-def sends(make, *headers, status="200 OK"):
-    def app(environ, start_response):
+def sends(
+    make: Callable[[], Any], *headers: tuple[str, str], status: str = "200 OK"
+) -> WSGIApplication:
+    def app(environ: WSGIEnvironment, start_response: StartResponse) -> Any:
         start_response(status, list(headers))
         return make()
 
     return app
 
 
-def ask(app, *, path="/", closes=1, seen=(), **options):
+def ask(
+    app: WSGIApplication,
+    *,
+    path: str = "/",
+    closes: int = 1,
+    seen: Sequence[Transfer] = (),
+    **options: Any,
+) -> Answer:
     """Get it from waitress; wait until so many transfers are seen."""
     with serving(app) as port, Client(port) as client:
         answer = client.get(path, **options)
@@ -69,7 +84,7 @@ def ask(app, *, path="/", closes=1, seen=(), **options):
     return answer
 
 
-def call(app, environ=()):
+def call(app: WSGIApplication, environ: Any = ()) -> bytes:
     """Without a server."""
     body = app({"REQUEST_METHOD": "GET", **dict(environ)}, lambda *args: lambda data: None)
     try:
@@ -79,8 +94,8 @@ def call(app, environ=()):
             body.close()
 
 
-def test_transfer(path):
-    seen = []
+def test_transfer(path: str) -> None:
+    seen: list[Transfer] = []
     app = FileWrapperMiddleware(sends(lambda: open(path, "rb")), on_sent=seen.append)
     begun = time.perf_counter()
     assert ask(app, path="/x", seen=seen).body == DATA
@@ -92,10 +107,10 @@ def test_transfer(path):
     assert 0 < told.seconds < time.perf_counter() - begun
     assert told.environ["PATH_INFO"] == "/x"
     with pytest.raises(AttributeError):
-        told.sent = 0
+        told.sent = 0  # type: ignore[misc]
 
 
-def test_one_line_a_response(path, log):
+def test_one_line_a_response(path: str, log: Callable[[int], list[str]]) -> None:
     for make, headers, message in [
         (lambda: open(path, "rb"), (), "200 OK: 256000 bytes of '.*/data' by read in 0.0"),
         (lambda: open(path, "rb"), [("Content-Length", "100")], "200 OK: 100 bytes of '.*/data'"),
@@ -107,12 +122,12 @@ def test_one_line_a_response(path, log):
         assert re.match(message, line), line
 
 
-def test_a_file_that_cannot_be_read(log):
+def test_a_file_that_cannot_be_read(log: Callable[[int], list[str]]) -> None:
     class File(io.BytesIO):
-        def read(self, size=-1):
+        def read(self, size: int | None = -1) -> bytes:
             raise OSError("no")
 
-    seen = []
+    seen: list[Transfer] = []
     with pytest.raises(FileReadError) as caught:
         call(FileWrapperMiddleware(sends(File), on_sent=seen.append))
     assert log(logging.WARNING) == [f"{caught.value}: the response is cut off"]
@@ -120,14 +135,14 @@ def test_a_file_that_cannot_be_read(log):
     assert [(told.sent, told.error) for told in seen] == [(0, caught.value)]
 
 
-def test_nothing_for_other_responses(log):
-    seen = []
+def test_nothing_for_other_responses(log: Callable[[int], list[str]]) -> None:
+    seen: list[Transfer] = []
     app = FileWrapperMiddleware(sends(lambda: [b"x"]), on_sent=seen.append)
     assert call(app) == b"x"
     assert (seen, log(logging.DEBUG), log(logging.INFO)) == ([], [], [])
 
 
-def test_info_once(path, log):
+def test_info_once(path: str, log: Callable[[int], list[str]]) -> None:
     app = FileWrapperMiddleware(sends(lambda: open(path, "rb")))
     with serving(app) as port, Client(port) as client:
         for _ in range(3):
@@ -136,8 +151,8 @@ def test_info_once(path, log):
     assert log(logging.INFO) == ["waitress: files are sent by wsgi.file_wrapper"]
 
 
-def test_warning_for_a_short_file(path, log):
-    seen = []
+def test_warning_for_a_short_file(path: str, log: Callable[[int], list[str]]) -> None:
+    seen: list[Transfer] = []
     app = FileWrapperMiddleware(
         sends(lambda: open(path, "rb"), ("Content-Length", "300000")), on_sent=seen.append
     )
@@ -159,7 +174,13 @@ def test_warning_for_a_short_file(path, log):
         ([], "200 OK", False),
     ],
 )
-def test_warning_for_a_wrong_length(path, log, headers, status, warned):
+def test_warning_for_a_wrong_length(
+    path: str,
+    log: Callable[[int], list[str]],
+    headers: list[tuple[str, str]],
+    status: str,
+    warned: bool,
+) -> None:
     app = FileWrapperMiddleware(sends(lambda: open(path, "rb"), *headers, status=status))
     call(app)
     call(app, {"REQUEST_METHOD": "HEAD"})
@@ -167,10 +188,12 @@ def test_warning_for_a_wrong_length(path, log, headers, status, warned):
     assert log(logging.WARNING) == [message] * (2 * warned)
 
 
-def test_warning_for_a_sender_that_gave_up(path, log, monkeypatch):
+def test_warning_for_a_sender_that_gave_up(
+    path: str, log: Callable[[int], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Once; and the bytes are right."""
 
-    def refuse(*args):
+    def refuse(*args: object) -> None:
         raise OSError(errno.EPERM, "not in this container")
 
     monkeypatch.setattr(os, "sendfile", refuse)
@@ -184,8 +207,8 @@ def test_warning_for_a_sender_that_gave_up(path, log, monkeypatch):
     )
 
 
-def test_a_client_that_leaves(path, tmp_path):
-    seen = []
+def test_a_client_that_leaves(path: str, tmp_path: Path) -> None:
+    seen: list[Transfer] = []
     with open(tmp_path / "large", "wb") as file:
         file.truncate(1 << 28)
     app = FileWrapperMiddleware(sends(lambda: open(tmp_path / "large", "rb")), on_sent=seen.append)
@@ -194,16 +217,18 @@ def test_a_client_that_leaves(path, tmp_path):
             client.send("/")
             received = 0
             while received < 100_000:
-                received += len(client.sock.recv(65536))
+                received += len(client.connect().recv(65536))
         deadline = time.monotonic() + 10
         while not seen:
             assert time.monotonic() < deadline
             time.sleep(0.01)
-    assert 0 < seen[0].sent < seen[0].count == 1 << 28
+    assert seen[0].sent is not None
+    assert 0 < seen[0].sent < 1 << 28
+    assert seen[0].count == 1 << 28
 
 
-def test_what_on_sent_raises(path, log):
-    def on_sent(transfer):
+def test_what_on_sent_raises(path: str, log: Callable[[int], list[str]]) -> None:
+    def on_sent(transfer: Transfer) -> None:
         raise RuntimeError("no")
 
     app = FileWrapperMiddleware(sends(lambda: open(path, "rb")), on_sent=on_sent)
@@ -211,12 +236,12 @@ def test_what_on_sent_raises(path, log):
     assert log(logging.ERROR) == ["on_sent failed"]
 
 
-def test_once(path):
+def test_once(path: str) -> None:
     """However often it is closed, and if it never was."""
-    seen = []
+    seen: list[Transfer] = []
     for make in (lambda: open(path, "rb"), lambda: io.BytesIO(b"small")):
         app = FileWrapperMiddleware(sends(make), on_sent=seen.append)
-        body = app({"REQUEST_METHOD": "GET"}, lambda *args: lambda data: None)
+        body: Any = app({"REQUEST_METHOD": "GET"}, lambda *args: lambda data: None)
         body.close()
         body.close()
         del body
@@ -226,22 +251,24 @@ def test_once(path):
         seen.clear()
 
 
-def test_told_after_close_also_if_that_fails():
+def test_told_after_close_also_if_that_fails() -> None:
     class File(io.BytesIO):
-        def close(self):
+        def close(self) -> None:
             assert not seen
             raise RuntimeError("no")
 
-    seen = []
+    seen: list[Transfer] = []
     app = FileWrapperMiddleware(sends(lambda: File(DATA)), on_sent=seen.append)
     with pytest.raises(RuntimeError):
         call(app)
     assert [told.sent for told in seen] == [len(DATA)]
 
 
-def test_no_secrets(path, log, caplog):
+def test_no_secrets(
+    path: str, log: Callable[[int], list[str]], caplog: pytest.LogCaptureFixture
+) -> None:
     """Those of a request are not in what is logged, or shown of what is told."""
-    seen = []
+    seen: list[Transfer] = []
     app = FileWrapperMiddleware(sends(lambda: open(path, "rb")), on_sent=seen.append)
     call(app, {"HTTP_AUTHORIZATION": "SECRET"})
     assert seen[0].environ["HTTP_AUTHORIZATION"] == "SECRET"
@@ -252,24 +279,24 @@ def test_no_secrets(path, log, caplog):
     assert {seen[0]}
 
 
-def test_a_file_that_cannot_be_named(log):
+def test_a_file_that_cannot_be_named(log: Callable[[int], list[str]]) -> None:
     class File(io.BytesIO):
         @property
-        def name(self):
+        def name(self) -> None:
             raise RuntimeError("no")
 
-    seen = []
+    seen: list[Transfer] = []
     app = FileWrapperMiddleware(sends(lambda: File(DATA)), on_sent=seen.append)
     assert call(app) == DATA
     assert log(logging.ERROR) == ["a file cannot be named"]
     assert len(seen) == 1
 
 
-def test_one_line(log):
+def test_one_line(log: Callable[[int], list[str]]) -> None:
     """What a remote says does not forge lines of the log."""
 
     class File(io.BytesIO):
-        def read(self, size=-1):
+        def read(self, size: int | None = -1) -> bytes:
             raise OSError("gone\nINFO forged \x1b[2J")
 
     with pytest.raises(FileReadError):
@@ -280,19 +307,21 @@ def test_one_line(log):
 
 
 @pytest.mark.parametrize("size", [len(DATA), 100])
-def test_wrapper_of_an_unknown_server(path, log, size):
+def test_wrapper_of_an_unknown_server(
+    path: str, log: Callable[[int], list[str]], size: int
+) -> None:
     """Which reads: it is counted, and told of an error."""
 
     class Wrapper:
-        def __init__(self, filelike, block_size):
+        def __init__(self, filelike: Any, block_size: int) -> None:
             self.filelike = filelike
             self.close = filelike.close
 
-        def __iter__(self):
+        def __iter__(self) -> Iterator[bytes]:
             os.truncate(path, size)
             return iter(lambda: self.filelike.read(8192), b"")
 
-    seen = []
+    seen: list[Transfer] = []
     app = FileWrapperMiddleware(sends(lambda: open(path, "rb", 0)), on_sent=seen.append)
     if size == len(DATA):
         assert call(app, {"wsgi.file_wrapper": Wrapper}) == DATA
@@ -305,32 +334,31 @@ def test_wrapper_of_an_unknown_server(path, log, size):
     assert isinstance(told.error, ShortFileError) == (size == 100)
 
 
-def test_wrapper_of_an_unknown_server_that_asks_for_the_descriptor(path):
+def test_wrapper_of_an_unknown_server_that_asks_for_the_descriptor(path: str) -> None:
     class Wrapper:
-        def __init__(self, filelike, block_size):
+        def __init__(self, filelike: Any, block_size: int) -> None:
             self.blocks = [os.pread(filelike.fileno(), len(DATA), 0)]
             self.close = filelike.close
 
-        def __iter__(self):
+        def __iter__(self) -> Iterator[bytes]:
             return iter(self.blocks)
 
-    seen = []
+    seen: list[Transfer] = []
     app = FileWrapperMiddleware(sends(lambda: open(path, "rb")), on_sent=seen.append)
     assert call(app, {"wsgi.file_wrapper": Wrapper}) == DATA
     assert [told.sent for told in seen] == [None]
 
 
-def test_wrapper_of_an_unknown_server_that_raises(path):
+def test_wrapper_of_an_unknown_server_that_raises(path: str) -> None:
     closes = []
 
-    def make():
-        file = open(path, "rb")
-        close = file.close
-        file = FileWrapper(file)
-        file.close = lambda: closes.append(close())
-        return file
+    def make() -> Any:
+        file: Any = open(path, "rb")
+        wrapper: Any = FileWrapper(file)
+        wrapper.close = lambda: closes.append(file.close())
+        return wrapper
 
-    def wrapper(filelike, block_size):
+    def wrapper(filelike: object, block_size: int) -> None:
         raise RuntimeError("no")
 
     with pytest.raises(RuntimeError):
@@ -338,13 +366,15 @@ def test_wrapper_of_an_unknown_server_that_raises(path):
     assert closes == [None]
 
 
-def test_disk_that_fails(path, log, monkeypatch):
+def test_disk_that_fails(
+    path: str, log: Callable[[int], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """By an error that is not taken for the client's, and told as one of the file."""
 
-    def fail(*args):
+    def fail(*args: object) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
-    seen = []
+    seen: list[Transfer] = []
     app = FileWrapperMiddleware(sends(lambda: open(path, "rb")), on_sent=seen.append)
     monkeypatch.setattr(os, "sendfile", fail)
     monkeypatch.setattr(os, "pread", fail)
@@ -354,8 +384,10 @@ def test_disk_that_fails(path, log, monkeypatch):
     assert (seen[0].sent, str(seen[0].error)) == (0, message)
 
 
-def test_disk_that_fails_of_sendfile(path, log, monkeypatch):
-    def fail(*args):
+def test_disk_that_fails_of_sendfile(
+    path: str, log: Callable[[int], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: object) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
     ours, theirs = socket.socketpair()
@@ -365,16 +397,21 @@ def test_disk_that_fails_of_sendfile(path, log, monkeypatch):
     assert log(logging.WARNING) == []
 
 
-def test_inside_of_another(path):
+def test_inside_of_another(path: str) -> None:
     """The inner one cannot know; both leave a HEAD its length."""
-    inside, outside = [], []
+    inside: list[Transfer] = []
+    outside: list[Transfer] = []
     inner = FileWrapperMiddleware(sends(lambda: open(path, "rb")), on_sent=inside.append)
     app = FileWrapperMiddleware(inner, on_sent=outside.append)
     assert call(app) == DATA
     assert [told.sent for told in outside] == [len(DATA)]
     assert [told.sent for told in inside] == [None]
-    headers = []
-    body = app({"REQUEST_METHOD": "HEAD"}, lambda status, fields: headers.extend(fields))
+    headers: list[tuple[str, str]] = []
+
+    def start_response(status: str, fields: Any, exc_info: Any = None) -> Any:
+        headers.extend(fields)
+
+    body: Any = app({"REQUEST_METHOD": "HEAD"}, start_response)
     body.close()
     assert ("Content-Length", str(len(DATA))) in headers
 
@@ -564,7 +601,9 @@ def django(environ, start_response):
         ),
     ],
 )
-def test_explain(tmp_path, path, app, options, expected):
+def test_explain(
+    tmp_path: Path, path: str, app: str, options: tuple[str, ...], expected: list[str]
+) -> None:
     (tmp_path / "apps_to_explain.py").write_text(APPS)
     (tmp_path / "data.gz").write_bytes(gzip.compress(DATA))
     (tmp_path / "small").write_bytes(b"small")
@@ -577,7 +616,7 @@ def test_explain(tmp_path, path, app, options, expected):
         assert any(re.match(pattern, line) for line in found), (pattern, lines)
 
 
-def explain(cwd, *args):
+def explain(cwd: Path, *args: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "wsgifile", "--explain", *args],
         cwd=cwd,
@@ -598,20 +637,20 @@ def explain(cwd, *args):
         (("nothing:here",), "cannot import nothing"),
     ],
 )
-def test_explain_of_nonsense(tmp_path, args, message):
+def test_explain_of_nonsense(tmp_path: Path, args: tuple[str, ...], message: str) -> None:
     done = explain(tmp_path, *args)
     assert (done.returncode, done.stdout) == (2, "")
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_explain_takes_options_anywhere(tmp_path, path):
+def test_explain_takes_options_anywhere(tmp_path: Path, path: str) -> None:
     done = explain(tmp_path, ".", "-H", "Range: bytes=0-9", "/data")
     assert done.stderr == ""
     assert "206 Partial Content, 10 bytes" in done.stdout
 
 
-def test_path_without_explain(tmp_path):
+def test_path_without_explain(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "wsgifile", ".", "/x"],
         cwd=tmp_path,

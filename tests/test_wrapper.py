@@ -7,6 +7,9 @@ import io
 import os
 import random
 import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -30,7 +33,7 @@ class Recording:
         return self.inner.read(size)
 
 
-def test_iterates_in_blocks():
+def test_iterates_in_blocks() -> None:
     """PEP 3333: file_wrapper(filelike, block_size), positionally, iterates itself."""
     file = Recording(DATA)
     wrapper = FileWrapper(file, 300_000)
@@ -39,7 +42,7 @@ def test_iterates_in_blocks():
     assert set(file.sizes) == {300_000}
 
 
-def test_block_size_is_a_minimum():
+def test_block_size_is_a_minimum() -> None:
     """The 4096 that Django asks for would cost a multiple of the CPU time."""
     file = Recording(DATA)
     assert b"".join(FileWrapper(file, 4096)) == DATA
@@ -47,19 +50,19 @@ def test_block_size_is_a_minimum():
 
 
 @pytest.mark.parametrize("block_size", [0, -1])
-def test_block_size_too_small(block_size):
+def test_block_size_too_small(block_size: int) -> None:
     with pytest.raises(ValueError, match="block_size must be at least 1, not"):
         FileWrapper(io.BytesIO(), block_size)
 
 
 @pytest.mark.parametrize("block_size", ["4096", 4096.0, None, True])
-def test_block_size_no_int(block_size):
+def test_block_size_no_int(block_size: Any) -> None:
     with pytest.raises(TypeError, match="block_size must be an int"):
         FileWrapper(io.BytesIO(), block_size)
 
 
 @pytest.mark.parametrize("filelike", [None, [b"x"], object()])
-def test_needs_read(filelike):
+def test_needs_read(filelike: Any) -> None:
     with pytest.raises(TypeError, match=r"must have a read\(\) method"):
         FileWrapper(filelike)
 
@@ -73,13 +76,13 @@ def test_needs_read(filelike):
         (b"x" * (DEFAULT_BLOCK_SIZE + 1), ValueError, "returned 262145 bytes"),
     ],
 )
-def test_wrong_read(returned, error, message):
+def test_wrong_read(returned: Any, error: type[Exception], message: str) -> None:
     """What read() may not return is an error that names the file."""
 
     class Wrong:
         name = "wrong.bin"
 
-        def read(self, size):
+        def read(self, size: int) -> Any:
             return returned
 
     with pytest.raises(error, match="wrong.bin.*" + message):
@@ -87,11 +90,11 @@ def test_wrong_read(returned, error, message):
 
 
 @pytest.mark.parametrize("kind", [bytearray, memoryview])
-def test_other_bytes(kind):
+def test_other_bytes(kind: Callable[[bytes], Any]) -> None:
     """Servers insist on bytes; readers that give another buffer are common."""
 
     class Buffers(Recording):
-        def read(self, size):
+        def read(self, size: int) -> Any:
             return kind(super().read(size))
 
     blocks = list(FileWrapper(Buffers(DATA)))
@@ -102,28 +105,28 @@ def test_other_bytes(kind):
 class Inverted(io.BytesIO):
     """Gives other bytes, but not by read1(), which it inherits."""
 
-    def read(self, size=-1):
+    def read(self, size: int | None = -1) -> bytes:
         return bytes(255 - byte for byte in super().read(size))
 
 
 class InvertedTwice(Inverted):
-    def read1(self, size=-1):
+    def read1(self, size: int | None = -1) -> bytes:
         return super().read(size)
 
 
 @pytest.mark.parametrize("kind", [Inverted, InvertedTwice])
-def test_read1_of_a_sub_class(kind):
+def test_read1_of_a_sub_class(kind: type[Inverted]) -> None:
     """Only where it comes with the read() that counts."""
     assert b"".join(FileWrapper(kind(DATA))) == bytes(255 - byte for byte in DATA)
 
 
-def test_read1_and_a_read_of_the_instance():
-    file = Inverted(DATA)
+def test_read1_and_a_read_of_the_instance() -> None:
+    file: Any = Inverted(DATA)
     file.read = lambda size: super(Inverted, file).read(size)
     assert b"".join(FileWrapper(file)) == DATA
 
 
-def test_a_source_that_will_not_wait():
+def test_a_source_that_will_not_wait() -> None:
     """Its read1() gives nothing, as at the end: that would be a short body."""
     read_end, write_end = os.pipe()
     os.set_blocking(read_end, False)
@@ -135,7 +138,7 @@ def test_a_source_that_will_not_wait():
             next(blocks)
 
 
-def test_read1_of_gzip():
+def test_read1_of_gzip() -> None:
     """A piece that is there is not held back until a block is full."""
     read_end, write_end = os.pipe()
     # Unbuffered, as gzip asks for 128 KiB at once since Python 3.12.
@@ -148,21 +151,21 @@ def test_read1_of_gzip():
             assert next(FileWrapper(file))
 
 
-def test_close_closes_the_file():
+def test_close_closes_the_file() -> None:
     file = io.BytesIO()
     FileWrapper(file).close()
     assert file.closed
 
 
 @pytest.mark.parametrize("close", [False, None])
-def test_close_that_is_no_method(close):
+def test_close_that_is_no_method(close: Any) -> None:
     """Some file-likes say ``close = False``."""
-    file = Recording(b"")
+    file: Any = Recording(b"")
     file.close = close
     FileWrapper(file).close()
 
 
-def test_seek_and_tell_are_the_files():
+def test_seek_and_tell_are_the_files() -> None:
     wrapper = FileWrapper(io.BytesIO(DATA))
     assert wrapper.seekable()
     wrapper.seek(len(DATA) - 3)
@@ -171,12 +174,12 @@ def test_seek_and_tell_are_the_files():
 
 
 @pytest.mark.parametrize("name", ["seek", "tell", "seekable", "nonsense"])
-def test_no_seek_without_the_files(name):
+def test_no_seek_without_the_files(name: str) -> None:
     """Frameworks ask with hasattr()."""
     assert not hasattr(FileWrapper(Recording(DATA)), name)
 
 
-def test_pipe_trickles():
+def test_pipe_trickles() -> None:
     """What is there comes at once: nobody waits for a full block."""
     read_end, write_end = os.pipe()
     with open(read_end, "rb") as file, open(write_end, "wb", buffering=0) as writer:
@@ -189,24 +192,26 @@ def test_pipe_trickles():
         assert result == [b"first"]
 
 
-def test_read_of_the_instance_is_obeyed():
+def test_read_of_the_instance_is_obeyed() -> None:
     """read1() is taken for read() only if nobody put another read() there."""
+    file: Any
     with open(__file__, "rb") as file:
         file.read = io.BytesIO(DATA).read
         assert b"".join(FileWrapper(file)) == DATA
 
 
-def test_range_does_not_move_the_file():
+def test_range_does_not_move_the_file() -> None:
     """Nothing is touched before the first block, for HEAD may never ask for it."""
     file = io.BytesIO(DATA)
     file.seek(10)
     part = FileWrapper(file).app_iter_range(5, 20)
+    assert part is not None
     assert file.tell() == 10
     assert b"".join(part) == DATA[15:30]
     assert not hasattr(part, "seek")
 
 
-def test_range_without_seek():
+def test_range_without_seek() -> None:
     """WebOb then sends the whole."""
     assert FileWrapper(Recording(DATA)).app_iter_range(5, 20) is None
     read_end, write_end = os.pipe()
@@ -215,16 +220,19 @@ def test_range_without_seek():
         assert FileWrapper(file).app_iter_range(5, 20) is None
 
 
-def test_range_of_gzip(tmp_path):
+def test_range_of_gzip(tmp_path: Path) -> None:
     with gzip.open(tmp_path / "x.gz", "wb") as file:
         file.write(DATA)
     with gzip.open(tmp_path / "x.gz") as file:
-        assert b"".join(FileWrapper(file).app_iter_range(1000, 500_000)) == DATA[1000:500_000]
+        part = FileWrapper(file).app_iter_range(1000, 500_000)
+        assert part is not None
+        assert b"".join(part) == DATA[1000:500_000]
 
 
-def test_range_runs_short():
+def test_range_runs_short() -> None:
     """A range that the file does not have is never passed off as one."""
     part = FileWrapper(io.BytesIO(b"0123456789")).app_iter_range(5, 20)
+    assert part is not None
     assert next(part) == b"56789"
     with pytest.raises(ShortFileError, match="after 5 of the 15 bytes") as caught:
         next(part)
@@ -239,12 +247,14 @@ def test_range_runs_short():
     block_size=st.integers(1, 50),
     position=st.integers(0, 30),
 )
-def test_ranges_of_ranges_are_slices(data, ranges, block_size, position):
+def test_ranges_of_ranges_are_slices(
+    data: bytes, ranges: list[tuple[int, int | None]], block_size: int, position: int
+) -> None:
     """app_iter_range is slicing, also of what is a range already."""
     file = io.BytesIO(data)
     file.seek(position)
     expected = data[position:]
-    part = FileWrapper(file)
+    part: Any = FileWrapper(file)
     for start, stop in ranges:
         part = part.app_iter_range(start, stop)
         expected = expected[start:stop]

@@ -27,7 +27,7 @@ class Closing:
     send: Send
     _app_iter: object = None
     #: As in :class:`~wsgifile.Transfer`, like the next one.
-    sender = "read"
+    sender: str = "read"
     sent: int | None = 0
 
     def close(self) -> None:
@@ -60,7 +60,7 @@ class Whole(Closing, list[bytes]):
         self.send = send
         self._app_iter = send.app_iter
         self.append(block)
-        self.sent = len(block)
+        self.sent: int | None = len(block)
 
 
 class Body(Closing):
@@ -69,6 +69,10 @@ class Body(Closing):
     Not derived from FileWrapper, nor named so: there are servers that know
     their own wrapper by this name.
     """
+
+    # Told again: type checkers are not to guess it from what is assigned here.
+    sender: str
+    sent: int | None
 
     def __init__(self, send: Send) -> None:
         self.send = send

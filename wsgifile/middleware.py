@@ -92,7 +92,9 @@ class FileWrapperMiddleware:
         self.validators = validators
         self.read_ahead = read_ahead
         self.offload = offload
-        self.trusted_proxies = None if trusted_proxies is None else Proxies(trusted_proxies)
+        self.trusted_proxies: Proxies | None = None
+        if trusted_proxies is not None:
+            self.trusted_proxies = Proxies(trusted_proxies)
         self.on_sent = on_sent
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:

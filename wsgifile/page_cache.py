@@ -101,7 +101,7 @@ class Lookout:
 
     def __init__(self, offset: int) -> None:
         #: Up to here the file is in memory.
-        self.until = offset
+        self.until: int = offset
         self._window = _STEP
 
     def finds(self, fd: int, offset: int, count: int, *, near: bool) -> bool:

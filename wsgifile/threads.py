@@ -31,10 +31,10 @@ class Pool:
     def __init__(self, threads: int = _THREADS) -> None:
         self._most = threads
         self._threads = self._idle = 0
-        self._jobs: deque[Callable[[], None]] = deque()
+        self._jobs: deque[Callable[[], object]] = deque()
         self._changed = threading.Condition()
 
-    def submit(self, job: Callable[[], None]) -> bool:
+    def submit(self, job: Callable[[], object]) -> bool:
         """Have job called; what it raises is logged. False: there is no thread to be had."""
         with self._changed:
             self._jobs.append(job)

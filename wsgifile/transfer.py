@@ -26,7 +26,7 @@ __all__ = [
     "watching",
 ]
 
-logger = logging.getLogger("wsgifile")
+logger: logging.Logger = logging.getLogger("wsgifile")
 
 
 #: Who is told of each response that is a file, besides on_sent: ``--explain`` is.

@@ -226,6 +226,7 @@ def _reader(filelike: Any) -> Any:
 
 
 def seekable(filelike: object) -> bool:
+    """Whether it tells its position and goes to another: by what it says, or by what it has."""
     own = getattr(filelike, "seekable", None)
     if callable(own):
         return bool(own())

@@ -21,10 +21,13 @@ import tempfile
 import time
 import zipfile
 from _thread import start_new_thread
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from wsgiref.util import FileWrapper
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 FILES = os.environ.get("WSGIFILE_TEST_FILES", "")
 DATA = random.Random(1).randbytes(1_500_007)
@@ -64,10 +67,10 @@ CASES: dict[str, Case] = {}
 EXPECTED: dict[str, bytes] = {}
 
 
-def case(expected: bytes) -> Callable[[Callable[[dict[str, Any]], Any]], Callable[..., Any]]:
+def case(expected: bytes) -> Callable[[Callable[[WSGIEnvironment], Any]], Callable[..., Any]]:
     """Register a case that returns its body, or (status, headers, body)."""
 
-    def register(function: Callable[[dict[str, Any]], Any]) -> Callable[..., Any]:
+    def register(function: Callable[[WSGIEnvironment], Any]) -> Callable[..., Any]:
         def full(environ: dict[str, Any]) -> tuple[str, list[tuple[str, str]], Any]:
             result = function(environ)
             return result if isinstance(result, tuple) else ("200 OK", [], result)
@@ -132,62 +135,62 @@ def opened(name: str = "data") -> Any:
 
 
 @case(DATA)
-def plain(environ):
+def plain(environ: WSGIEnvironment) -> Any:
     return opened()
 
 
 @case(b"")
-def empty(environ):
+def empty(environ: WSGIEnvironment) -> Any:
     return opened("empty")
 
 
 @case(DATA[:10])
-def length_smaller(environ):
+def length_smaller(environ: WSGIEnvironment) -> Any:
     return "200 OK", [("Content-Length", "10")], opened()
 
 
 @case(DATA)
-def length_given(environ):
+def length_given(environ: WSGIEnvironment) -> Any:
     return "200 OK", [("Content-Length", str(len(DATA)))], opened()
 
 
 @case(DATA[3:])
-def read_a_little(environ):
+def read_a_little(environ: WSGIEnvironment) -> Any:
     file = opened()
     file.read(3)
     return file
 
 
 @case(DATA[1_000_000:])
-def seeked(environ):
+def seeked(environ: WSGIEnvironment) -> Any:
     file = opened()
     file.seek(1_000_000)
     return file
 
 
 @case(DATA)
-def unbuffered(environ):
+def unbuffered(environ: WSGIEnvironment) -> Any:
     return counted(open(path("data"), "rb", buffering=0))
 
 
 @case(DATA[3:])
-def unbuffered_read(environ):
+def unbuffered_read(environ: WSGIEnvironment) -> Any:
     file = counted(open(path("data"), "rb", buffering=0))
     file.read(3)
     return file
 
 
 @case(DATA)
-def wrapped(environ):
+def wrapped(environ: WSGIEnvironment) -> Any:
     # Without the middleware not every server has one.
     wrapper = environ.get("wsgi.file_wrapper", FileWrapper)
     return wrapper(opened(), 4096)
 
 
 @case(DATA[70_000:900_000])
-def range_206(environ):
+def range_206(environ: WSGIEnvironment) -> Any:
     length = len(DATA[70_000:900_000])
-    wrapper = environ.get("wsgi.file_wrapper")
+    wrapper: Any = environ.get("wsgi.file_wrapper")
     if hasattr(wrapper, "app_iter_range"):
         body = wrapper(opened()).app_iter_range(70_000, 900_000)
     else:
@@ -199,24 +202,24 @@ def range_206(environ):
 
 
 @case(b"")
-def not_modified(environ):
+def not_modified(environ: WSGIEnvironment) -> Any:
     return "304 Not Modified", [("Content-Length", str(len(DATA)))], opened()
 
 
 @case(b"")
-def no_content(environ):
+def no_content(environ: WSGIEnvironment) -> Any:
     return "204 No Content", [], opened()
 
 
 @case(DATA)
-def gzip_file(environ):
+def gzip_file(environ: WSGIEnvironment) -> Any:
     return counted(gzip.open(path("data.gz")))
 
 
 @case(DATA)
-def bz2_file(environ):
+def bz2_file(environ: WSGIEnvironment) -> Any:
     class File(bz2.BZ2File):  # BZ2File takes no attributes of the instance
-        def close(self):
+        def close(self) -> None:
             if not self.closed:
                 events.append(["close"])
             super().close()
@@ -227,74 +230,74 @@ def bz2_file(environ):
 class ForeignDescriptor:
     """Its descriptor is of other bytes than its read() gives."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.inner = io.BytesIO(OTHER)
         self.file = open(path("data"), "rb")
 
-    def read(self, size=-1):
+    def read(self, size: int = -1) -> bytes:
         return self.inner.read(size)
 
-    def fileno(self):
+    def fileno(self) -> int:
         return self.file.fileno()
 
-    def close(self):
+    def close(self) -> None:
         self.file.close()
 
 
 @case(OTHER)
-def foreign_fileno(environ):
+def foreign_fileno(environ: WSGIEnvironment) -> Any:
     return counted(ForeignDescriptor())
 
 
 class CountedBytesIO(io.BytesIO):
-    def close(self):
+    def close(self) -> None:
         if not self.closed:
             events.append(["close"])
         super().close()
 
 
 @case(DATA)
-def bytes_io(environ):
+def bytes_io(environ: WSGIEnvironment) -> Any:
     return CountedBytesIO(DATA)
 
 
 @case(DATA[3:])
-def bytes_io_read(environ):
+def bytes_io_read(environ: WSGIEnvironment) -> Any:
     file = CountedBytesIO(DATA)
     file.read(3)
     return file
 
 
 @case(DATA)
-def lzma_file(environ):
+def lzma_file(environ: WSGIEnvironment) -> Any:
     return counted(lzma.open(path("data.xz")))
 
 
 @case(DATA)
-def tar_member(environ):
+def tar_member(environ: WSGIEnvironment) -> Any:
     archive = tarfile.open(path("data.tar"))
     return counted(archive.extractfile("data"), archive)
 
 
-def zip_member(name):
+def zip_member(name: str) -> Any:
     archive = zipfile.ZipFile(path("data.zip"))
     return counted(archive.open(name), archive)
 
 
 @case(DATA)
-def zip_stored(environ):
+def zip_stored(environ: WSGIEnvironment) -> Any:
     return zip_member("stored")
 
 
 @case(DATA)
-def zip_deflated(environ):
+def zip_deflated(environ: WSGIEnvironment) -> Any:
     return zip_member("deflated")
 
 
 @case(DATA)
-def mmap_(environ):
+def mmap_(environ: WSGIEnvironment) -> Any:
     class Mapped(mmap.mmap):
-        def close(self):
+        def close(self) -> None:
             if not self.closed:
                 events.append(["close"])
             super().close()
@@ -304,29 +307,29 @@ def mmap_(environ):
 
 
 @case(b"Linux\n")
-def proc_file(environ):
+def proc_file(environ: WSGIEnvironment) -> Any:
     return opened("/proc/sys/kernel/ostype")
 
 
 @case(Path("/sys/devices/system/cpu/online").read_bytes())
-def sys_file(environ):
+def sys_file(environ: WSGIEnvironment) -> Any:
     return opened("/sys/devices/system/cpu/online")
 
 
 @case(bytes(1_000_000) + b"end")
-def sparse(environ):
+def sparse(environ: WSGIEnvironment) -> Any:
     return opened("sparse")
 
 
 @case(bytes(100_000) + b"the end")
-def huge_range(environ):
+def huge_range(environ: WSGIEnvironment) -> Any:
     file = opened("huge")
     file.seek(2**32)
     return "206 Partial Content", [("Content-Range", f"bytes {2**32}-{HUGE + 6}/{HUGE + 7}")], file
 
 
 @case(DATA)
-def deleted(environ):
+def deleted(environ: WSGIEnvironment) -> Any:
     with tempfile.NamedTemporaryFile(dir=FILES, delete=False) as file:
         file.write(DATA)
     opened_first = opened(file.name)
@@ -335,11 +338,11 @@ def deleted(environ):
 
 
 @case(DATA)
-def fifo(environ):
+def fifo(environ: WSGIEnvironment) -> Any:
     name = tempfile.mktemp(dir=FILES)
     os.mkfifo(name)
 
-    def write():
+    def write() -> None:
         with open(name, "wb") as file:
             file.write(DATA)
 
@@ -350,30 +353,30 @@ def fifo(environ):
 
 
 class OnlyRead:
-    def __init__(self, data):
+    def __init__(self, data: bytes) -> None:
         self.read = io.BytesIO(data).read
 
 
 class ReadAndClose(OnlyRead):
-    def close(self):
+    def close(self) -> None:
         pass
 
 
 @case(DATA)
-def only_read(environ):
+def only_read(environ: WSGIEnvironment) -> Any:
     return OnlyRead(DATA)
 
 
 @case(DATA)
-def read_and_close(environ):
+def read_and_close(environ: WSGIEnvironment) -> Any:
     return counted(ReadAndClose(DATA))
 
 
 @case(DATA)
-def pipe(environ):
+def pipe(environ: WSGIEnvironment) -> Any:
     read_end, write_end = os.pipe()
 
-    def write():
+    def write() -> None:
         with open(write_end, "wb") as file:
             file.write(DATA)
 
@@ -389,71 +392,71 @@ def filled(file: Any) -> Any:
 
 
 @case(DATA)
-def temporary_file(environ):
+def temporary_file(environ: WSGIEnvironment) -> Any:
     return filled(tempfile.TemporaryFile())
 
 
 @case(DATA)
-def named_temporary_file(environ):
+def named_temporary_file(environ: WSGIEnvironment) -> Any:
     return filled(tempfile.NamedTemporaryFile())
 
 
 @case(DATA)
-def spooled_in_memory(environ):
+def spooled_in_memory(environ: WSGIEnvironment) -> Any:
     return filled(tempfile.SpooledTemporaryFile(max_size=10_000_000))
 
 
 @case(DATA)
-def spooled_rolled_over(environ):
+def spooled_rolled_over(environ: WSGIEnvironment) -> Any:
     return filled(tempfile.SpooledTemporaryFile(max_size=10))
 
 
 @case(DATA)
-def generator(environ):
+def generator(environ: WSGIEnvironment) -> Any:
     return (DATA[i : i + 100_000] for i in range(0, len(DATA), 100_000))
 
 
 @case(DATA)
-def list_(environ):
+def list_(environ: WSGIEnvironment) -> Any:
     return [DATA]
 
 
 # No EXPECTED: what has to happen here is not a body.
 
 
-def trouble(function: Callable[[dict[str, Any]], Any]) -> Callable[..., Any]:
+def trouble(function: Callable[[WSGIEnvironment], Any]) -> Callable[..., Any]:
     case(b"")(function)
     del EXPECTED[function.__name__]
     return function
 
 
 @trouble
-def length_larger(environ):
+def length_larger(environ: WSGIEnvironment) -> Any:
     return "200 OK", [("Content-Length", str(len(DATA) + 5))], opened()
 
 
 @trouble
-def small_length_larger(environ):
+def small_length_larger(environ: WSGIEnvironment) -> Any:
     file = opened("only/small")
     return "200 OK", [("Content-Length", "15")], file
 
 
 @trouble
-def huge(environ):
+def huge(environ: WSGIEnvironment) -> Any:
     return opened("huge")
 
 
 @trouble
-def directory(environ):
+def directory(environ: WSGIEnvironment) -> Any:
     return opened(".")
 
 
 @trouble
-def close_raises(environ):
+def close_raises(environ: WSGIEnvironment) -> Any:
     file = opened()
     close = file.close
 
-    def raising():
+    def raising() -> None:
         close()
         raise ValueError("the disk has gone")
 
@@ -462,66 +465,66 @@ def close_raises(environ):
 
 
 @trouble
-def large(environ):
+def large(environ: WSGIEnvironment) -> Any:
     return opened("large")
 
 
 class ReadRaises(OnlyRead):
-    def __init__(self, good_reads, error):
+    def __init__(self, good_reads: int, error: type[Exception]) -> None:
         self.error = error
         self.good_reads = good_reads
 
-    def read(self, size):
+    def read(self, size: int | None = -1, /) -> bytes:
         if self.good_reads == 0:
             raise self.error("the disk has gone")
         self.good_reads -= 1
         return DATA[:size]
 
-    def close(self):
+    def close(self) -> None:
         pass
 
 
 @trouble
-def read_raises_first(environ):
+def read_raises_first(environ: WSGIEnvironment) -> Any:
     return "200 OK", [("Content-Length", "1000000")], counted(ReadRaises(0, ValueError))
 
 
 @trouble
-def read_raises_later(environ):
+def read_raises_later(environ: WSGIEnvironment) -> Any:
     return "200 OK", [("Content-Length", "1000000")], counted(ReadRaises(2, OSError))
 
 
 class Slow:
     """Gives a piece at a time, and that slowly."""
 
-    def __init__(self, pieces):
+    def __init__(self, pieces: list[bytes]) -> None:
         self.pieces = iter(pieces)
 
-    def read(self, size):
+    def read(self, size: int) -> bytes:
         time.sleep(0.3)
         return next(self.pieces, b"")
 
-    def close(self):
+    def close(self) -> None:
         pass
 
 
 @trouble
-def trickles(environ):
+def trickles(environ: WSGIEnvironment) -> Any:
     return counted(Slow([b"one" * 3000, b"two"]))
 
 
 @trouble
-def slow(environ):
+def slow(environ: WSGIEnvironment) -> Any:
     return counted(Slow([b"x" * 10_000] * 10))
 
 
 @trouble
-def read_raises_much_later(environ):
+def read_raises_much_later(environ: WSGIEnvironment) -> Any:
     return "200 OK", [("Content-Length", "1000000")], counted(ReadRaises(6, OSError))
 
 
 @trouble
-def text_mode(environ):
+def text_mode(environ: WSGIEnvironment) -> Any:
     file = open(path("data"), encoding="latin-1")
     return counted(file)
 
@@ -534,7 +537,7 @@ def open_files() -> list[str]:
     return [name for name in names if name.startswith(FILES)]
 
 
-def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+def application(environ: WSGIEnvironment, start_response: StartResponse) -> Any:
     """``/CASE`` is that case.
 
     ``/-/events`` tells and forgets what happened, ``/-/open`` which of the files

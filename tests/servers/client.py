@@ -28,13 +28,14 @@ class Answer:
 class Client:
     """One connection, which reconnects when the server has closed it."""
 
-    #: Ask for the application without the middleware instead: pytest --bare.
+    #: Ask for the application without the middleware instead: pytest tests/servers --bare.
     bare = False
 
     def __init__(self, port: int, timeout: float = 20) -> None:
         self.port = port
         self.timeout = timeout
         self.sock: socket.socket | None = None
+        self.closed = False
 
     def __enter__(self) -> Client:
         return self

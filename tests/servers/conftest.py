@@ -72,13 +72,29 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> str:
     return cases.FILES
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options of ``pytest tests/servers``. Without that path they come too late to be known."""
+    group = parser.getgroup("servers")
+    group.addoption(
+        "--matrix",
+        metavar="FILE",
+        help="write the table of servers and cases to FILE, as a page of reStructuredText",
+    )
+    group.addoption(
+        "--bare",
+        action="store_true",
+        help="run the cases against the servers without the middleware, to see what fails",
+    )
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    Client.bare = config.getoption("bare")
+    Client.bare = config.getoption("bare", False)
     config.stash[MATRIX] = Matrix()
 
 
 def in_bare(item: pytest.Item) -> bool:
     """Whether a test means something without the middleware, in whose stack it is."""
+    assert isinstance(item, pytest.Function)
     ours = item.callspec.params.get("stack") in {"ours", None}
     return ours and item.originalname not in {
         "test_conditions",
@@ -106,6 +122,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         server = server_of(item)
         if server is None:
             continue
+        assert isinstance(item, pytest.Function)
         params = item.callspec.params
         tokens = set(params.values())
         if params.get("name") in cases.UNSIZED:
@@ -125,6 +142,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     server = server_of(item)
     if server is None:
         return report
+    assert isinstance(item, pytest.Function)
     if report.when == "call" or (report.when == "setup" and not report.passed):
         expected = hasattr(report, "wasxfail")
         outcome = "xfailed" if expected and report.skipped else report.outcome
@@ -142,7 +160,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         terminalreporter.section("servers by cases")
         for line in matrix.lines():
             terminalreporter.write_line(line)
-    if config.getoption("matrix"):
+    if config.getoption("matrix", None):
         Path(config.getoption("matrix")).write_text(matrix.page())
 
 

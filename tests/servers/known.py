@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from cases import DATA
 
@@ -16,7 +17,7 @@ class Known:
     #: What has to be importable, else the server is skipped and listed.
     module: str
     #: What is recorded of the sender of a slice of a file on disk.
-    fast: frozenset[object] = frozenset({"read"})
+    fast: frozenset[Any] = frozenset({"read"})
     #: What its access log shows for /ours/plain, as a regular expression; None
     #: if it logs nothing.
     log: str | None = None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 from wsgiref.validate import validator
 
@@ -62,7 +62,7 @@ class Upper:
     def __init__(self, app: Any) -> None:
         self.app = app
 
-    def __call__(self, environ: Any, start_response: Any) -> Iterable[bytes]:
+    def __call__(self, environ: Any, start_response: Any) -> Any:
         return UpperIter(self.app(environ, start_response))
 
 
@@ -72,7 +72,7 @@ class Hidden:
     def __init__(self, app: Any) -> None:
         self.app = app
 
-    def __call__(self, environ: Any, start_response: Any) -> Iterable[bytes]:
+    def __call__(self, environ: Any, start_response: Any) -> Any:
         def hidden(status: str, headers: Any, *exc_info: Any) -> Any:
             return start_response(status, [*headers, ("X-Filter", "yes")], *exc_info)
 
@@ -85,14 +85,14 @@ class Strings:
     def __init__(self, app: Any) -> None:
         self.app = app
 
-    def __call__(self, environ: Any, start_response: Any) -> Iterable[bytes]:
+    def __call__(self, environ: Any, start_response: Any) -> Any:
         for key, value in list(environ.items()):
             if "." not in key and not isinstance(value, str):
                 environ[key] = str(value)
         return self.app(environ, start_response)
 
 
-def mounted(environ: Any, start_response: Any) -> Iterable[bytes]:
+def mounted(environ: Any, start_response: Any) -> Any:
     """An application with another one below a part of its path."""
     environ["SCRIPT_NAME"] += "/sub"
     return cases.application(environ, start_response)
@@ -131,16 +131,18 @@ STACKS: dict[str, Any] = {
 }
 
 
-def coverage_saved(environ: Any, start_response: Any) -> Iterable[bytes]:
+def coverage_saved(environ: Any, start_response: Any) -> Any:
     """Now, as not all servers end as Python would."""
     import coverage
 
-    coverage.Coverage.current().save()
+    measured = coverage.Coverage.current()
+    assert measured is not None
+    measured.save()
     start_response("204 No Content", [])
     return []
 
 
-def app(environ: Any, start_response: Any) -> Iterable[bytes]:
+def app(environ: Any, start_response: Any) -> Any:
     """``/STACK/CASE``: not a filter, it hands on what it got, both ways.
 
     Or ``/FRAMEWORK/PATH``, which is loaded with the first such request.
@@ -252,10 +254,11 @@ def paste_http11(port: int) -> None:
 
 
 def twisted(port: int) -> None:
-    from twisted.internet import reactor
+    from twisted.internet import reactor as typed
     from twisted.web.server import Site
     from twisted.web.wsgi import WSGIResource
 
+    reactor: Any = typed  # By the interface alone.
     reactor.listenTCP(
         port, Site(WSGIResource(reactor, reactor.getThreadPool(), app)), interface=HOST
     )

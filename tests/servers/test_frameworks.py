@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import gzip
 import time
+from collections.abc import Iterator
+from typing import Any
 
 import cases
 import pytest
 from cases import DATA
 from client import Client, events, open_files
 from conftest import Running
-from frameworks import WAYS
+from frameworks import WAYS, Way
 from known import SERVERS
 
 #: One that sends by a wrapper of its own, one by os.sendfile, one by both.
@@ -18,7 +20,9 @@ ON = ["waitress", "cheroot", "gunicorn"]
 
 
 @pytest.fixture(scope="session", params=ON)
-def running(request, files, tmp_path_factory):
+def running(
+    request: pytest.FixtureRequest, files: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Running]:
     running = Running(request.param, files, tmp_path_factory.mktemp(request.param) / "log")
     yield running
     assert running.process.poll() is None, f"it has ended:\n{running.log.read_text()}"
@@ -26,18 +30,18 @@ def running(request, files, tmp_path_factory):
 
 
 @pytest.fixture
-def client(running):
+def client(running: Running) -> Iterator[Client]:
     events(running.port, closes=0)  # forget
     with Client(running.port) as client:
         yield client
 
 
 @pytest.fixture(params=WAYS, ids=lambda way: f"{way.framework}-{way.path}")
-def way(request):
+def way(request: pytest.FixtureRequest) -> Any:
     return request.param
 
 
-def check_sender(running, way, sent):
+def check_sender(running: Running, way: Way, sent: str) -> None:
     """By descriptor, or read in large blocks: never by lines, never in small pieces."""
     if sent == "fast" and way.threaded and running.name == "waitress":
         sent = "read"
@@ -50,7 +54,7 @@ def check_sender(running, way, sent):
     assert all(event[1] >= 65536 for event in seen if event[0] == "read")
 
 
-def check_closed(running):
+def check_closed(running: Running) -> None:
     """Nothing of what was sent is still open, a moment later."""
     deadline = time.monotonic() + 5
     while names := open_files(running.port):
@@ -58,7 +62,7 @@ def check_closed(running):
         time.sleep(0.02)
 
 
-def test_whole(running, client, way):
+def test_whole(running: Running, client: Client, way: Way) -> None:
     answer = client.get(f"/{way.framework}/{way.path}")
     assert (answer.status, answer.body, answer.short) == (200, way.body, False)
     check_sender(running, way, way.sent)
@@ -70,7 +74,7 @@ def test_whole(running, client, way):
         assert ("etag" in answer.headers) == way.etag
 
 
-def test_part(running, client, way):
+def test_part(running: Running, client: Client, way: Way) -> None:
     """The framework's own 206, or ours: these bytes, and no more read than they are."""
     headers = (("Range", "bytes=70000-899999"),)
     answer = client.get(f"/{way.framework}/{way.path}", headers=headers)
@@ -85,7 +89,7 @@ def test_part(running, client, way):
     check_closed(running)
 
 
-def test_not_modified(running, client, way):
+def test_not_modified(running: Running, client: Client, way: Way) -> None:
     """Asked again with what the first answer told."""
     first = client.get(f"/{way.framework}/{way.path}")
     if "etag" in first.headers:
@@ -105,7 +109,7 @@ def test_not_modified(running, client, way):
     check_closed(running)
 
 
-def test_head(running, client, way, request):
+def test_head(running: Running, client: Client, way: Way, request: pytest.FixtureRequest) -> None:
     """No body, and a length if it is known: where a file is sent, with what GET tells."""
     if way.sent == "own":
         return  # No file that we see, so it is what the server makes of it.
@@ -124,10 +128,10 @@ def test_head(running, client, way, request):
     check_sender(running, way, "own")
 
 
-def finished(running):
+def finished(running: Running) -> int:
     """How often the application heard of the end of a response, once it did."""
     deadline = time.monotonic() + 5
-    seen = []
+    seen: list[list[Any]] = []
     while ["finished"] not in seen:
         assert time.monotonic() < deadline, seen
         seen += events(running.port, closes=0)
@@ -145,21 +149,21 @@ def finished(running):
         ("http_response", "GET"),
     ],
 )
-def test_django_signals_the_end(running, client, path, method):
+def test_django_signals_the_end(running: Running, client: Client, path: str, method: str) -> None:
     """request_finished, by which it gives database connections back, once."""
     client.get(f"/django/{path}", method=method)
     assert finished(running) == 1
 
 
 @pytest.mark.parametrize("path", ["flask/closing", "web_py/hooked"])
-def test_what_a_framework_does_in_the_end(running, client, path):
+def test_what_a_framework_does_in_the_end(running: Running, client: Client, path: str) -> None:
     """Flask's call_on_close(), and web.py's unloadhook()."""
     assert client.get(f"/{path}").body == DATA
     assert finished(running) == 1
 
 
 @pytest.mark.parametrize("path", ["flask/closing", "django/streaming"])
-def test_thread_of_the_end(running, client, path):
+def test_thread_of_the_end(running: Running, client: Client, path: str) -> None:
     """It may be about a session or a database connection, which know their thread."""
     with open(cases.path("large"), "wb") as file:
         file.truncate(32 * 2**20)
@@ -167,14 +171,14 @@ def test_thread_of_the_end(running, client, path):
     time.sleep(0.3)  # A server that sends from another thread has to wait there.
     assert len(client.receive(piece=1 << 20).body) == 32 * 2**20
     deadline = time.monotonic() + 5
-    seen = []
+    seen: list[list[Any]] = []
     while not [event for event in seen if event[0] == "thread"]:
         assert time.monotonic() < deadline, seen
         seen += events(running.port, closes=0)
     assert ["thread", True] in seen
 
 
-def test_gzip_of_the_framework(client):
+def test_gzip_of_the_framework(client: Client) -> None:
     """Its stream is no file any more, and nothing is added to it."""
     answer = client.get("/django/gzip", headers=(("Accept-Encoding", "gzip"),))
     assert answer.headers["content-encoding"] == "gzip"
@@ -184,14 +188,14 @@ def test_gzip_of_the_framework(client):
     assert client.get("/django/gzip", headers=ranged).status == 200
 
 
-def test_conditional_get_of_the_framework(client):
+def test_conditional_get_of_the_framework(client: Client) -> None:
     """Django's middleware, which makes an ETag of what it can see, beside ours."""
     first = client.get("/django/http_response")
     headers = (("If-None-Match", first.headers["etag"]),)
     assert client.get("/django/http_response", headers=headers).status == 304
 
 
-def test_several_ranges(client):
+def test_several_ranges(client: Client) -> None:
     """Of a framework that knows one of them, or none."""
     headers = (("Range", "bytes=0-9,1000000-1000009"),)
     for path in ("django/static/data", "bottle/open", "falcon/stream", "flask/view"):

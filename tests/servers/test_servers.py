@@ -11,13 +11,18 @@ import os
 import re
 import socket
 import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import cases
 import h11
 import pytest
 from cases import DATA, EXPECTED
-from client import Client, events
+from client import Answer, Client, events
 from known import SERVERS
+
+if TYPE_CHECKING:
+    from conftest import Running
 
 BODILESS = {"not_modified", "no_content"}
 # What a case may be sent by, if the server offers it: a slice of a kernel file that
@@ -43,7 +48,7 @@ UNCOUNTED = {"only_read", "generator", "list_"}
 
 
 @pytest.fixture
-def client(server, request):
+def client(server: Running, request: pytest.FixtureRequest) -> Iterator[Client]:
     server.begin()
     events(server.port, closes=0)  # forget
     # What is expected to hang does not have to do so for long.
@@ -57,17 +62,17 @@ def client(server, request):
         server.process.wait()
 
 
-def log_since(server):
+def log_since(server: Running) -> str:
     """What the server has logged since the test began."""
     return server.log.read_bytes()[server.logged :].decode()
 
 
-def senders(seen):
+def senders(seen: list[list[Any]]) -> set[Any]:
     """The kinds of sender that ran; for a wrapper, whose it was."""
     return {tuple(e[:2]) if e[0] == "wrapper" else e[0] for e in seen if e[0] != "close"}
 
 
-def assert_500(server, client, target):
+def assert_500(server: Running, client: Client, target: str) -> None:
     """The error page of the server, or whatever else it does with such an error."""
     try:
         answer = client.get(target)
@@ -80,7 +85,7 @@ def assert_500(server, client, target):
         )
 
 
-def assert_broken_off(server, answer, sent):
+def assert_broken_off(server: Running, answer: Answer, sent: bytes) -> None:
     """What was sent before the error, and then the end of the connection."""
     if SERVERS[server.name].joins:
         assert (answer.status, answer.short) == (500, False)
@@ -92,7 +97,7 @@ def assert_broken_off(server, answer, sent):
             assert answer.body == sent
 
 
-def send_large(client, stack="ours", size=64 * 2**20):
+def send_large(client: Client, stack: str = "ours", size: int = 64 * 2**20) -> str:
     """Ask for a file of so many zeros, and do not read the answer. Its path."""
     path = cases.path("large")
     with open(path, "wb") as file:
@@ -101,7 +106,7 @@ def send_large(client, stack="ours", size=64 * 2**20):
     return path
 
 
-def check_usable(client, closes=1):
+def check_usable(client: Client, closes: int = 1) -> None:
     """The next request, on the same connection if the server left it open."""
     answer = client.get("/middleware/length_smaller")
     assert (answer.status, answer.body) == (200, DATA[:10])
@@ -112,7 +117,7 @@ def check_usable(client, closes=1):
 
 @pytest.mark.parametrize("stack", ["ours", "hidden", "twice", "filter_between", "ahead"])
 @pytest.mark.parametrize("name", EXPECTED)
-def test_bytes(server, client, stack, name):
+def test_bytes(server: Running, client: Client, stack: str, name: str) -> None:
     """Every source: the exact bytes, nothing behind them, one close(), by the right sender.
 
     "hidden" has a filter with a start_response of its own outside: plain WSGI.
@@ -143,7 +148,7 @@ def test_bytes(server, client, stack, name):
         assert senders(seen) == {"read"}
 
 
-def test_filter_is_not_bypassed_by_body(server, client):
+def test_filter_is_not_bypassed_by_body(server: Running, client: Client) -> None:
     """A filter that changes the blocks does see them, start_response or not."""
     assert client.get("/upper/plain").body == DATA.upper()
     assert client.get("/upper/range_206").body == EXPECTED["range_206"].upper()
@@ -151,7 +156,7 @@ def test_filter_is_not_bypassed_by_body(server, client):
 
 
 @pytest.mark.parametrize("name", ["plain", "length_given", "gzip_file", "range_206"])
-def test_head(server, client, name):
+def test_head(server: Running, client: Client, name: str) -> None:
     """No body, and the length if it is known; the file is closed."""
     answer = client.get(f"/ours/{name}", method="HEAD")
     assert answer.status in (200, 206)
@@ -165,7 +170,7 @@ def test_head(server, client, name):
 
 @pytest.mark.parametrize("connection", ["", "keep-alive"])
 @pytest.mark.parametrize("name", ["plain", "gzip_file", "range_206"])
-def test_http_1_0(server, client, name, connection):
+def test_http_1_0(server: Running, client: Client, name: str, connection: str) -> None:
     headers = (("Connection", connection),) if connection else ()
     answer = client.get(f"/ours/{name}", version="1.0", headers=headers)
     assert answer.body == EXPECTED[name]
@@ -173,7 +178,7 @@ def test_http_1_0(server, client, name, connection):
     check_usable(client)
 
 
-def test_huge(server, client):
+def test_huge(server: Running, client: Client) -> None:
     """More than 4 GiB: the length, and on some servers all the bytes."""
     answer = client.get("/ours/huge", method="HEAD")
     assert answer.headers["content-length"] == str(cases.HUGE + 7)
@@ -188,7 +193,7 @@ def test_huge(server, client):
 
 
 @pytest.mark.parametrize("stack", ["ours", "hidden", "filter_between"])
-def test_range(server, client, stack):
+def test_range(server: Running, client: Client, stack: str) -> None:
     """One range leaves like a whole file, several are read; and one that is not there."""
     target = f"/{stack}/plain"
     answer = client.get(target, headers=(("Range", "bytes=70000-899999"),))
@@ -214,7 +219,7 @@ def test_range(server, client, stack):
 
 
 @pytest.mark.parametrize("stack", ["ours", "hidden"])
-def test_conditions(server, client, stack):
+def test_conditions(server: Running, client: Client, stack: str) -> None:
     """Nothing is sent again that the client has, and nothing that it does not want."""
     target = f"/{stack}/plain"
     etag = client.get(target, method="HEAD").headers["etag"]
@@ -229,7 +234,7 @@ def test_conditions(server, client, stack):
 
 
 @pytest.mark.parametrize("stack", ["mounted", "validator"])
-def test_composition(server, client, stack):
+def test_composition(server: Running, client: Client, stack: str) -> None:
     """A mounted application; validators on both sides, of which the inner makes lines."""
     answer = client.get(f"/{stack}/length_given")
     assert (answer.status, answer.body, answer.short) == (200, DATA, False)
@@ -237,7 +242,7 @@ def test_composition(server, client, stack):
     check_usable(client)
 
 
-def test_restarted(server, client):
+def test_restarted(server: Running, client: Client) -> None:
     """start_response a second time, with exc_info: what it said first is forgotten."""
     answer = client.get("/ours/restarted")
     assert (answer.status, answer.body) == (500, DATA)
@@ -246,7 +251,7 @@ def test_restarted(server, client):
 
 
 @pytest.mark.parametrize("stack", ["ours", "hidden"])
-def test_length_larger(server, client, stack):
+def test_length_larger(server: Running, client: Client, stack: str) -> None:
     """A Content-Length that the file cannot keep ends the connection, and is logged."""
     answer = client.get(f"/{stack}/length_larger")
     assert_broken_off(server, answer, DATA)
@@ -256,7 +261,7 @@ def test_length_larger(server, client, stack):
     check_usable(client)
 
 
-def test_small_and_short(server, client):
+def test_small_and_short(server: Running, client: Client) -> None:
     """Nor does a small file that is read at once leave anybody waiting for the rest."""
     try:
         answer = client.get("/ours/small_length_larger")
@@ -269,7 +274,7 @@ def test_small_and_short(server, client):
 
 
 @pytest.mark.parametrize("stack", ["ours", "hidden"])
-def test_truncated_while_sent(server, client, stack):
+def test_truncated_while_sent(server: Running, client: Client, stack: str) -> None:
     """The connection ends, nothing spins, and the server goes on serving."""
     large = send_large(client, stack)
     time.sleep(0.2)
@@ -288,7 +293,7 @@ def test_truncated_while_sent(server, client, stack):
     assert cpu_seconds(server.process.pid) - before < 0.2
 
 
-def test_growing_while_sent(server, client):
+def test_growing_while_sent(server: Running, client: Client) -> None:
     """The length is what it was when the response began."""
     large = send_large(client, size=16 * 2**20)
     time.sleep(0.2)
@@ -302,7 +307,7 @@ def test_growing_while_sent(server, client):
 
 
 @pytest.mark.parametrize("stack", ["ours", "hidden"])
-def test_client_leaves(server, client, stack):
+def test_client_leaves(server: Running, client: Client, stack: str) -> None:
     """close() runs once, and the server serves others."""
     send_large(client, stack)
     assert client.connect().recv(1000)
@@ -311,14 +316,14 @@ def test_client_leaves(server, client, stack):
     check_usable(client)
 
 
-def test_read_raises_first(server, client):
+def test_read_raises_first(server: Running, client: Client) -> None:
     """Before any byte is out there is still a 500 to be had."""
     assert_500(server, client, "/ours/read_raises_first")
     assert events(server.port, closes=1).count(["close"]) == 1
     check_usable(client)
 
 
-def test_read_raises_later(server, client):
+def test_read_raises_later(server: Running, client: Client) -> None:
     """Later there is only the end of the connection."""
     answer = client.get("/ours/read_raises_later")
     assert_broken_off(server, answer, DATA[:262144] * 2)
@@ -326,7 +331,7 @@ def test_read_raises_later(server, client):
     check_usable(client)
 
 
-def test_read_ahead_raises(server, client):
+def test_read_ahead_raises(server: Running, client: Client) -> None:
     """Behind all the bytes before."""
     answer = client.get("/ahead/read_raises_much_later")
     sizes = [16384, 32768, 65536, 131072, 262144, 262144]
@@ -336,7 +341,7 @@ def test_read_ahead_raises(server, client):
 
 
 @pytest.mark.parametrize("stack", ["ours", "ahead"])
-def test_trickle(server, client, stack):
+def test_trickle(server: Running, client: Client, stack: str) -> None:
     """What is there is sent, unless the server collects it."""
     client.send(f"/{stack}/trickles")
     seen = b""
@@ -348,7 +353,7 @@ def test_trickle(server, client, stack):
     check_usable(client)
 
 
-def test_client_leaves_a_slow_source(server, client):
+def test_client_leaves_a_slow_source(server: Running, client: Client) -> None:
     """The reader stops, and the source is closed once, by whomever."""
     client.send("/ahead/slow")
     assert client.connect().recv(1000)
@@ -357,7 +362,7 @@ def test_client_leaves_a_slow_source(server, client):
     check_usable(client)
 
 
-def test_client_stops_reading(server, client):
+def test_client_stops_reading(server: Running, client: Client) -> None:
     """Others are served meanwhile, and what it left behind is closed."""
     send_large(client)
     assert client.connect().recv(1000)
@@ -371,7 +376,7 @@ def test_client_stops_reading(server, client):
     check_usable(client)
 
 
-def test_close_raises(server, client):
+def test_close_raises(server: Running, client: Client) -> None:
     """The client has the bytes by then, or an end that it cannot take for one."""
     try:
         answer = client.get("/ours/close_raises")
@@ -383,7 +388,7 @@ def test_close_raises(server, client):
     check_usable(client)
 
 
-def test_server_is_shut_down(server, client):
+def test_server_is_shut_down(server: Running, client: Client) -> None:
     """It ends, and the client has everything or sees that it has not."""
     send_large(client)
     assert client.connect().recv(1, socket.MSG_PEEK)
@@ -397,15 +402,15 @@ def test_server_is_shut_down(server, client):
         check_usable(after)
 
 
-def transfers(port):
+def transfers(port: int) -> list[list[Any]]:
     """What on_sent was called with, once it has been."""
-    seen = []
+    seen: list[list[Any]] = []
     while not any(event[0] == "transfer" for event in seen):
         seen += events(port, closes=len(seen) == 0)
     return [event[1:] for event in seen if event[0] == "transfer"]
 
 
-def test_on_sent(server, client):
+def test_on_sent(server: Running, client: Client) -> None:
     """Once for each file: who has sent how much of it, and whether all went well."""
     size = len(DATA)
     by = {"read": "read", "sendfile": "os.sendfile"}
@@ -413,7 +418,7 @@ def test_on_sent(server, client):
     fast = "wsgi.file_wrapper" if wrapper else by[min(SERVERS[server.name].fast)]
     # uWSGI does not tell how much it has sent.
     known = not server.name.startswith("uwsgi")
-    for name, headers, expected in [
+    sent: list[tuple[str, Any, list[Any]]] = [
         ("plain", (), [fast, "200 OK", 0, size, size if known else None]),
         (
             "plain",
@@ -422,14 +427,15 @@ def test_on_sent(server, client):
         ),
         ("plain", (("Range", "bytes=3-12"),), ["read", "206 Partial Content", 3, 10, 10]),
         ("gzip_file", (), ["read", "200 OK", None, None, size]),
-    ]:
+    ]
+    for name, headers, expected in sent:
         client.get(f"/watched/{name}", headers=headers)
         assert transfers(server.port) == [[*expected, "NoneType", f"/{name}"]]
     client.get("/watched/plain", method="HEAD")
     assert transfers(server.port) == [["none", "200 OK", 0, 0, 0, "NoneType", "/plain"]]
 
 
-def test_on_sent_of_a_short_file(server, client):
+def test_on_sent_of_a_short_file(server: Running, client: Client) -> None:
     """How much was sent is no more than there was."""
     assert_broken_off(server, client.get("/watched/length_larger"), DATA)
     [[_, status, offset, count, sent, error, path]] = transfers(server.port)
@@ -438,7 +444,7 @@ def test_on_sent_of_a_short_file(server, client):
     assert error == "ShortFileError"
 
 
-def test_directory(server, client):
+def test_directory(server: Running, client: Client) -> None:
     """open() has refused it already: an error of the application like any other."""
     try:
         answer = client.get("/ours/directory")
@@ -449,7 +455,7 @@ def test_directory(server, client):
     check_usable(client)
 
 
-def test_text_mode(server, client):
+def test_text_mode(server: Running, client: Client) -> None:
     """A 500, and the log says which file and what to do."""
     assert_500(server, client, "/ours/text_mode")
     assert events(server.port, closes=1).count(["close"]) == 1
@@ -459,7 +465,7 @@ def test_text_mode(server, client):
     check_usable(client)
 
 
-def test_access_log(server, client):
+def test_access_log(server: Running, client: Client) -> None:
     """Servers that count the bytes of a body count those that we send, too."""
     client.get("/ours/plain")
     events(server.port, closes=1)
@@ -470,7 +476,7 @@ def test_access_log(server, client):
         assert re.search(expected, log)
 
 
-def cpu_seconds(pid):
+def cpu_seconds(pid: int) -> float:
     """CPU time of a process and of its children that have ended or run."""
     total = 0.0
     for task in [pid, *children(pid)]:
@@ -480,6 +486,6 @@ def cpu_seconds(pid):
     return total
 
 
-def children(pid):
+def children(pid: int) -> list[int]:
     with open(f"/proc/{pid}/task/{pid}/children") as file:
         return [int(child) for child in file.read().split()]

@@ -45,15 +45,14 @@ def middleware(app: Any) -> Any:
 
 def note_files() -> None:
     """Note each call of what the middleware opens the body of a file by."""
-    import wsgifile.middleware
-
-    open_body = wsgifile.middleware.open_body
+    module: Any = importlib.import_module("wsgifile.middleware")
+    open_body = module.open_body
 
     def noting(*args: Any, **kwargs: Any) -> Any:
         note("file")
         return open_body(*args, **kwargs)
 
-    wsgifile.middleware.open_body = noting
+    module.open_body = noting
 
 
 def replace(target: str, make: Callable[[Any], Any]) -> None:
@@ -196,7 +195,7 @@ class NotingResult(unittest.TextTestResult):
 
 if __name__ == "__main__":
     # python suite_plugin.py SCRIPT [ARGUMENT ...]: as python SCRIPT ...
-    unittest.TextTestRunner.resultclass = NotingResult
+    unittest.TextTestRunner.resultclass = NotingResult  # type: ignore[assignment]
     del sys.argv[0]
     sys.path[0] = str(Path(sys.argv[0]).resolve().parent)
     runpy.run_path(sys.argv[0], run_name="__main__")

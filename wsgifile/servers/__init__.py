@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 from importlib import import_module
 from types import BuiltinFunctionType, CellType, FrameType, FunctionType, MethodType
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from ..body import Body
 from ..senders import FileSlice, Send
@@ -31,7 +31,7 @@ __all__ = ["SERVERS", "Server", "closed_over", "find"]
 
 #: Where start_response comes from, as (module, function) or (module, type of
 #: the object whose method it is), and the file here that knows this server.
-SERVERS = {
+SERVERS: dict[tuple[str | None, str], str] = {
     ("cheroot.wsgi", "Gateway_10"): "cheroot",
     ("eventlet.wsgi", "start_response"): "eventlet",
     ("fastwsgi", ""): "fastwsgi",
@@ -55,7 +55,7 @@ class Server:
     nagle = False
     #: Where the server iterates: the beginning of the module's name, and the
     #: local variable that holds what the application returned.
-    loop: ClassVar[tuple[str, str] | None] = None
+    loop: tuple[str, str] | None = None
 
     def __init__(self, environ: WSGIEnvironment, start_response: StartResponse) -> None:
         self.environ = environ

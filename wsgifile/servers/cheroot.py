@@ -15,7 +15,7 @@ __all__ = ["Server"]
 class Server(Base):
     """cheroot.wsgi: start_response is a method of its Gateway."""
 
-    loop = ("cheroot.wsgi", "response")
+    loop: tuple[str, str] | None = ("cheroot.wsgi", "response")
 
     def socket(self) -> Any:
         """The connection of the request."""

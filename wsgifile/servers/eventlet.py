@@ -13,7 +13,7 @@ __all__ = ["Server"]
 class Server(Base):
     """eventlet.wsgi: start_response is a function in HttpProtocol.handle_one_response."""
 
-    loop = ("eventlet.wsgi", "result")
+    loop: tuple[str, str] | None = ("eventlet.wsgi", "result")
     nagle = True
 
     def socket(self) -> Any:

@@ -18,7 +18,7 @@ __all__ = ["Server"]
 class Server(Base):
     """gunicorn.http.wsgi: start_response is a method of its Response."""
 
-    loop = ("gunicorn.workers.", "respiter")
+    loop: tuple[str, str] | None = ("gunicorn.workers.", "respiter")
 
     def socket(self) -> Any:
         """The response's, unless gunicorn is told not to use sendfile."""

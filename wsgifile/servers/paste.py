@@ -12,7 +12,7 @@ __all__ = ["Server"]
 class Server(Base):
     """paste.httpserver: start_response is a method of its WSGIHandler."""
 
-    loop = ("paste.httpserver", "result")
+    loop: tuple[str, str] | None = ("paste.httpserver", "result")
     nagle = True
 
     def socket(self) -> Any:

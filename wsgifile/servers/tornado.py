@@ -18,7 +18,7 @@ __all__ = ["Server"]
 class Server(Base):
     """tornado.wsgi: start_response is a function in WSGIContainer.handle_request."""
 
-    loop = ("tornado.wsgi", "app_response_iter")
+    loop: tuple[str, str] | None = ("tornado.wsgi", "app_response_iter")
 
     def abort(self, error: BaseException) -> bytes:
         """A 500 in the place of what there is so far."""

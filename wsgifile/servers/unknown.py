@@ -19,7 +19,7 @@ __all__ = ["DECLINED", "Server"]
 #: Wrappers that lose to the read loop, by module and name. A loop of small
 #: reads; a slice of a file at most, sent to the end or by the process's only
 #: thread; or good ones that are offered by the file here which knows the server.
-DECLINED = {
+DECLINED: set[tuple[str | None, str]] = {
     ("builtins", "FileWrapper"),  # bjoern, pyruvate
     ("gunicorn.http.wsgi", "FileWrapper"),
     ("mod_wsgi", "FileWrapper"),
@@ -62,6 +62,7 @@ class File(Body):
     """What the wrapper gets: a file, of which only one slice is to be had."""
 
     sender = "wsgi.file_wrapper"
+    sent: int | None
 
     def __init__(self, send: Send, what: FileSlice) -> None:
         super().__init__(send)

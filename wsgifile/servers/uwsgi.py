@@ -101,6 +101,7 @@ class Wrapper(Body):
     """A slice of a file. If a filter iterates or reads it, it is a Body like any other."""
 
     sender = "wsgi.file_wrapper"
+    sent: int | None
     blocks: FileWrapper
 
     def __init__(self, send: Send, what: FileSlice) -> None:

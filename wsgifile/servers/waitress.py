@@ -19,6 +19,7 @@ from waitress.channel import HTTPChannel
 
 from ..body import Body
 from ..page_cache import Lookout, bring_in, lets_wait
+from ..recognise import KernelFile
 from ..senders import FileSlice, Send
 from ..sockets import gives_up, is_plain, send_some
 from ..threads import pool
@@ -39,7 +40,7 @@ _PIECE = 1 << 20
 class Server(Base):
     """waitress.task: start_response is a function in WSGITask.execute."""
 
-    loop = ("waitress.task", "app_iter")
+    loop: tuple[str, str] | None = ("waitress.task", "app_iter")
 
     def wrap(self, send: Send, what: FileSlice) -> Body | Declined:
         """A buffer for the channel, if the system can read at a position.
@@ -72,6 +73,8 @@ class Buffer(Body, ReadOnlyFileBasedBuffer):  # type: ignore[misc]
 
     sender = "wsgi.file_wrapper"
     sent: int
+    file: KernelFile
+    remain: int
 
     def __init__(self, send: Send, what: FileSlice, channel: HTTPChannel | None) -> None:
         super().__init__(send)

@@ -16,7 +16,7 @@ __all__ = ["Server"]
 class Server(Base):
     """werkzeug.serving: start_response is a function in WSGIRequestHandler.run_wsgi."""
 
-    loop = ("werkzeug.serving", "application_iter")
+    loop: tuple[str, str] | None = ("werkzeug.serving", "application_iter")
     nagle = True
 
     def socket(self) -> Any:

@@ -1,0 +1,11 @@
+"""What recognise() finds where there is a file."""
+
+from __future__ import annotations
+
+from wsgifile.recognise import FileRegion, recognise
+
+
+def region_of(app_iter: object) -> FileRegion:
+    region = recognise(app_iter)
+    assert region is not None
+    return region
