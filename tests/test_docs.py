@@ -200,7 +200,10 @@ def test_server(server: str, command: list[str], sender: str, tmp_path: Path) ->
     try:
         wait_until_listening(port, process, log)
         assert ask(port, "/")[2] == DATA
-        assert f"files are sent by {sender}\n" in log.read_text()
+        deadline = time.monotonic() + 10
+        while f"files are sent by {sender}\n" not in log.read_text():
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.02)
     finally:
         process.send_signal(signal.SIGINT)
         try:

@@ -81,8 +81,6 @@ class Body(Closing):
         self._begun = self._failed = False
         if send.plan.count == 0:
             self.sender = send.plan.offload or "none"
-        if self.sender != "none":
-            announce(send.server.name, self.sender)
 
     def __iter__(self) -> Body:
         return self
@@ -101,8 +99,11 @@ class Body(Closing):
         try:
             # Who is asking? A filter may have let start_response pass and still
             # want to see or change the blocks, or to answer for an error.
-            if first and server.iterates(self, frame):
-                self.begin()
+            if first:
+                if server.iterates(self, frame):
+                    self.begin()
+                elif self.send.plan.count != 0:
+                    self.sender = "read"  # Whatever we had in mind for the server.
             block = self.read_block(size)
             if self.sent is not None:
                 self.sent += len(block)
@@ -142,6 +143,8 @@ class Body(Closing):
     def _close(self, app_iter: object) -> None:
         """And end a response that does not tell where it ends."""
         send, blocks = self.send, self.blocks
+        if self.sent != 0 or send.plan.offload is not None:
+            announce(send.server.name, self.sender)
         if isinstance(blocks, ReadAhead):
             blocks.close(partial(close_app_iter, app_iter), here=send.region.threaded)
         else:

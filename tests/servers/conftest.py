@@ -160,8 +160,8 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         terminalreporter.section("servers by cases")
         for line in matrix.lines():
             terminalreporter.write_line(line)
-    if config.getoption("matrix", None):
-        Path(config.getoption("matrix")).write_text(matrix.page())
+        if config.getoption("matrix"):
+            Path(config.getoption("matrix")).write_text(matrix.page())
 
 
 @pytest.fixture(scope="session", params=SERVERS)

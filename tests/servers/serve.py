@@ -126,6 +126,7 @@ STACKS: dict[str, Any] = {
     "ahead": wsgifile.FileWrapperMiddleware(cases.application, read_ahead=3),
     "watched": wsgifile.FileWrapperMiddleware(cases.application, on_sent=note),
     "hidden": Hidden(middleware),
+    "upper_watched": Upper(wsgifile.FileWrapperMiddleware(cases.application, on_sent=note)),
     "twice": wsgifile.FileWrapperMiddleware(middleware),
     "filter_between": wsgifile.FileWrapperMiddleware(Hidden(middleware)),
 }
@@ -199,6 +200,12 @@ def wsgiref(port: int) -> None:
     from wsgiref.simple_server import make_server
 
     make_server(HOST, port, app).serve_forever()
+
+
+def runserver(port: int) -> None:
+    from django.core.servers.basehttp import run
+
+    run(HOST, port, app, threading=True)
 
 
 def werkzeug(port: int, **options: Any) -> None:
@@ -340,6 +347,9 @@ def bjoern(port: int) -> None:
 
 
 def mod_wsgi(port: int, *more: str) -> None:
+    # Coverage hangs in it, and none of our code is only for it.
+    for name in [name for name in os.environ if name.startswith("COVERAGE_")]:
+        del os.environ[name]
     script = os.path.join(os.path.dirname(sys.executable), "mod_wsgi-express")
     options = ["--host", HOST, "--port", str(port), "--callable-object", "app"]
     options += ["--python-path", os.path.dirname(__file__), "--log-to-terminal", "--access-log"]

@@ -435,6 +435,13 @@ def test_on_sent(server: Running, client: Client) -> None:
     assert transfers(server.port) == [["none", "200 OK", 0, 0, 0, "NoneType", "/plain"]]
 
 
+def test_on_sent_of_what_a_filter_has_read(server: Running, client: Client) -> None:
+    """Whatever would have been possible without it."""
+    assert client.get("/upper_watched/plain").body == DATA.upper()
+    size = len(DATA)
+    assert transfers(server.port) == [["read", "200 OK", 0, size, size, "NoneType", "/plain"]]
+
+
 def test_on_sent_of_a_short_file(server: Running, client: Client) -> None:
     """How much was sent is no more than there was."""
     assert_broken_off(server, client.get("/watched/length_larger"), DATA)

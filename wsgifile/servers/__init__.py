@@ -33,6 +33,7 @@ __all__ = ["SERVERS", "Server", "closed_over", "find"]
 #: the object whose method it is), and the file here that knows this server.
 SERVERS: dict[tuple[str | None, str], str] = {
     ("cheroot.wsgi", "Gateway_10"): "cheroot",
+    ("django.core.servers.basehttp", "ServerHandler"): "wsgiref",
     ("eventlet.wsgi", "start_response"): "eventlet",
     ("fastwsgi", ""): "fastwsgi",
     ("gevent.pywsgi", "WSGIHandler"): "gevent",

@@ -108,6 +108,11 @@ class Wrapper(Body):
         super().__init__(send)
         self._what = what
 
+    def begin(self) -> None:
+        """A filter in C, or uWSGI would have asked for the descriptor."""
+        self.sender = "read"
+        super().begin()
+
     def fileno(self) -> int:
         """Send, if it is uWSGI that asks.
 

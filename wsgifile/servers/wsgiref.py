@@ -1,4 +1,4 @@
-"""wsgiref, the standard library's reference server.
+"""wsgiref, the standard library's reference server, and Django's runserver made of it.
 
 Its wrapper is a loop of 8 KiB reads, not worth using. Its socket blocks.
 """
@@ -15,7 +15,10 @@ __all__ = ["Server"]
 
 
 class Server(Base):
-    """wsgiref.simple_server: start_response is a method of its ServerHandler."""
+    """wsgiref.simple_server: start_response is a method of its ServerHandler.
+
+    Or of Django's, which is derived from it and keeps connections open.
+    """
 
     nagle = True
 
@@ -30,6 +33,11 @@ class Server(Base):
     def count_sent(self, count: int) -> None:
         """For the number at the end of its log line."""
         self._handler.bytes_sent += count
+
+    def abort(self, error: BaseException) -> bytes:
+        """End the connection, which runserver would keep open."""
+        self._handler.request_handler.close_connection = True
+        raise error
 
     @property
     def _handler(self) -> Any:
