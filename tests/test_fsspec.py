@@ -41,11 +41,13 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[
 @pytest.mark.parametrize("read_ahead", [0, 4])
 def test_download(store: Callable[[], Any], read_ahead: int) -> None:
     closed = threading.Semaphore(0)
+    files = []  # Or they are closed by being dropped, too.
 
     def app(environ: WSGIEnvironment, start_response: StartResponse) -> Any:
         start_response("200 OK", [("Content-Type", "application/octet-stream")])
         file = store()
         file.close = closed.release
+        files.append(file)
         return file
 
     with serving(FileWrapperMiddleware(app, read_ahead=read_ahead)) as port:
@@ -56,3 +58,5 @@ def test_download(store: Callable[[], Any], read_ahead: int) -> None:
             assert closed.acquire(timeout=10)
         connection.close()
         assert not closed.acquire(timeout=0.05)
+    for file in files:
+        del file.close

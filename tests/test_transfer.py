@@ -254,8 +254,9 @@ def test_once(path: str) -> None:
 def test_told_after_close_also_if_that_fails() -> None:
     class File(io.BytesIO):
         def close(self) -> None:
-            assert not seen
-            raise RuntimeError("no")
+            if not seen:
+                raise RuntimeError("no")
+            super().close()  # When it is dropped.
 
     seen: list[Transfer] = []
     app = FileWrapperMiddleware(sends(lambda: File(DATA)), on_sent=seen.append)
