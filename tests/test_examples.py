@@ -129,7 +129,7 @@ TABLE = {
             "/report.csv": (report, "django_project/media"),
             "/all.zip": (archive, "django_project/media"),
         },
-        ("os.sendfile", "read"),
+        ("os.sendfile", "os.sendfile"),
         parts=(
             "django_project/project/__init__.py",
             "django_project/project/settings.py",
