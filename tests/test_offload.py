@@ -65,12 +65,24 @@ class App:
     """Answers with what ``respond`` returns, and keeps what became of it."""
 
     def __init__(self) -> None:
-        self.transfers: list[Transfer] = []
+        self.files = 0
+        self.ended: list[Transfer] = []
         self.respond: Any = None
         self.path = None
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Any:
-        return self.respond(environ, start_response)
+        app_iter = self.respond(environ, start_response)
+        self.files += hasattr(app_iter, "read")
+        return app_iter
+
+    @property
+    def transfers(self) -> list[Transfer]:
+        """Of all that were files: the client has its answer a little earlier."""
+        deadline = time.monotonic() + 10
+        while len(self.ended) < self.files:
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        return self.ended
 
     @property
     def senders(self) -> list[str]:
@@ -148,7 +160,7 @@ def through(proxy: str, directory: str) -> Iterator[Through]:
         app,
         offload=offload(proxy, directory),
         trusted_proxies=["127.0.0.1"],
-        on_sent=app.transfers.append,
+        on_sent=app.ended.append,
     )
     with (
         serving(middleware) as own,
@@ -160,10 +172,12 @@ def through(proxy: str, directory: str) -> Iterator[Through]:
 
 
 @pytest.fixture
-def app(through: Through) -> App:
-    through[0].transfers.clear()
-    through[0].respond = None
-    return through[0]
+def app(through: Through) -> Iterator[App]:
+    app = through[0]
+    yield app
+    app.transfers.clear()
+    app.files = 0
+    app.respond = None
 
 
 def sends(open_file: Any, *headers: tuple[str, str], status: str = "200 OK") -> WSGIApplication:
@@ -302,7 +316,7 @@ def test_past_the_proxy(through: Through, app: App, directory: str) -> None:
         sends(lambda: open(path, "rb")),
         offload=XAccelRedirect({f"{directory}/files": "/_files"}),
         trusted_proxies=["10.0.0.0/8"],
-        on_sent=app.transfers.append,
+        on_sent=app.ended.append,
     )
     with serving(middleware) as port:
         answer = ask(port, "/")
