@@ -11,7 +11,6 @@ import io
 import logging
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -469,29 +468,6 @@ def test_two_processes(proxy: str, directory: str) -> None:
     assert len({answer.headers["etag"] for answer in answers}) == 1
     assert {answer.status for answer in again} == {304}
     assert all("by X-" in log for log in logs)
-
-
-def test_example(proxy: str, directory: str) -> None:
-    """By the command on its top."""
-    port = free_port()
-    process = subprocess.Popen(
-        [sys.executable, example.__file__, proxy, f"{directory}/files", "--port", str(port)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        wait_until_listening(port, process)
-        assert ask(port, "/plain.bin").body == b"plain.bin" + DATA
-        assert b"with%20space" in ask(port, "/").body
-    finally:
-        os.killpg(process.pid, signal.SIGINT)
-        out, err = process.communicate(timeout=20)
-    assert process.returncode == 0
-    assert f"{proxy} serves {directory}/files on http://127.0.0.1:{port}/" in out
-    assert "DEBUG:wsgifile:200 OK: 0 bytes of" in err
-    assert "Traceback" not in err
 
 
 # What is left to a proxy, without one.
