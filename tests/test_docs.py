@@ -108,17 +108,20 @@ def test_example(example: Path) -> None:
             while len(sent) < 2:
                 assert time.monotonic() < deadline
                 time.sleep(0.01)
-        assert [(told.sender, told.sent, told.error) for told in sent] == [
+        # The end of the first may be told after that of the second.
+        assert {(told.sender, told.sent, told.error) for told in sent} == {
             (FAST, len(DATA), None),
             (FAST, 99_000, None),
-        ]
+        }
 
 
 def test_test_of_an_example(example: Path) -> None:
     """How a guide tests it passes, with warnings as errors."""
     command = [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider"]
-    # WebOb 1.8 imports it.
-    command += ["-W", "ignore:'cgi' is deprecated:DeprecationWarning", "test_app.py"]
+    # WebOb 1.8 imports the first, Pyramid 2.0 the other.
+    for ignored in "'cgi' is deprecated:DeprecationWarning", "pkg_resources is:UserWarning":
+        command += ["-W", f"ignore:{ignored}"]
+    command += ["test_app.py"]
     done = subprocess.run(command, cwd=example, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout
     assert "1 passed" in done.stdout
@@ -199,9 +202,10 @@ def test_server(server: str, command: list[str], sender: str, tmp_path: Path) ->
         )
     try:
         wait_until_listening(port, process, log)
-        assert ask(port, "/")[2] == DATA
         deadline = time.monotonic() + 10
         while f"files are sent by {sender}\n" not in log.read_text():
+            # Again, as pyruvate has done with one only when the next one comes.
+            assert ask(port, "/")[2] == DATA
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.02)
     finally:

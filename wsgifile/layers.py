@@ -257,7 +257,9 @@ _LAYERS: dict[str, Callable[[Any], Part | None]] = {
     "pyramid.response.FileIter": lambda it: Part(it.file),
     "servestatic.responders.SlicedFile": _sliced_file,
     "tempfile.SpooledTemporaryFile": lambda it: Part(it._file),
-    "tempfile._TemporaryFileWrapper": lambda it: Part(it.file, temporary=bool(it.delete)),
+    "tempfile._TemporaryFileWrapper": (
+        lambda it: Part(it.file, temporary=bool(it._closer.delete))
+    ),
     "webob.response.AppIterRange": _app_iter_range,
     "werkzeug.wsgi.ClosingIterator": _closing_iterator,
     "werkzeug.wsgi.FileWrapper": lambda it: Part(it.file),
