@@ -176,23 +176,31 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"cannot listen on {args.host} port {port}: {_reason(error)}")
     # As the first process of a container it would not be ended by SIGTERM.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    target = one_line(args.target)
     addresses = getattr(server, "effective_listen", None) or [
         (server.effective_host, server.effective_port)
     ]
-    for host, port in addresses:
-        print(f"Serving {target} on {_url(host, port, path)}", flush=True)
-        if not ip_address(host).is_loopback:
-            _say(f"{target} is open to anyone who can reach {host} port {port}")
-    if args.open:
-        host, port = addresses[0]
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
-        url = _url(host, port, path)
-        # Some wait until the browser has ended, and that one for us.
-        threading.Thread(target=_open, args=(url,), daemon=True).start()
-    server.run()  # Returns on Ctrl-C.
+    with suppress(KeyboardInterrupt):
+        _announce(addresses, one_line(args.target), path, open_it=args.open)
+        server.run()  # Returns on Ctrl-C.
     server.close()
     return 0
+
+
+def _announce(addresses: list[tuple[str, int]], target: str, path: str, *, open_it: bool) -> None:
+    for host, port in addresses:
+        print(f"Serving {target} on {_url(host, port)}{path}", flush=True)
+        if not ip_address(host).is_loopback:
+            _say(f"{target} is open to anyone who can reach {host} port {port}")
+    if open_it:
+        host, port = addresses[0]
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+        url = _url(host, port) + path
+        # There are some that wait for the browser to end, which waits for us.
+        threading.Thread(target=_open, args=(url,), daemon=True).start()
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _port(parser: _Parser) -> int:
@@ -201,10 +209,6 @@ def _port(parser: _Parser) -> int:
     except argparse.ArgumentTypeError as error:
         parser.error(f"environment variable PORT: {error}")
     return port
-
-
-def _url(host: str, port: int, path: str) -> str:
-    return f"http://[{host}]:{port}{path}" if ":" in host else f"http://{host}:{port}{path}"
 
 
 def _open(url: str) -> None:

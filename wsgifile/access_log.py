@@ -65,7 +65,7 @@ class _Line:
 
     def __init__(self, task: Task) -> None:
         self.client = task.channel.addr[0]
-        self.request = getattr(task.request, "first_line", b"").decode("latin-1")
+        self.request = getattr(task.request, "first_line", b"-").decode("latin-1")
         self.began = time.time()
         #: The Transfer, if the file ends before the task, or that the task is done. It is
         #: set by setdefault(), which is atomic: one of the two writes the line.
@@ -75,7 +75,9 @@ class _Line:
         """To stderr; that it is closed is no reason for a response to fail."""
         sent, error, sender, missing = self.sent, self.error, "-", ""
         if transfer is not None:
-            sender, sent, error = transfer.sender, transfer.sent, error or transfer.error
+            sender, error = transfer.sender, error or transfer.error
+            if sent is not None:
+                sent = transfer.sent
             if sent is not None and transfer.count is not None and sent < transfer.count:
                 missing = f" of {transfer.count}"
         ended = ""
@@ -129,7 +131,9 @@ class _ErrorTask(ErrorTask):  # type: ignore[misc]
     def service(self) -> None:
         line = _Line(self)
         super().service()
-        # After an error of the application there is a line already.
-        if self.request.error.code != 500:
+        code = self.request.error.code
+        if code == 431:  # It was not read to its end, and has become another.
+            line.request = "-"
+        if code != 500:  # After an error of the application there is a line already.
             line.status, line.sent = self.status[:3], self.content_bytes_written
             line.write()

@@ -146,8 +146,7 @@ def _row(entry: Entry, query: str) -> str:
     # "./" first: a name like "a:b" would be taken for a scheme.
     link = f"./{quote(os.fsencode(name))}{query if entry.is_directory else ''}"
     return (
-        f'<tr><td><a href="{link}"><bdi>{_text(name)}</bdi></a>'
-        f"<td>{size}<td>{_time(entry.mtime)}"
+        f'<tr><td><a href="{link}"><bdi>{_text(name)}</bdi></a><td>{size}<td>{_time(entry.mtime)}'
     )
 
 
