@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import importlib
+import logging
 import os
 import re
 import signal
@@ -155,6 +156,8 @@ def main(argv: list[str] | None = None) -> int:
         from waitress.server import create_server
     except ImportError:
         parser.error("waitress is not installed: pip install 'wsgifile[serve]'")
+    # It warns of each request that has to wait for a thread, which browsers make all the time.
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)
     try:
         app, path = load(args.target, hidden=args.hidden, follow_symlinks=args.follow_symlinks)
     except LoadError as error:
@@ -188,9 +191,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def _announce(addresses: list[tuple[str, int]], target: str, path: str, *, open_it: bool) -> None:
     for host, port in addresses:
-        print(f"Serving {target} on {_url(host, port)}{path}", flush=True)
         if not ip_address(host).is_loopback:
             _say(f"{target} is open to anyone who can reach {host} port {port}")
+        print(f"Serving {target} on {_url(host, port)}{path}", flush=True)
     if open_it:
         host, port = addresses[0]
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104

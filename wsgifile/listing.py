@@ -132,7 +132,7 @@ def _heading(column: str, current: str, descending: bool) -> str:
         most_first = not descending
         state = f' aria-sort="{"descending" if descending else "ascending"}"'
         arrow = f' <span aria-hidden="true">{"▼" if descending else "▲"}</span>'
-    link = f"./?sort={'-' if most_first else ''}{column}"
+    link = f"?sort={'-' if most_first else ''}{column}"
     return f'<th scope="col"{state}><a href="{link}">{label}{arrow}</a></th>'
 
 
@@ -143,8 +143,8 @@ def _row(entry: Entry, query: str) -> str:
     else:
         exact = f"{entry.size:,} {'byte' if entry.size == 1 else 'bytes'}"
         size = f'<data value="{entry.size}" title="{exact}">{_size(entry.size)}</data>'
-    # "./" first: a name like "a:b" would be taken for a scheme.
-    link = f"./{quote(os.fsencode(name))}{query if entry.is_directory else ''}"
+    # Quoted, which a colon is, too: "a:b" would be taken for a scheme.
+    link = quote(os.fsencode(name)) + (query if entry.is_directory else "")
     return (
         f'<tr><td><a href="{link}"><bdi>{_text(name)}</bdi></a><td>{size}<td>{_time(entry.mtime)}'
     )
