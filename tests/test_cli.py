@@ -840,7 +840,7 @@ def test_log_of_a_download_that_ends_early(site: Path, tmp_path: Path) -> None:
         assert 100_000 <= int(sent) < size
         assert sender == "wsgi.file_wrapper"
         assert end.startswith(f" aborted of {size}: ")
-    assert lines[0][5].endswith(": the client has left")
+    assert lines[0][5].endswith(": the connection was closed")
     assert "ShortFileError" in lines[1][5]
 
 

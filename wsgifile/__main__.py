@@ -79,16 +79,18 @@ def _parser() -> _Parser:
         help="TCP port, 0 for any that is free (default: $PORT, or 8080)",
     )
     group.add_argument("--open", action="store_true", help="open it in the browser")
-    group = parser.add_argument_group("what of a directory to show and serve")
+    group = parser.add_argument_group(
+        "a directory", "Neither of these is listed or served, unless one asks for it."
+    )
     group.add_argument(
         "--hidden",
         action="store_true",
-        help="also what has a name that begins with a dot, or is below one: .git, .env",
+        help="names that begin with a dot, and what is below them: .git, .env",
     )
     group.add_argument(
         "--follow-symlinks",
         action="store_true",
-        help="also what symbolic links lead to outside of the directory",
+        help="what symbolic links lead to outside of it",
     )
     group = parser.add_argument_group("serving")
     group.add_argument("--quiet", action="store_true", help="no line on stderr for each request")
@@ -124,10 +126,9 @@ def _parser() -> _Parser:
 
 
 def _version() -> str:
-    try:
+    with suppress(metadata.PackageNotFoundError):
         return f"wsgifile {metadata.version('wsgifile')}"
-    except metadata.PackageNotFoundError:
-        return "wsgifile, not installed"
+    return "wsgifile, not installed"
 
 
 def _header(text: str) -> tuple[str, str]:

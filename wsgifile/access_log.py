@@ -83,7 +83,7 @@ class _Line:
         ended = ""
         if error is not None or missing:
             left = error is None or isinstance(error, ClientDisconnected)
-            ended = f" aborted{missing}: {'the client has left' if left else repr(error)}"
+            ended = f" aborted{missing}: {'the connection was closed' if left else repr(error)}"
         # As Apache does, so that nobody forges the rest of the line.
         request = self.request.replace("\\", "\\\\").replace('"', '\\"')
         date = time.strftime("%d/%b/%Y:%H:%M:%S %z", time.localtime(self.began))
@@ -92,7 +92,8 @@ class _Line:
             f" {'-' if sent is None else sent} {sender} {time.time() - self.began:.3f}s{ended}"
         )
         with suppress(OSError, ValueError):
-            print(one_line(line), file=sys.stderr, flush=True)
+            # At once: print() would let others come between it and the end of the line.
+            sys.stderr.write(one_line(line) + "\n")
 
 
 class _Task(WSGITask):  # type: ignore[misc]
