@@ -105,12 +105,12 @@ def get(url: str, method: str = "GET", **headers: str) -> tuple[int, Message, by
         return answer.status, answer.headers, answer.read()
 
 
-def ask(url: str, target: bytes) -> bytes:
+def ask(url: str, target: bytes, method: bytes = b"GET") -> bytes:
     """The answer to a request whose target no library would send."""
     address = re.match(r"http://([^:/]+):(\d+)", url)
     assert address
     with socket.create_connection((address[1], int(address[2])), 20) as sock:
-        sock.sendall(b"GET " + target + b" HTTP/1.0\r\n\r\n")
+        sock.sendall(method + b" " + target + b" HTTP/1.0\r\n\r\n")
         return b"".join(iter(lambda: sock.recv(65536), b""))
 
 
@@ -558,6 +558,24 @@ def test_not_to_be_read(site: Path) -> None:
     finally:
         (site / "sub").chmod(0o700)
         (site / "page").chmod(0o700)
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="this system has no /proc")
+def test_descriptors(site: Path) -> None:
+    """Whatever is asked for, none stays open."""
+    (site / "outer").symlink_to("../secret")
+    os.mkfifo(site / "fifo")
+    with started(*COMMAND, str(site), "--port", "0", "--quiet") as (process, line):
+        url = line.split()[-1]
+        held = f"/proc/{process.pid}/fd"
+        before = len(os.listdir(held))
+        for path in ("", "sub/", "sub", "data.bin", "data.bin/", "data.bin/x", "fifo", "outer"):
+            for method in (b"GET", b"HEAD", b"POST"):
+                ask(url, b"/" + path.encode(), method)
+        deadline = time.monotonic() + 10  # For the last connection to end.
+        while len(os.listdir(held)) > before:
+            assert time.monotonic() < deadline, os.listdir(held)
+            time.sleep(0.05)
 
 
 def test_no_sniffing(site: Path) -> None:
