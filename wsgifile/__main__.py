@@ -5,14 +5,22 @@ from __future__ import annotations
 import argparse
 import errno
 import importlib
+import logging
 import os
 import re
+import signal
 import socket
 import sys
+import threading
+import webbrowser
+from contextlib import suppress
+from importlib import metadata
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import quote
 
 from . import FileWrapperMiddleware
+from .transfer import one_line
 from .wrapper import DEFAULT_BLOCK_SIZE
 
 if TYPE_CHECKING:
@@ -26,11 +34,33 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}\n")
 
 
+_EXAMPLES = """\
+examples:
+  wsgifile                          this directory, on http://127.0.0.1:8080/
+  wsgifile --open ~/Videos          a directory, and open it in the browser
+  wsgifile film.mp4                 a film, in which one can seek
+  wsgifile --host 0.0.0.0 share     to the whole network: anyone may read it
+  wsgifile package.module:app       a WSGI application, in this directory
+  wsgifile --explain . /film.mp4 -H 'Range: bytes=0-99'
+
+environment:
+  PORT      the port, if --port does not say it
+  BROWSER   the browser of --open
+
+exit status:
+  0 after Ctrl-C or SIGTERM, 2 if it cannot start: one line on stderr says why
+"""
+
+
 def _parser() -> _Parser:
     parser = _Parser(
         prog="wsgifile",
-        description="Serve a directory, a file or a WSGI application with waitress,"
-        " through FileWrapperMiddleware. Ctrl-C ends it.",
+        usage="wsgifile [options] [TARGET]\n"
+        "       wsgifile [options] --explain [-H 'NAME: VALUE'] TARGET [PATH]",
+        description="Serve a directory, a file or a WSGI application with waitress, through\n"
+        "FileWrapperMiddleware. Ctrl-C ends it.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "target",
@@ -39,33 +69,51 @@ def _parser() -> _Parser:
         metavar="TARGET",
         help="a directory, a file, or package.module:callable (default: this directory)",
     )
-    parser.add_argument("--host", default="127.0.0.1", help="address (default: %(default)s)")
-    parser.add_argument(
+    parser.add_argument("path", nargs="?", metavar="PATH", help="for --explain (default: /)")
+    parser.add_argument("--version", action="version", version=_version())
+    group = parser.add_argument_group("where to listen")
+    group.add_argument("--host", default="127.0.0.1", help="address (default: %(default)s)")
+    group.add_argument(
         "--port",
         type=_int_between(0, 65535),
-        default=8080,
-        help="TCP port, 0 for any free one (default: %(default)s)",
+        help="TCP port, 0 for any that is free (default: $PORT, or 8080)",
     )
-    parser.add_argument(
+    group.add_argument("--open", action="store_true", help="open it in the browser")
+    group = parser.add_argument_group(
+        "a directory", "Neither of these is listed or served, unless one asks for it."
+    )
+    group.add_argument(
+        "--hidden",
+        action="store_true",
+        help="names that begin with a dot, and what is below them: .git, .env",
+    )
+    group.add_argument(
+        "--follow-symlinks",
+        action="store_true",
+        help="what symbolic links lead to outside of it",
+    )
+    group = parser.add_argument_group("serving")
+    group.add_argument("--quiet", action="store_true", help="no line on stderr for each request")
+    group.add_argument(
         "--threads",
         type=_int_between(1, 1024),
         default=4,
         help="threads that run the application (default: %(default)s)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--block-size",
         type=_int_between(1, 2**30),
         default=DEFAULT_BLOCK_SIZE,
         metavar="BYTES",
         help="bytes to read at once where a file has to be read (default: %(default)s)",
     )
-    parser.add_argument(
+    group = parser.add_argument_group("to see why")
+    group.add_argument(
         "--explain",
         action="store_true",
         help="make one request for PATH, tell what became of it and why, and end",
     )
-    parser.add_argument("path", nargs="?", metavar="PATH", help="for --explain (default: /)")
-    parser.add_argument(
+    group.add_argument(
         "-H",
         "--header",
         action="append",
@@ -75,6 +123,12 @@ def _parser() -> _Parser:
         help="a field of that request, such as 'Range: bytes=0-99'",
     )
     return parser
+
+
+def _version() -> str:
+    with suppress(metadata.PackageNotFoundError):
+        return f"wsgifile {metadata.version('wsgifile')}"
+    return "wsgifile, not installed"
 
 
 def _header(text: str) -> tuple[str, str]:
@@ -103,31 +157,73 @@ def main(argv: list[str] | None = None) -> int:
         from waitress.server import create_server
     except ImportError:
         parser.error("waitress is not installed: pip install 'wsgifile[serve]'")
+    # It warns of each request that has to wait for a thread, which browsers make all the time.
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)
     try:
-        app, path = load(args.target)
+        app, path = load(args.target, hidden=args.hidden, follow_symlinks=args.follow_symlinks)
     except LoadError as error:
         parser.error(str(error))
     if args.explain:
         return _explain(parser, app, args.path or "/", args.header)
     if args.path is not None or args.header:
         parser.error("PATH and --header are for --explain")
+    port = _port(parser) if args.port is None else args.port
+    from .access_log import logged, on_sent
+
+    log = None if args.quiet else on_sent
+    app = FileWrapperMiddleware(app, block_size=args.block_size, on_sent=log)
+    if not args.quiet:
+        app = logged(app)
     try:
-        server = create_server(
-            FileWrapperMiddleware(app, block_size=args.block_size),
-            host=args.host,
-            port=args.port,
-            threads=args.threads,
-        )
+        server = create_server(app, host=args.host, port=port, threads=args.threads)
     except (OSError, ValueError) as error:
-        parser.error(f"cannot listen on {args.host} port {args.port}: {_reason(error)}")
-    for host, port in getattr(server, "effective_listen", None) or [
+        parser.error(f"cannot listen on {args.host} port {port}: {_reason(error)}")
+    # As the first process of a container it would not be ended by SIGTERM.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    addresses = getattr(server, "effective_listen", None) or [
         (server.effective_host, server.effective_port)
-    ]:
-        shown = f"[{host}]" if ":" in host else host
-        print(f"Serving {args.target} on http://{shown}:{port}{path}", flush=True)
-    server.run()  # Returns on Ctrl-C.
+    ]
+    with suppress(KeyboardInterrupt):
+        _announce(addresses, one_line(args.target), path, open_it=args.open)
+        server.run()  # Returns on Ctrl-C.
     server.close()
     return 0
+
+
+def _announce(addresses: list[tuple[str, int]], target: str, path: str, *, open_it: bool) -> None:
+    for host, port in addresses:
+        if not ip_address(host).is_loopback:
+            _say(f"{target} is open to anyone who can reach {host} port {port}")
+        print(f"Serving {target} on {_url(host, port)}{path}", flush=True)
+    if open_it:
+        host, port = addresses[0]
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+        url = _url(host, port) + path
+        # There are some that wait for the browser to end, which waits for us.
+        threading.Thread(target=_open, args=(url,), daemon=True).start()
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _port(parser: _Parser) -> int:
+    try:
+        port: int = _int_between(0, 65535)(os.environ.get("PORT") or "8080")
+    except argparse.ArgumentTypeError as error:
+        parser.error(f"environment variable PORT: {error}")
+    return port
+
+
+def _open(url: str) -> None:
+    with suppress(webbrowser.Error):
+        if webbrowser.open(url):
+            return
+    _say(f"no browser has opened {url}")
+
+
+def _say(message: str) -> None:
+    print(f"wsgifile: {message}", file=sys.stderr, flush=True)
 
 
 def _explain(
@@ -146,15 +242,18 @@ class LoadError(Exception):
     """TARGET is nothing that can be served; the message says why."""
 
 
-def load(target: str) -> tuple[WSGIApplication, str]:
+def load(target: str, **options: bool) -> tuple[WSGIApplication, str]:
     """The application that TARGET means, and the path of its URL to show.
 
-    :raises LoadError: if there is none.
+    :param options: of directory_app().
+    :raises LoadError: if there is none, or one for which the options are not.
     """
     if os.path.isdir(target):
         from .directory import directory_app
 
-        return directory_app(target), "/"
+        return directory_app(target, **options), "/"
+    if any(options.values()):
+        raise LoadError(f"--hidden and --follow-symlinks are for directories, not {target}")
     if os.path.isfile(target):
         from .directory import file_app
 

@@ -1,0 +1,173 @@
+"""The page that lists a directory: no script, nothing from elsewhere, for any screen."""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import os
+import re
+import time
+from base64 import b64encode
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+from .transfer import one_line
+
+__all__ = ["POLICY", "Entry", "listing"]
+
+
+class Entry(NamedTuple):
+    """A line of it."""
+
+    name: str
+    is_directory: bool
+    size: int
+    #: Seconds since the epoch.
+    mtime: float
+
+
+_STYLE = """
+:root { color-scheme: light dark }
+body { font: 1rem/1.5 system-ui, sans-serif; max-width: 60rem; margin: auto; padding: 0 .5rem }
+h1 { font-size: 1.25rem; padding: 0 .5rem }
+h1, td { overflow-wrap: anywhere }
+h1 a, h1 span { padding: .25rem }
+table { border-collapse: collapse; width: 100% }
+th, td { padding: 0; text-align: left; vertical-align: baseline; white-space: nowrap }
+th + th, td + td { text-align: right; font-variant-numeric: tabular-nums }
+td + td { font-size: .875rem }
+td { border-top: 1px solid; border-color: light-dark(#ddd, #3a3a3a) }
+td:first-child { white-space: normal; width: 100% }
+th a, td a, td data, td time { display: block; padding: .5rem }
+a { color: light-dark(#0b57d0, #8ab4f8); text-decoration: none }
+td a:visited { color: light-dark(#6d3bb3, #c9a6ff) }
+a:hover { text-decoration: underline }
+a:focus-visible { outline: 3px solid; outline-offset: -3px }
+p { padding: 0 .5rem }
+@media (max-width: 30rem) { th a, td time { white-space: normal } td time { min-width: 10ch } }
+"""
+
+_hash = b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
+#: The page's Content-Security-Policy.
+POLICY = (
+    f"default-src 'none'; style-src 'sha256-{_hash}'; base-uri 'none'; form-action 'none';"
+    " frame-ancestors 'self'"
+)
+
+#: By column: its heading, what to sort by, and whether the most comes first if one asks for it.
+_COLUMNS: dict[str, tuple[str, Callable[[Entry], Any], bool]] = {
+    "name": ("Name", lambda entry: (entry.name.casefold(), entry.name), False),
+    "size": ("Size", lambda entry: 0 if entry.is_directory else entry.size, True),
+    "date": ("Changed (UTC)", lambda entry: entry.mtime, True),
+}
+
+#: What would not be seen, or make a name look like another: control characters, and those
+#: that change the direction of what follows.
+_UNSEEN = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff]"
+)
+
+
+def listing(entries: Iterable[Entry], path: str, sort: str) -> str:
+    """The page, as HTML.
+
+    :param path: of the directory, from a slash to a slash.
+    :param sort: ``name``, ``size`` or ``date``; with ``-`` in front the greatest first.
+        Anything else is for ``name``.
+    """
+    column, descending = sort.removeprefix("-"), sort.startswith("-")
+    if column not in _COLUMNS:
+        sort, column, descending = "name", "name", False
+    # What is sorted stays so, and is what a link here keeps.
+    query = "" if sort == "name" else f"?sort={sort}"
+    lines = sorted(entries, key=_COLUMNS["name"][1])
+    lines.sort(key=_COLUMNS[column][1], reverse=descending)
+    lines.sort(key=lambda entry: not entry.is_directory)
+    title = f"Index of {_text(path)}"
+    sizes = [entry.size for entry in lines if not entry.is_directory]
+    count = f"Directories: {len(lines) - len(sizes)}. Files: {len(sizes)}, {_size(sum(sizes))}."
+    return "\n".join(
+        [
+            "<!doctype html>",
+            '<html lang="en">',
+            '<meta charset="utf-8">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            f"<title>{title}</title>",
+            f"<style>{_STYLE}</style>",
+            "<main>",
+            f'<nav aria-label="Path"><h1>Index of {_crumbs(path, query)}</h1></nav>',
+            "<table>",
+            "<thead>",
+            f"<tr>{''.join(_heading(each, column, descending) for each in _COLUMNS)}</tr>",
+            "</thead>",
+            "<tbody>",
+            *([] if path == "/" else [f'<tr><td><a href="../{query}">../</a><td><td>']),
+            *(_row(entry, query) for entry in lines),
+            "</tbody>",
+            "</table>",
+            f"<p>{count}",
+            "</main>",
+            "</html>",
+            "",
+        ]
+    )
+
+
+def _crumbs(path: str, query: str) -> str:
+    """Links to the directories above."""
+    names = [name for name in path.split("/") if name]
+    links = [
+        f'<a href="{"../" * (len(names) - depth)}{query}">{_text(name)}/</a>'
+        for depth, name in enumerate(["", *names][:-1])
+    ]
+    last = names[-1] if names else ""
+    return "".join([*links, f'<span aria-current="page">{_text(last)}/</span>'])
+
+
+def _heading(column: str, current: str, descending: bool) -> str:
+    label, _, most_first = _COLUMNS[column]
+    state = arrow = ""
+    if column == current:
+        most_first = not descending
+        state = f' aria-sort="{"descending" if descending else "ascending"}"'
+        arrow = f' <span aria-hidden="true">{"▼" if descending else "▲"}</span>'
+    link = f"?sort={'-' if most_first else ''}{column}"
+    return f'<th scope="col"{state}><a href="{link}">{label}{arrow}</a></th>'
+
+
+def _row(entry: Entry, query: str) -> str:
+    name, size = entry.name, ""
+    if entry.is_directory:
+        name += "/"
+    else:
+        exact = f"{entry.size:,} {'byte' if entry.size == 1 else 'bytes'}"
+        size = f'<data value="{entry.size}" title="{exact}">{_size(entry.size)}</data>'
+    # Quoted, which a colon is, too: "a:b" would be taken for a scheme.
+    link = quote(os.fsencode(name)) + (query if entry.is_directory else "")
+    return (
+        f'<tr><td><a href="{link}"><bdi>{_text(name)}</bdi></a><td>{size}<td>{_time(entry.mtime)}'
+    )
+
+
+def _size(count: float) -> str:
+    if count < 1024:
+        return f"{count} B"
+    units = iter("KMGTPEZY")
+    while round(count, 1) >= 1024:
+        count, unit = count / 1024, next(units)
+    return f"{count:.1f} {unit}iB"
+
+
+def _time(seconds: float) -> str:
+    try:
+        when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+    except (ValueError, OverflowError, OSError):  # It is beyond what the system can tell.
+        return ""
+    return f'<time datetime="{when}">{when[:10]} {when[11:16]}</time>'
+
+
+def _text(name: str) -> str:
+    """A name for the page, in which everything is to be seen."""
+    name = os.fsencode(name).decode(errors="backslashreplace")
+    return html.escape(_UNSEEN.sub(lambda match: one_line(match[0]), name))
