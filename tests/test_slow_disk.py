@@ -31,8 +31,12 @@ READ = 0.2
 PROMPT = 0.1
 
 CODE = """
+import signal
+import sys
 import time
 sleep = time.sleep
+# As Python ends by itself: with what coverage has seen.
+signal.signal(signal.SIGTERM, lambda *_: sys.exit())
 {patch}
 from importlib import import_module
 from wsgifile import FileWrapperMiddleware
