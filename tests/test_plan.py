@@ -48,7 +48,9 @@ def test_written_by_the_application_counts():
     assert plan(headers=[("Content-Length", "10")], written=30).count == 0
 
 
-@pytest.mark.parametrize("value", ["", "x", "-1", "1.5", "+5", "5, 5", "²", "0x10"])
+@pytest.mark.parametrize(
+    "value", ["", "x", "-1", "1.5", "+5", "5, 5", "²", "0x10", "5\x1f", "5\n"]
+)
 def test_length_malformed(value):
     with pytest.raises(ValueError, match="Content-Length must be one number"):
         plan(headers=[("Content-Length", value)])
