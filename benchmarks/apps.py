@@ -98,6 +98,13 @@ def offload() -> App:
     return ours(offload=XAccelRedirect({FILES: "/_files"}))
 
 
+def soak() -> App:
+    """Every kind of file and source: see there."""
+    from soak_app import app
+
+    return app
+
+
 def whitenoise() -> App:
     from whitenoise import WhiteNoise
 
@@ -111,6 +118,7 @@ APPS: dict[str, Callable[[], App]] = {
     "ours": ours,
     "plain": plain,
     "offload": offload,
+    "soak": soak,
     "whitenoise": whitenoise,
 }
 

@@ -137,6 +137,16 @@ class Running:
                 kib += next(int(line.split()[1]) for line in rollup if line.startswith("Pss:"))
         return kib / 1024
 
+    def held(self) -> tuple[int, int, int]:
+        """How many processes, open descriptors and threads."""
+        processes = descriptors = threads = 0
+        for pid, _ in _tree(self.process.pid):
+            with contextlib.suppress(OSError):
+                descriptors += len(os.listdir(f"/proc/{pid}/fd"))
+                threads += len(os.listdir(f"/proc/{pid}/task"))
+                processes += 1
+        return processes, descriptors, threads
+
     def stop(self) -> None:
         """End it, with what it has started."""
         pids = [pid for pid, _ in _tree(self.process.pid)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,9 @@ from wsgiref.validate import validator
 import pytest
 import webob
 import webtest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sources import ENDINGS, Scripted, ScriptedBuffer
 from webob.static import FileApp
 
 from wsgifile import FileWrapper, FileWrapperMiddleware
@@ -491,3 +495,65 @@ def test_webob_response_with_a_file() -> None:
     response = webob.Response(app_iter=file, content_type="text/plain")
     assert Server().run(FileWrapperMiddleware(response)) == DATA
     assert file.closes == 1
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    pieces=st.lists(st.binary(min_size=1, max_size=40), max_size=5),
+    ending=st.sampled_from(sorted(ENDINGS)),
+    source=st.sampled_from([Scripted, ScriptedBuffer]),
+    promised=st.none() | st.integers(0, 200),
+    method=st.sampled_from(["GET", "GET", "HEAD", "POST"]),
+    wrapped=st.booleans(),
+    read_ahead=st.sampled_from([0, 0, 1, 3]),
+    blocks=st.integers(0, 8),
+    closes=st.integers(0, 3),
+)
+def test_any_source_is_closed_once(
+    pieces: list[bytes],
+    ending: str,
+    source: type[Scripted],
+    promised: int | None,
+    method: str,
+    wrapped: bool,
+    read_ahead: int,
+    blocks: int,
+    closes: int,
+) -> None:
+    """Whatever it does, however much of it is taken, and however often the server closes,
+    if it does at all."""
+    file, server, failure = source(pieces, ending), Server(REQUEST_METHOD=method), None
+    headers = [] if promised is None else [("Content-Length", str(promised))]
+
+    def app(environ: dict[str, Any], start_response: Any) -> Any:
+        start_response("200 OK", headers)
+        return environ["wsgi.file_wrapper"](file) if wrapped else file
+
+    body: Any = FileWrapperMiddleware(app, read_ahead=read_ahead)(
+        server.environ, server.start_response
+    )
+    ended = False
+    try:
+        for _ in range(blocks):
+            server.write(next(body))
+    except StopIteration:
+        ended = True
+    except Exception as error:
+        failure = type(error)
+    early = file.closes
+    for _ in range(closes):
+        body.close()
+    del body
+    end = time.monotonic() + 3
+    while not file.closes and time.monotonic() < end:
+        time.sleep(0.001)  # It is closed by the thread that reads it.
+    assert (early, file.closes) == (0, 1)
+    data = b"" if method == "HEAD" else b"".join(pieces)
+    assert data.startswith(server.out)
+    assert promised is None or len(server.out) <= promised
+    if ended and method != "HEAD":
+        assert len(server.out) == (len(data) if promised is None else promised)
+    if failure is not None:
+        assert method != "HEAD"
+        assert promised is None or len(data) < promised
+        assert failure is (ENDINGS[ending][1] or ShortFileError)

@@ -8,6 +8,9 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
+from header_cases import ANYTHING, decode
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from wsgifile.conditions import Validators, date_of_file, etag_of_file
 from wsgifile.plan import Plan, make_plan
@@ -57,7 +60,9 @@ def test_written_by_the_application_counts() -> None:
     assert plan(headers=[("Content-Length", "10")], written=30).count == 0
 
 
-@pytest.mark.parametrize("value", ["", "x", "-1", "1.5", "+5", "5, 5", "²", "0x10"])
+@pytest.mark.parametrize(
+    "value", ["", "x", "-1", "1.5", "+5", "5, 5", "²", "0x10", "5\x1f", "5\n"]
+)
 def test_length_malformed(value: str) -> None:
     with pytest.raises(ValueError, match="Content-Length must be one number"):
         plan(headers=[("Content-Length", value)])
@@ -373,3 +378,66 @@ def test_no_validators(options: Any) -> None:
     result = asked(if_none_match="*", **options)
     assert result.status == "200 OK"
     assert not {"ETag", "Last-Modified"} & dict(result.headers).keys()
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    data=ANYTHING,
+    size=st.none() | st.integers(0, 2000),
+    offset=st.none() | st.integers(0, 100),
+    limit=st.none() | st.integers(0, 2000),
+    written=st.none() | st.integers(0, 50),
+    named=st.booleans(),
+)
+def test_any_plan(
+    data: bytes,
+    size: int | None,
+    offset: int | None,
+    limit: int | None,
+    written: int | None,
+    named: bool,
+) -> None:
+    """No header makes it fail but a Content-Length, nor send what it must not."""
+    case = decode(data)
+    if case.method == "HEAD":
+        written = None  # There is no such thing.
+    region = FileRegion(io.BytesIO(), None, offset, size, limit, 1, MTIME if named else None)
+    environ = {"REQUEST_METHOD": case.method, **case.request}
+    headers = list(case.headers)
+    values = [value for name, value in headers if name.lower() == "content-length"]
+    try:
+        result = make_plan(environ, case.status, headers, region, written=written)
+    except ValueError:
+        assert values
+        return
+    finally:
+        assert headers == case.headers
+    lengths = {int(value) for name, value in result.headers if name.lower() == "content-length"}
+    if written is not None and case.method != "HEAD":
+        assert (result.status, result.sized) == (case.status, False)
+    if result.status.startswith(("1", "204", "304")):
+        assert (result.count, lengths) == (0, set())
+        return
+    if case.method == "HEAD":
+        assert (result.count, result.parts) == (0, None)
+        return
+    if values:
+        assert result.count is not None
+        assert limit is None or result.parts is not None or result.count <= limit
+    if result.parts is not None:
+        # What of it is not the file's is part of the length, too.
+        assert lengths == {result.count}
+        assert result.count == sum(
+            len(part) if isinstance(part, bytes) else part[1] - part[0] for part in result.parts
+        )
+        slices = [part for part in result.parts if not isinstance(part, bytes)]
+    else:
+        assert not lengths or lengths == {result.count} or written
+        slices = [] if result.count is None else [(result.start, result.start + result.count)]
+    whole = region.length
+    if result.status != case.status:
+        assert whole is not None
+        assert all(0 <= start <= stop <= whole for start, stop in slices)
+        assert sum(stop - start for start, stop in slices) <= whole
+    elif whole is not None and not values:
+        assert (result.start, result.count) == (0, whole)

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from sources import ENDINGS, Scripted, ScriptedBuffer
 
 from wsgifile import FileWrapper
 from wsgifile.wrapper import DEFAULT_BLOCK_SIZE, ShortFileError
@@ -266,3 +267,51 @@ def test_ranges_of_ranges_are_slices(
     except ShortFileError:
         assert len(got) < part.count
     assert got == expected
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    pieces=st.lists(st.binary(min_size=1, max_size=40), max_size=8),
+    ending=st.sampled_from(sorted(ENDINGS)),
+    source=st.sampled_from([Scripted, ScriptedBuffer]),
+    kind=st.sampled_from([bytes, bytearray, memoryview]),
+    count=st.none() | st.integers(0, 200),
+    asked=st.lists(st.none() | st.integers(1, 50), max_size=12),
+)
+def test_any_source(
+    pieces: list[bytes],
+    ending: str,
+    source: type[Scripted],
+    kind: type,
+    count: int | None,
+    asked: list[int | None],
+) -> None:
+    """However it comes and however it is asked for (None: iterated): all of it in order,
+    up to the count, and what ends it otherwise is never taken for the end."""
+    data = b"".join(pieces)
+    file = source(pieces, ending, kind)
+    wrapper = FileWrapper.bounded(file, None, count)
+    got, ended, failure = b"", False, None
+    for size in asked:
+        try:
+            block = next(wrapper, b"") if size is None else wrapper.next_block(size)
+        except Exception as error:
+            failure = error
+            break
+        assert type(block) is bytes
+        assert size is None or len(block) <= size
+        ended = not block
+        if ended:
+            break
+        got += block
+    wrapper.close()
+    assert file.closes == 1
+    assert data.startswith(got)
+    assert count is None or len(got) <= count
+    if ended:
+        assert len(got) == (len(data) if count is None else count)
+        assert count is not None or ending == "end"
+    if failure is not None:
+        assert got == data
+        assert count is None or len(data) < count
+        assert type(failure) is (ENDINGS[ending][1] or ShortFileError)

@@ -292,7 +292,7 @@ def _merged(headers: Headers) -> dict[str, str]:
 
 
 def _content_length(value: str) -> int:
-    value = value.strip()
+    value = value.strip(" \t")  # Of what else there may be a server would make something else.
     if not (value.isascii() and value.isdigit()):
         raise ValueError(f"Content-Length must be one number of bytes, not {value!r}")
     return int(value)

@@ -1,0 +1,40 @@
+"""Whatever a client asks and an application says: see header_cases.py."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from header_cases import ANYTHING, Case, check, decode, make_files
+from hypothesis import given, note, settings
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("files")
+    make_files(directory)
+    return directory
+
+
+@settings(deadline=None, max_examples=1500)
+@given(data=ANYTHING)
+def test_any_header(files: Path, data: bytes) -> None:
+    case = decode(data)
+    note(repr(case))
+    check(case, files)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case(headers=[("Content-Length", "\x1f99")]),
+        Case(headers=[("Content-Length", "99"), ("Content-Length", "99")]),
+        Case(headers=[("Content-Length", "9" * 5000)]),
+        Case(headers=[("Content-Type", "a/b"), ("Content-Type", "c/d")]),
+    ],
+)
+@pytest.mark.parametrize("ranges", ["bytes=0-0", "bytes=5-9, 500-", "bytes=1000-"])
+def test_found(files: Path, case: Case, ranges: str) -> None:
+    """What has been found by fuzz/headers.py, in the code or in the model."""
+    check(replace(case, request={"HTTP_RANGE": ranges}), files)
