@@ -119,7 +119,11 @@ def test_test_of_an_example(example: Path) -> None:
     """How a guide tests it passes, with warnings as errors."""
     command = [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider"]
     # WebOb 1.8 imports the first, Pyramid 2.0 the other.
-    for ignored in "'cgi' is deprecated:DeprecationWarning", "pkg_resources is:UserWarning":
+    for ignored in (
+        "'cgi' is deprecated:DeprecationWarning",
+        "pkg_resources is:UserWarning",
+        "Deprecated call to `pkg_resources:DeprecationWarning",
+    ):
         command += ["-W", f"ignore:{ignored}"]
     command += ["test_app.py"]
     done = subprocess.run(command, cwd=example, capture_output=True, text=True, timeout=120)

@@ -8,6 +8,7 @@ the server and the middleware: files would leave in slower ways then.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterable
@@ -91,9 +92,10 @@ class _Line:
             f'{self.client} - - [{date}] "{request}" {self.status}'
             f" {'-' if sent is None else sent} {sender} {time.time() - self.began:.3f}s{ended}"
         )
-        with suppress(OSError, ValueError):
-            # At once: print() would let others come between it and the end of the line.
-            sys.stderr.write(one_line(line) + "\n")
+        with suppress(OSError, ValueError, AttributeError):
+            # By one write, so that no other line comes between; and of what nobody reads
+            # nothing stays behind to fail at the end.
+            os.write(sys.stderr.fileno(), f"{one_line(line)}\n".encode(errors="replace"))
 
 
 class _Task(WSGITask):  # type: ignore[misc]
