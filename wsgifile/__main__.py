@@ -174,12 +174,19 @@ def main(argv: list[str] | None = None) -> int:
     app = FileWrapperMiddleware(app, block_size=args.block_size, on_sent=log)
     if not args.quiet:
         app = logged(app)
+    sockets: dict[int, Any] = {}
     try:
-        server = create_server(app, host=args.host, port=port, threads=args.threads)
+        server = create_server(app, sockets, host=args.host, port=port, threads=args.threads)
     except (OSError, ValueError) as error:
         parser.error(f"cannot listen on {args.host} port {port}: {_reason(error)}")
+
+    def stop(*_: object) -> NoReturn:
+        sockets.clear()  # Without them it ends, also where somebody catches this:
+        raise KeyboardInterrupt
+
     # As the first process of a container it would not be ended by SIGTERM.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
     addresses = getattr(server, "effective_listen", None) or [
         (server.effective_host, server.effective_port)
     ]
