@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import gzip
 import hashlib
 import html
@@ -25,8 +26,13 @@ from pathlib import Path
 from typing import IO
 
 import pytest
+import webtest
 from ports import free_port
 from test_clients import Browser, needed
+
+from wsgifile import directory, listing
+from wsgifile.__main__ import main
+from wsgifile.directory import directory_app
 
 COMMAND = [sys.executable, "-m", "wsgifile"]
 
@@ -233,9 +239,9 @@ def test_odd_names(site: Path) -> None:
         b"\xe9t\xe9\x1b": "\\xe9t\\xe9\\x1b",
         b"n" * 255: "n" * 255,
     }
-    for directory in (site, site / "sub"):
+    for where in (site, site / "sub"):
         for name in shown:
-            Path(directory, os.fsdecode(name)).write_bytes(name)
+            Path(where, os.fsdecode(name)).write_bytes(name)
     with serving(str(site)) as url:
         for base in (url, url + "sub/"):
             page = get(base)[2].decode()
@@ -544,20 +550,68 @@ def test_neither_file_nor_directory(site: Path) -> None:
                 writer.kill()
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_not_to_be_read(site: Path) -> None:
     """403. What a directory has that may be entered, but not listed, is served."""
     (site / "data.bin").chmod(0)
     (site / "sub").chmod(0o100)
     (site / "page").chmod(0o100)
+    command = [*as_nobody(), *COMMAND]
+    done = subprocess.run([*command, "data.bin"], cwd=site, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (2, "wsgifile: data.bin may not be read\n")
     try:
-        with serving(str(site)) as url:
+        with started(*command, str(site), "--port", "0", "--quiet") as (_, line):
+            url = line.split()[-1]
             assert raw(url, b"/data.bin") == raw(url, b"/sub/") == 403
             assert get(url + "page/")[2] == b"<p>index"
             assert get(url + "sub/a%3Ab%20%3Ci%3E%26%2541%3F%23.txt")[2] == b"odd"
     finally:
         (site / "sub").chmod(0o700)
         (site / "page").chmod(0o700)
+
+
+def as_nobody() -> list[str]:
+    """Begins the command of somebody who may not read everything, as root may."""
+    if os.geteuid():
+        return []
+    return [needed("unshare"), "--user", "--map-user=65534", "--map-group=65534"]
+
+
+def test_no_descriptor_left(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not said that a file is not there because of it."""
+
+    def no_more(*args: object, **kwargs: object) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    app = webtest.TestApp(directory_app(str(site)))
+    monkeypatch.setattr(directory, "_open", no_more)
+    with pytest.raises(OSError, match="Too many open files"):
+        app.get("/data.bin")
+
+
+def test_without_descriptors_of_directories(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on Windows: by paths."""
+    monkeypatch.setattr(directory, "_BY_DESCRIPTOR", False)
+    app = webtest.TestApp(directory_app(str(site)))
+    assert app.get("/data.bin").body == (site / "data.bin").read_bytes()
+    assert "data.bin" in app.get("/").text
+    app.get("/sub/nosuch", status=404)
+    os.mkfifo(site / "fifo")
+    app.get("/fifo", status=404)
+
+
+def test_another_kind_of_file_by_now(site: Path) -> None:
+    """What was put in a file's place since it was looked at is closed again."""
+    held = len(os.listdir("/proc/self/fd"))
+    answers = iter([True, False])
+    with pytest.raises(FileNotFoundError):
+        directory._open(str(site), "data.bin", lambda mode: next(answers))
+    assert len(os.listdir("/proc/self/fd")) == held
+
+
+def test_dates_that_cannot_be_shown() -> None:
+    page = listing.listing([listing.Entry("old", False, 1, 1e20)], "/", "")
+    assert "old" in page
+    assert "<time" not in page
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="this system has no /proc")
@@ -647,6 +701,7 @@ def test_options(site: Path) -> None:
             "--hidden and --follow-symlinks are for directories",
         ),
         (["--host", "host.invalid"], "cannot listen on host.invalid port 8080: "),
+        (["--host", "192.0.2.1"], "cannot listen on 192.0.2.1 port 8080: "),
     ],
 )
 def test_one_clear_line(tmp_path: Path, args: list[str], message: str) -> None:
@@ -933,6 +988,23 @@ def test_help() -> None:
         assert word in result.stdout
     for part in ("usage:", "examples:", "environment:", "exit status:"):
         assert f"{part}" in result.stdout
+
+
+def test_without_waitress(site: Path) -> None:
+    """It says what to install."""
+    code = "import sys; sys.modules['waitress'] = None; from wsgifile.__main__ import main; main()"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    message = "wsgifile: waitress is not installed: pip install 'wsgifile[serve]'\n"
+    assert (result.returncode, result.stderr) == (2, message)
+
+
+def test_version_of_what_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def version(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+    with pytest.raises(SystemExit):
+        main(["--version"])
 
 
 def test_version() -> None:

@@ -15,8 +15,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 from wsgiref.util import FileWrapper as WsgirefFileWrapper
+from wsgiref.util import setup_testing_defaults
 
 import pytest
+import web
 from falcon.routing.static import _BoundedFile
 from pyramid.response import FileIter
 from regions import region_of
@@ -220,3 +222,42 @@ def test_no_framework_is_imported() -> None:
     made = fake("file_generator", "cherrypy.lib")
     assert innermost(made) is None
     assert "cherrypy" not in sys.modules
+
+
+def test_position_in_a_part(file: BinaryIO) -> None:
+    """Of something that begins elsewhere: it is for that to say what it means."""
+    inner = FileWrapper.bounded(file, 100, 50)
+    part = innermost(ServeStaticSlicedFile(inner, 5, 10))
+    assert part is not None
+    assert (part.file, part.start, part.count) == (inner, 5, 6)
+
+
+def test_chains_of_others() -> None:
+    """web.py's are looked through, and nothing else of that type."""
+    begun = iter((b"a", b"b"))
+    exhausted = iter(())
+    list(exhausted)
+    for chain in (
+        itertools.chain(),
+        itertools.chain([b"a"], [b"b"]),
+        itertools.chain.from_iterable(begun),
+        itertools.chain.from_iterable(exhausted),
+        itertools.chain.from_iterable(iter([[b"a"]])),
+    ):
+        assert innermost(chain) is None
+
+
+def test_text_of_web_py() -> None:
+    """Its chain has no file in it."""
+
+    class View:
+        def GET(self) -> str:  # noqa: N802
+            return "text"
+
+    app = web.application(("/", "View"), {"View": View}).wsgifunc()
+    seen: list[str] = []
+    environ: dict[str, Any] = {}
+    setup_testing_defaults(environ)
+    body = app(environ, lambda status, headers, *exc_info: seen.append(status))
+    assert innermost(body) is None
+    assert (b"".join(body), seen) == (b"text", ["200 OK"])

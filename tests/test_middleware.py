@@ -121,13 +121,15 @@ def test_block_size_that_the_application_asks_for_is_a_minimum() -> None:
 @pytest.mark.parametrize(
     ("options", "error"),
     [
+        ({"ranges": "yes"}, TypeError),
+        ({"validators": None}, TypeError),
         ({"block_size": 0}, ValueError),
         ({"block_size": "1"}, TypeError),
         ({"block_size": True}, TypeError),
     ],
 )
 def test_options_are_checked(options: Any, error: type[Exception]) -> None:
-    with pytest.raises(error, match="block_size"):
+    with pytest.raises(error, match=next(iter(options))):
         FileWrapperMiddleware(lambda environ, start_response: [], **options)
 
 

@@ -297,3 +297,7 @@ def test_file_systems(disk: Path, tmp_path: Path) -> None:
                 assert not page_cache.lets_wait(file.fileno())
         finally:
             path.unlink()
+
+
+def test_file_system_that_is_not_known() -> None:
+    assert page_cache._file_system(10**6) is None

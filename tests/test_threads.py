@@ -139,3 +139,19 @@ def test_the_interpreter_ends_all_the_same() -> None:
 
 def test_one_of_the_process() -> None:
     assert pool("x") is pool("x") is not pool("y")
+
+
+def test_no_more_threads_to_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that there are do it, later."""
+
+    def start(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    few, go, done = Pool(2), threading.Event(), threading.Event()
+    assert few.submit(go.wait)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        assert few.submit(done.set)
+    assert not done.wait(0.05)
+    go.set()
+    assert done.wait(10)

@@ -462,6 +462,40 @@ elsewhere = FileWrapperMiddleware(plain, offload=XAccelRedirect({"/nowhere": "/_
 
 small_elsewhere = FileWrapperMiddleware(small, offload=XAccelRedirect({"/nowhere": "/_files"}))
 
+class Filter:
+    def __init__(self, app, wrap):
+        self.app, self.wrap = app, wrap
+    def __call__(self, environ, start_response):
+        self.start_response = start_response
+        return self.app(environ, self.wrap(self))
+    def start(self, *args):
+        return self.start_response(*args)
+
+class Start:
+    def __init__(self, filter):
+        self.start = filter.start
+    def __call__(self, *args):
+        return self.start(*args)
+
+by_method = Filter(FileWrapperMiddleware(plain), lambda filter: filter.start)
+by_object = Filter(FileWrapperMiddleware(plain), Start)
+
+def slow():
+    class Slow(io.BytesIO):
+        def read(self, size):
+            import time
+            time.sleep(0.2)
+            return super().read(40_000)
+    return Slow(bytes(300_000))
+
+slow = sends(slow)
+
+def breaks():
+    yield b"x"
+    raise RuntimeError
+
+breaks = sends(breaks)
+
 def missing(environ, start_response):
     start_response("404 Not Found", [("Content-Type", "text/plain")])
     return opened()
@@ -569,6 +603,9 @@ def django(environ, start_response):
                 "sent: 256000 bytes by read",
             ],
         ),
+        ("by_method", (), ["server: not seen, start_response is a method of apps_to_.*Filter$"]),
+        ("by_object", (), ["server: not seen, start_response is a apps_to_explain.Start$"]),
+        ("breaks", (), ["the client: got no complete answer: IncompleteRead"]),
         (
             "offloaded",
             (),
@@ -661,3 +698,22 @@ def test_path_without_explain(tmp_path: Path) -> None:
     )
     assert done.returncode == 2
     assert done.stderr == "wsgifile: PATH and --header are for --explain\n"
+
+
+def test_explain_on_a_terminal(tmp_path: Path, path: str) -> None:
+    """How much there is yet of what takes more than a second."""
+    (tmp_path / "apps_to_explain.py").write_text(APPS)
+    master, slave = os.openpty()
+    done = subprocess.run(
+        [sys.executable, "-m", "wsgifile", "--explain", "apps_to_explain:slow", "/"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=slave,
+        text=True,
+        timeout=60,
+    )
+    os.close(slave)
+    shown = os.read(master, 1000)
+    os.close(master)
+    assert shown.startswith(b"\r0 MiB\r")
+    assert "200 OK, 300000 bytes" in done.stdout

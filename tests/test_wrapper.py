@@ -315,3 +315,14 @@ def test_any_source(
         assert got == data
         assert count is None or len(data) < count
         assert type(failure) is (ENDINGS[ending][1] or ShortFileError)
+
+
+def test_read_that_no_class_has() -> None:
+    """It hands on what it is asked for."""
+
+    class Proxy:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(file, name)
+
+    file = io.BytesIO(DATA)
+    assert b"".join(FileWrapper(Proxy())) == DATA

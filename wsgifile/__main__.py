@@ -9,7 +9,6 @@ import logging
 import os
 import re
 import signal
-import socket
 import sys
 import threading
 import webbrowser
@@ -296,8 +295,6 @@ def _load_callable(module: str, attributes: str) -> WSGIApplication:
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, socket.gaierror):
-        return "no such host"
     if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
         return "the port is in use"
     return getattr(error, "strerror", None) or str(error)

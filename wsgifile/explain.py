@@ -95,13 +95,12 @@ def explain(app: WSGIApplication, path: str, headers: list[tuple[str, str]]) -> 
     )
     spy = outer.app = _Spy(outer.app)
     ends: list[tuple[Send, Watch, Transfer]] = []
-    got, failed = None, None
     with _warnings() as warnings, _serving(outer) as port:
         watching.append(lambda *end: ends.append(end))
         try:
             got = _get(port, path, headers)
         except (OSError, http.client.HTTPException) as error:
-            failed = error
+            got = f"got no complete answer: {error!r}"
         _wait(lambda: not spy.is_file or ends)
         watching.pop()
     yield f"GET {path}, from waitress"
@@ -115,10 +114,7 @@ def explain(app: WSGIApplication, path: str, headers: list[tuple[str, str]]) -> 
         yield from _lines(*end, spy.headers if end in outermost else None)
     for message in warnings:
         yield _line("warning", message)
-    if failed is not None:
-        yield _line("the client", f"got no complete answer: {failed!r}")
-    elif got is not None:
-        yield _line("the client", got)
+    yield _line("the client", got)
 
 
 def _line(label: str, text: str) -> str:

@@ -38,7 +38,7 @@ from .offload import XAccelRedirect, XSendfile
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
-__all__ = ["filter_app_factory", "filter_factory"]
+__all__ = ["filter_factory"]
 
 
 def _lines(text: str) -> list[str]:
@@ -84,16 +84,6 @@ def filter_factory(
         return FileWrapperMiddleware(app, **options)
 
     return filter_
-
-
-def filter_app_factory(
-    app: WSGIApplication, global_conf: Mapping[str, str], **local_conf: str
-) -> FileWrapperMiddleware:
-    """A ``paste.filter_app_factory``: the application and the options at once.
-
-    :raises ValueError: for an option that does not exist or cannot be read.
-    """
-    return FileWrapperMiddleware(app, **_read(local_conf))
 
 
 def _read(local_conf: Mapping[str, str]) -> dict[str, Any]:

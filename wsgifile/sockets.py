@@ -124,8 +124,7 @@ def sendfile(sock: Any, what: FileSlice) -> Iterator[int]:
         try:
             sent = send_some(sock.fileno(), what.file.fileno(), offset, count, behind)
         except BlockingIOError:
-            if call is None:
-                wait(sock)
+            wait(sock)
             continue
         except OSError as error:
             if gives_up(error):

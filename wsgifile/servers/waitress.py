@@ -91,7 +91,7 @@ class Buffer(Body, ReadOnlyFileBasedBuffer):  # type: ignore[misc]
         """How many bytes there are; size is the Content-Length."""
         return self.remain
 
-    def get(self, numbytes: int = -1, skip: bool = False) -> bytes:
+    def get(self, numbytes: int) -> bytes:
         """Up to numbytes of what comes next. waitress calls skip() when they are sent.
 
         Or nothing, after which the channel waits for its socket to take more: the
@@ -108,17 +108,13 @@ class Buffer(Body, ReadOnlyFileBasedBuffer):  # type: ignore[misc]
                     # As waitress does: the client has all of it.
                     channel.logger.exception("closing a file failed")
             return b""
-        size = min(self.remain, self.send.block_size)
-        if numbytes >= 0:
-            size = min(size, numbytes)
+        size = min(self.remain, self.send.block_size, numbytes)
         try:
             data = os.pread(self.file.fileno(), size, self._position)
         except OSError as error:
             raise self._told(read_failed(self.file, error)) from error
         if size and not data:
             raise self._told(self._short())
-        if skip:
-            self.skip(len(data))
         return data
 
     def _waits(self, channel: HTTPChannel) -> bool:

@@ -1,0 +1,194 @@
+"""What waitress's channel meets only in trouble: when sending has to wait, or fails."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from client import Client
+from ports import serving
+
+from wsgifile import FileWrapper, FileWrapperMiddleware, Transfer, sockets
+from wsgifile.servers import waitress
+from wsgifile.threads import Pool
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+DATA = os.urandom(300_000)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "data"
+    path.write_bytes(DATA)
+    return path
+
+
+@pytest.fixture
+def cold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if nothing were in memory, and all of it were sent by the main loop."""
+    monkeypatch.setattr("wsgifile.page_cache.missing", lambda *args: True)
+    init = waitress.Buffer.__init__
+
+    def init_without_worker(self: waitress.Buffer, *args: Any) -> None:
+        init(self, *args)
+        self._worker = 0
+
+    monkeypatch.setattr(waitress.Buffer, "__init__", init_without_worker)
+
+
+def app_for(make: Callable[[], Any], seen: list[Transfer]) -> FileWrapperMiddleware:
+    def app(environ: WSGIEnvironment, start_response: StartResponse) -> Any:
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return make()
+
+    return FileWrapperMiddleware(app, on_sent=seen.append)
+
+
+def wait_for(done: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 10
+    while not done():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def check(path: Path, sender: str = "wsgi.file_wrapper") -> None:
+    """All of it arrives, and goes by that sender."""
+    seen: list[Transfer] = []
+    with serving(app_for(lambda: open(path, "rb"), seen)) as port, Client(port) as client:
+        for _ in range(2):
+            answer = client.get("/")
+            assert (answer.body, answer.short) == (DATA, False)
+        wait_for(lambda: len(seen) == 2)
+    assert {(told.sender, told.sent) for told in seen} == {(sender, len(DATA))}
+
+
+def test_a_socket_that_is_full_at_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    send_some = sockets.send_some
+
+    def full(*args: Any) -> int:
+        calls.append(1)
+        if len(calls) % 2:
+            raise BlockingIOError
+        return send_some(*args)
+
+    monkeypatch.setattr(waitress, "send_some", full)
+    check(path)
+    assert len(calls) >= 4
+
+
+def test_without_pread(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows has none."""
+    monkeypatch.delattr(os, "pread")
+    monkeypatch.setattr("wsgifile.senders._HAS_PREAD", False)
+    check(path, "read")
+
+
+def test_close_that_fails_when_all_is_sent(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The client has its file, and the connection goes on."""
+
+    def make() -> FileWrapper:
+        file = open(path, "rb")
+
+        def close() -> None:
+            file.close()
+            raise RuntimeError("no")
+
+        wrapper = FileWrapper(file)
+        wrapper.close = close  # type: ignore[method-assign]
+        return wrapper
+
+    seen: list[Transfer] = []
+    with serving(app_for(make, seen)) as port, Client(port) as client:
+        for _ in range(2):
+            assert client.get("/").body == DATA
+        wait_for(lambda: len(seen) == 2)
+    assert "closing a file failed" in caplog.text
+
+
+def test_truncated_where_there_is_no_sendfile(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connection ends there as well."""
+    monkeypatch.delattr(os, "sendfile")
+    seen: list[Transfer] = []
+
+    def make() -> Any:
+        return open(path, "rb")
+
+    get = waitress.Buffer.get
+
+    def shrinking(self: Any, *args: Any) -> bytes:
+        os.truncate(path, 100_000)
+        return get(self, *args)
+
+    monkeypatch.setattr(waitress.Buffer, "get", shrinking)
+    with serving(app_for(make, seen)) as port, Client(port) as client:
+        answer = client.get("/")
+        assert answer.short
+        assert answer.body == DATA[:100_000]
+        wait_for(lambda: seen)
+    assert type(seen[0].error).__name__ == "ShortFileError"
+
+
+@pytest.mark.usefixtures("cold")
+def test_no_thread_for_the_disk(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The main loop reads it itself."""
+    monkeypatch.setattr(Pool, "submit", lambda self, job: False)
+    check(path)
+
+
+@pytest.fixture
+def held(cold: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """The disk answers when this is set."""
+    answers = threading.Event()
+    monkeypatch.setattr(waitress, "bring_in", lambda *args: answers.wait(20))
+    yield answers
+    answers.set()
+
+
+@pytest.fixture
+def buffers(monkeypatch: pytest.MonkeyPatch) -> list[waitress.Buffer]:
+    """Those that were asked whether there is a disk to wait for."""
+    buffers: list[waitress.Buffer] = []
+    waits = waitress.Buffer._waits
+
+    def noted(self: waitress.Buffer, channel: Any) -> bool:
+        buffers.append(self)
+        return waits(self, channel)
+
+    monkeypatch.setattr(waitress.Buffer, "_waits", noted)
+    return buffers
+
+
+def test_asked_again_while_the_disk_is_read(
+    path: Path, held: threading.Event, buffers: list[waitress.Buffer]
+) -> None:
+    """Nothing more is begun, and nothing sent, whoever asks."""
+    seen: list[Transfer] = []
+    with serving(app_for(lambda: open(path, "rb"), seen)) as port, Client(port) as client:
+        client.send("/")
+        wait_for(lambda: buffers and buffers[0]._reading)
+        assert buffers[0].get(1000) == b""
+        assert buffers[0].sent == 0
+        held.set()
+        assert client.receive().body == DATA
+        wait_for(lambda: seen)
+
+
+def test_closed_while_the_disk_is_read(
+    path: Path, held: threading.Event, buffers: list[waitress.Buffer]
+) -> None:
+    """The server is: the thread finds nobody to wake."""
+    with serving(app_for(lambda: open(path, "rb"), [])) as port, Client(port) as client:
+        client.send("/")
+        wait_for(lambda: buffers and buffers[0]._reading)
+    held.set()
+    wait_for(lambda: not buffers[0]._reading)
+    assert buffers[0].sent == 0
+    buffers[0].close()
