@@ -373,7 +373,11 @@ def parse_range(value: str, length: int) -> list[range] | None:
     for spec in specs:
         if not re.fullmatch("[0-9]+-[0-9]*|-[0-9]+", spec):
             return None
-        first, last = (int(end[-4000:]) if end else None for end in spec.split("-"))
+        # Of what is beyond any file it does not matter how far.
+        first, last = (
+            (int(end) if len(end.lstrip("0")) < 19 else 10**18) if end else None
+            for end in (end.lstrip("0") or end[-1:] for end in spec.split("-"))
+        )
         if first is None:
             assert last is not None
             found.append(range(max(0, length - last), length))

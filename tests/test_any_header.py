@@ -34,7 +34,9 @@ def test_any_header(files: Path, data: bytes) -> None:
         Case(headers=[("Content-Type", "a/b"), ("Content-Type", "c/d")]),
     ],
 )
-@pytest.mark.parametrize("ranges", ["bytes=0-0", "bytes=5-9, 500-", "bytes=1000-"])
+@pytest.mark.parametrize(
+    "ranges", ["bytes=0-0", "bytes=5-9, 500-", "bytes=1000-", f"bytes={10**20}-{10**19}"]
+)
 def test_found(files: Path, case: Case, ranges: str) -> None:
     """What has been found by fuzz/headers.py, in the code or in the model."""
     check(replace(case, request={"HTTP_RANGE": ranges}), files)
