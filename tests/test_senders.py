@@ -6,6 +6,8 @@ import errno
 import io
 import os
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from importlib import import_module
@@ -16,6 +18,8 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from client import Client
+from ports import free_port, wait_until_listening
 from regions import region_of
 
 from wsgifile import senders, sockets
@@ -375,3 +379,48 @@ def test_a_client_that_takes_nothing(tmp_path: Path) -> None:
         server.settimeout(0.1)
         with pytest.raises(TimeoutError):
             list(sockets.sendfile(server, FileSlice(file, 0, 20_000_000)))
+
+
+def test_gunicorn_that_is_told_not_to(tmp_path: Path) -> None:
+    """--no-sendfile holds for us, too."""
+    (tmp_path / "app.py").write_text(
+        "import sys\n"
+        "from wsgifile import FileWrapperMiddleware\n"
+        "def app(environ, start_response):\n"
+        "    start_response('200 OK', [])\n"
+        "    return open(sys.executable, 'rb')\n"
+        "def on_sent(transfer):\n"
+        "    print(transfer.sender, transfer.error, flush=True)\n"
+        "app = FileWrapperMiddleware(app, on_sent=on_sent)\n"
+    )
+    port, log = free_port(), tmp_path / "log"
+    command = [sys.executable, "-m", "gunicorn", "--no-sendfile", "--no-control-socket"]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [*command, "--bind", f"127.0.0.1:{port}", "app:app"],
+            cwd=tmp_path,
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        wait_until_listening(port, process, log)
+        with Client(port) as client:
+            assert client.get("/").body == Path(sys.executable).read_bytes()
+    finally:
+        process.terminate()
+        process.wait(20)
+    assert "read None\n" in log.read_text()
+
+
+def test_uwsgi_that_does_not_ask(file: BufferedReader) -> None:
+    """A filter has the descriptor from nobody, and the bytes from the file."""
+
+    def uwsgi_sendfile(*args: object) -> None:
+        """Of uWSGI's it has the name."""
+
+    kind = import_module("wsgifile.servers.uwsgi").Server
+    body = body_of(file, kind({"wsgi.file_wrapper": uwsgi_sendfile}, lambda *args: print))
+    with pytest.raises(io.UnsupportedOperation):
+        body.fileno()
+    assert b"".join(body) == Path(__file__).read_bytes()[3:13]
+    assert body.sender == "read"

@@ -46,10 +46,14 @@ class Running:
             )
         wait_until_listening(self.port, self.process, self.log)
 
-    def stop(self) -> None:
+    def save_coverage(self) -> None:
+        """If there is any: not all servers end as Python would."""
         if "COVERAGE_PROCESS_CONFIG" in os.environ:
             with contextlib.suppress(OSError):
                 urllib.request.urlopen(f"http://127.0.0.1:{self.port}/coverage", timeout=20)
+
+    def stop(self) -> None:
+        self.save_coverage()
         self.process.terminate()
         try:
             self.process.wait(10)

@@ -133,7 +133,7 @@ STACKS: dict[str, Any] = {
 
 
 def coverage_saved(environ: Any, start_response: Any) -> Any:
-    """Now, as not all servers end as Python would."""
+    """See Running.save_coverage()."""
     import coverage
 
     measured = coverage.Coverage.current()

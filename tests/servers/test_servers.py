@@ -398,6 +398,7 @@ def test_close_raises(server: Running, client: Client) -> None:
 
 def test_server_is_shut_down(server: Running, client: Client) -> None:
     """It ends, and the client has everything or sees that it has not."""
+    server.save_coverage()
     send_large(client)
     assert client.connect().recv(1, socket.MSG_PEEK)
     server.process.terminate()
