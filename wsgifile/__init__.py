@@ -14,7 +14,8 @@ General layout, in the order in which a response travels:
 - ``offload``: leaving it to a proxy in front instead. ``transfer``: what became of it.
 
 ``paste`` and ``__main__`` are the two other doors: PasteDeploy and the command
-line. Importing the package imports neither of them, and no server.
+line, which has ``directory`` and ``listing`` to serve, ``access_log``, and ``explain``.
+Importing the package imports none of them, and no server.
 """
 
 from .middleware import FileWrapperMiddleware
