@@ -100,7 +100,7 @@ def _place(frame: FrameType) -> tuple[int, CodeType, int]:
 class Wrapper(Body):
     """A slice of a file. If a filter iterates or reads it, it is a Body like any other."""
 
-    sender = "wsgi.file_wrapper"
+    sender: str = "wsgi.file_wrapper"
     sent: int | None
     blocks: FileWrapper
 
