@@ -18,6 +18,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+import webbrowser
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from email.message import Message
@@ -30,7 +31,7 @@ import webtest
 from ports import free_port
 from test_clients import Browser, needed
 
-from wsgifile import directory, listing
+from wsgifile import __main__, directory, listing
 from wsgifile.__main__ import main
 from wsgifile.directory import directory_app
 
@@ -599,6 +600,15 @@ def test_without_descriptors_of_directories(site: Path, monkeypatch: pytest.Monk
     app.get("/fifo", status=404)
 
 
+def test_forbidden(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def not_for_us(*args: object, **kwargs: object) -> int:
+        raise PermissionError
+
+    app = webtest.TestApp(directory_app(str(site)))
+    monkeypatch.setattr(directory, "_open", not_for_us)
+    app.get("/data.bin", status=403)
+
+
 def test_another_kind_of_file_by_now(site: Path) -> None:
     """What was put in a file's place since it was looked at is closed again."""
     held = len(os.listdir("/proc/self/fd"))
@@ -793,6 +803,14 @@ def test_open_without_a_browser(site: Path, tmp_path: Path) -> None:
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.05)
         assert get(url + "empty")[2] == b""
+
+
+def test_browser_that_fails(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(webbrowser, "open", lambda url: False)
+    __main__._open("http://127.0.0.1/")
+    assert capsys.readouterr().err == "wsgifile: no browser has opened http://127.0.0.1/\n"
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::"])

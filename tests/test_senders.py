@@ -424,3 +424,16 @@ def test_uwsgi_that_does_not_ask(file: BufferedReader) -> None:
         body.fileno()
     assert b"".join(body) == Path(__file__).read_bytes()[3:13]
     assert body.sender == "read"
+
+
+def test_gunicorn_that_must_not() -> None:
+    """Its response says so."""
+
+    class Response:
+        def can_sendfile(self) -> bool:
+            return False
+
+        def start_response(self) -> None: ...
+
+    server = import_module("wsgifile.servers.gunicorn").Server({}, Response().start_response)
+    assert isinstance(server.socket(), Declined)

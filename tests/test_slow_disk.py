@@ -301,3 +301,7 @@ def test_file_systems(disk: Path, tmp_path: Path) -> None:
 
 def test_file_system_that_is_not_known() -> None:
     assert page_cache._file_system(10**6) is None
+    read_end, write_end = os.pipe()  # Of one that is mounted nowhere.
+    assert page_cache._file_system(read_end) is None
+    os.close(read_end)
+    os.close(write_end)
