@@ -482,6 +482,41 @@ def test_symbolic_links(site: Path) -> None:
         assert raw(url, b"/loop") == 404
 
 
+def test_hidden_by_another_name(site: Path) -> None:
+    """Links out are followed if one asks for it, those to what is hidden are not."""
+    (site / ".git").mkdir()
+    (site / ".git" / "config").write_text("of git")
+    (site / "public").symlink_to(".git")
+    (site / "sub" / "index.html").symlink_to("../.git/config")
+    with serving(str(site), "--follow-symlinks") as url:
+        assert raw(url, b"/public/config") == raw(url, b"/public/") == 404
+        assert b"of git" not in get(url + "sub/")[2]
+        assert b"public" not in get(url)[2]
+
+
+def test_file_whose_name_is_no_utf_8(site: Path) -> None:
+    (site / os.fsdecode(b"f\xff.txt")).write_text("odd")
+    with serving(os.fsdecode(b"f\xff.txt"), cwd=site) as url:
+        assert url.endswith("/f%FF.txt")
+        assert get(url)[2] == b"odd"
+
+
+def test_log_of_an_application_that_has_the_middleware(tmp_path: Path) -> None:
+    """Its small files have their line as well."""
+    (tmp_path / "inner.py").write_text(
+        "from wsgifile import FileWrapperMiddleware\n"
+        "def app(environ, start_response):\n"
+        "    start_response('200 OK', [('Content-Type', 'text/plain')])\n"
+        "    return open(__file__, 'rb')\n"
+        "app = FileWrapperMiddleware(app)\n"
+    )
+    log = tmp_path / "log"
+    with serving("inner:app", cwd=tmp_path, log=log) as url:
+        size = len(get(url)[2])
+        [line] = logged(log, 1)
+    assert line[1:3] == ("200", str(size))
+
+
 def test_directory_that_is_a_link(site: Path) -> None:
     """It may be changed while it is served, to release something."""
     current = site.parent / "current"
@@ -808,7 +843,8 @@ def test_open_without_a_browser(site: Path, tmp_path: Path) -> None:
 def test_browser_that_fails(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(webbrowser, "open", lambda url: False)
+    monkeypatch.setattr(webbrowser, "open", lambda url: url.endswith("/1"))
+    __main__._open("http://127.0.0.1/1")
     __main__._open("http://127.0.0.1/")
     assert capsys.readouterr().err == "wsgifile: no browser has opened http://127.0.0.1/\n"
 

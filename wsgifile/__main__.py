@@ -141,7 +141,8 @@ def _header(text: str) -> tuple[str, str]:
 
 def _int_between(least: int, most: int) -> Any:
     def number(text: str) -> int:
-        if not (text.isascii() and text.isdigit() and least <= int(text) <= most):
+        digits = text.isascii() and text.isdigit() and len(text) <= len(str(most))
+        if not (digits and least <= int(text) <= most):
             raise argparse.ArgumentTypeError(f"{text!r} is no number from {least} to {most}")
         return int(text)
 
@@ -265,7 +266,7 @@ def load(target: str, **options: bool) -> tuple[WSGIApplication, str]:
 
         if not os.access(target, os.R_OK):
             raise LoadError(f"{target} may not be read")
-        return file_app(target), "/" + quote(os.path.basename(target))
+        return file_app(target), "/" + quote(os.fsencode(os.path.basename(target)))
     if os.path.exists(target):
         raise LoadError(f"{target} is neither a file nor a directory")
     module, colon, attributes = target.partition(":")

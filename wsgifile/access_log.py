@@ -41,7 +41,9 @@ def logged(middleware: WSGIApplication) -> WSGIApplication:
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         line = environ[_KEY] = closed_over(start_response, "self").line
         app_iter = middleware(environ, start_response)
-        line.is_file = isinstance(app_iter, Closing)
+        # Not that of another middleware within, which ours has passed on as no file.
+        watch = app_iter.send.watch if isinstance(app_iter, Closing) else None
+        line.is_file = watch is not None and watch.on_sent is on_sent
         return app_iter
 
     return application

@@ -123,7 +123,10 @@ class _Site(NamedTuple):
         path = os.path.abspath(os.path.join(root, wanted.lstrip("/")))
         self._below(root, path)
         real = os.path.realpath(path)
-        return (real, "") if self.follow_symlinks else (root, self._below(root, real))
+        outside = not os.path.join(real, "").startswith(os.path.join(root, ""))
+        if self.follow_symlinks and outside:
+            return real, ""
+        return root, self._below(root, real)
 
     def _below(self, root: str, path: str) -> str:
         root = os.path.join(root, "")
