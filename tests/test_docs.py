@@ -126,7 +126,11 @@ def test_test_of_an_example(example: Path) -> None:
     ):
         command += ["-W", f"ignore:{ignored}"]
     command += ["test_app.py"]
-    done = subprocess.run(command, cwd=example, capture_output=True, text=True, timeout=120)
+    # Options of ours are not for its pytest.
+    environ = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}
+    done = subprocess.run(
+        command, cwd=example, env=environ, capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stdout
     assert "1 passed" in done.stdout
 
