@@ -14,7 +14,6 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterable
 from typing import Any
 
 from clients import ClientError, run_client
@@ -45,6 +44,7 @@ from servers import (
     ServerError,
     make_files,
     missing,
+    some_of,
 )
 
 SMALL = (4 * KIB, 100 * KIB, 10 * MIB)
@@ -58,17 +58,6 @@ NO_WRAPPER = ("cheroot", "gevent", "eventlet", "werkzeug")
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-
-    def some_of(names: Iterable[str]) -> Any:
-        def parse(text: str) -> list[str]:
-            wanted = text.split(",")
-            if unknown := set(wanted) - set(names):
-                raise argparse.ArgumentTypeError(
-                    f"{', '.join(unknown)}: not among {', '.join(names)}"
-                )
-            return wanted
-
-        return parse
 
     add = parser.add_argument
     add("--servers", type=some_of(SERVERS), default=list(SERVERS), metavar="A,B")

@@ -7,6 +7,7 @@ the clients take is not: they are processes of their own.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import random
@@ -16,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib.util import find_spec
 
 from serve import HOST, find_nginx
@@ -48,6 +49,18 @@ def missing(server: str) -> str | None:
         return None if find_nginx() else "nginx"
     module = SERVERS.get(server)
     return module if module is not None and find_spec(module) is None else None
+
+
+def some_of(names: Iterable[str]) -> Callable[[str], list[str]]:
+    """For argparse: some of these names, with commas between them."""
+
+    def parse(text: str) -> list[str]:
+        wanted = text.split(",")
+        if unknown := set(wanted) - set(names):
+            raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: not among {', '.join(names)}")
+        return wanted
+
+    return parse
 
 
 class ServerError(Exception):

@@ -27,7 +27,7 @@ from typing import Any
 from clients import connect
 from report import machine, machine_text, number, progress, run, table
 from serve import HOST
-from servers import KIB, MIB, SERVERS, Running
+from servers import KIB, MIB, SERVERS, Running, some_of
 from soak_app import CONTENT, begins
 from soak_load import LARGE, QUICK, SLOW, SMALL, Client, Tally, request
 
@@ -66,18 +66,12 @@ PROVOKED = re.compile("|".join(map(re.escape, (*TOLD, CAUSE))))
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
 
-    def some_of(text: str) -> list[str]:
-        wanted = text.split(",")
-        if unknown := set(wanted) - set(SERVERS):
-            raise argparse.ArgumentTypeError(
-                f"{', '.join(unknown)}: not among {', '.join(SERVERS)}"
-            )
-        return wanted
-
     add = parser.add_argument
     add("--minutes", type=float, default=30, metavar="N", help="default: %(default)s")
     both = ["waitress", "gunicorn_gthread"]
-    add("--servers", type=some_of, default=both, metavar="A,B", help=f"({','.join(both)})")
+    add(
+        "--servers", type=some_of(SERVERS), default=both, metavar="A,B", help=f"({','.join(both)})"
+    )
     add("--rate", type=float, default=12, metavar="N", help="actions a second of a client (12)")
     return parser.parse_args()
 

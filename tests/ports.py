@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import subprocess
 import threading
@@ -37,6 +38,26 @@ def wait_until_listening(
             assert process.poll() is None, f"the server has ended:\n{said}"
             assert time.monotonic() < deadline, f"the server does not listen:\n{said}"
             time.sleep(0.05)
+
+
+@contextmanager
+def running(
+    command: list[str], port: int, log: Path, stop: int = signal.SIGTERM, **options: Any
+) -> Iterator[subprocess.Popen[Any]]:
+    """Have this command listen on the port; what it says goes to the end of log."""
+    with log.open("ab") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output, **options)
+    try:
+        wait_until_listening(port, process, log)
+        yield process
+    finally:
+        process.send_signal(stop)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise
 
 
 @contextmanager

@@ -40,7 +40,7 @@ COMMAND = [sys.executable, "-m", "wsgifile"]
 #: A line of the access log: request line, status, bytes, sender, and how it ended.
 LINE = re.compile(
     r"127\.0\.0\.1 - - \[\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}\] "
-    r'"((?:[^"\\]|\\.)*)" (\d{3}) (\d+|-) (\S+) \d+\.\d{3}s( .+)?'
+    r'"((?:[^"\\]|\\.)*)" (\d{3}|-) (\d+|-) (\S+) \d+\.\d{3}s( .+)?'
 )
 
 
@@ -112,11 +112,15 @@ def get(url: str, method: str = "GET", **headers: str) -> tuple[int, Message, by
         return answer.status, answer.headers, answer.read()
 
 
+def address(url: str) -> tuple[str, int]:
+    match = re.match(r"http://([^:/]+):(\d+)", url)
+    assert match
+    return match[1], int(match[2])
+
+
 def ask(url: str, target: bytes, method: bytes = b"GET") -> bytes:
     """The answer to a request whose target no library would send."""
-    address = re.match(r"http://([^:/]+):(\d+)", url)
-    assert address
-    with socket.create_connection((address[1], int(address[2])), 20) as sock:
+    with socket.create_connection(address(url), 20) as sock:
         sock.sendall(method + b" " + target + b" HTTP/1.0\r\n\r\n")
         return b"".join(iter(lambda: sock.recv(65536), b""))
 
@@ -268,6 +272,12 @@ def test_header_of_the_listing(site: Path) -> None:
         assert headers["Last-Modified"] is None
         etag = headers["ETag"]
         assert not_modified(url, etag)
+        assert not_modified(url, "*")
+        status, headers, body = get(url, Range="bytes=0-1,5-6")
+        assert (status, body) == (200, get(url)[2])
+        with pytest.raises(urllib.error.HTTPError, match="412") as failed:
+            get(url, **{"If-Match": '"other"'})
+        failed.value.close()
         assert get(url, method="HEAD")[1]["ETag"] == etag
         # The directory's own date does not change with this.
         (site / "empty").write_bytes(b"not any more")
@@ -900,13 +910,19 @@ def test_log_of_an_application(tmp_path: Path) -> None:
         "def app(environ, start_response):\n"
         "    path = environ['PATH_INFO']\n"
         "    if path == '/raises': raise ZeroDivisionError\n"
-        "    length = [('Content-Length', '9')] if path == '/bad' else []\n"
+        "    length = [('Content-Length', '9')] if path in ('/bad', '/long') else []\n"
         "    write = start_response('201 Created', length)\n"
+        "    if path == '/exits': raise SystemExit\n"
         "    if path == '/write': write(b'12345')\n"
+        "    if path == '/file':\n"
+        "        write(b'12345')\n"
+        "        return open('large', 'rb')\n"
         "    if path == '/bad': return Bad()\n"
         "    if path == '/breaks': return (1 // n * b'x' for n in (1, 0))\n"
+        "    if path == '/long': return [b'123456', b'7890']\n"
         "    return (block for block in (b'678', b'90'))\n"
     )
+    (tmp_path / "large").write_bytes(bytes(100_000))
     log = tmp_path / "log"
     with serving("module:app", cwd=tmp_path, log=log) as url:
         for path in ("raises", "bad", "breaks"):
@@ -917,6 +933,14 @@ def test_log_of_an_application(tmp_path: Path) -> None:
         assert get(url + "write")[2] == b"1234567890"
         assert get(url + "blocks")[2] == b"67890"
         get(url + "blocks", method="HEAD")
+        assert len(get(url + "file")[2]) == 100_005
+        assert get(url + "long")[2] == b"123456789"
+        with socket.create_connection(address(url), 20) as sock:
+            sock.sendall(b"GET /exits HTTP/1.1\r\n\r\n")
+            deadline = time.monotonic() + 20
+            while '"GET /exits ' not in log.read_text():  # It gets no answer.
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
     # The rest is of waitress and the middleware, about the errors.
     matches = [LINE.fullmatch(line) for line in log.read_text().splitlines()]
     assert {match.groups(default="") for match in matches if match} == {
@@ -937,7 +961,11 @@ def test_log_of_an_application(tmp_path: Path) -> None:
         ),
         ("GET /write HTTP/1.1", "201", "10", "-", ""),
         ("GET /blocks HTTP/1.1", "201", "5", "-", ""),
-        ("HEAD /blocks HTTP/1.1", "201", "0", "-", ""),
+        # waitress sends it, whatever the request was.
+        ("HEAD /blocks HTTP/1.1", "201", "5", "-", ""),
+        ("GET /file HTTP/1.1", "201", "100005", "read", ""),
+        ("GET /long HTTP/1.1", "201", "9", "-", ""),
+        ("GET /exits HTTP/1.1", "-", "-", "-", " aborted: SystemExit()"),
     }
 
 
@@ -993,6 +1021,29 @@ def test_log_cannot_be_forged(site: Path, tmp_path: Path) -> None:
         ("GET /\\x1b[31m\\x07\\x7f\\xa0 HTTP/1.0", "400"),
         ('GET /x\\" 200 5 - 0.000s\\\\ HTTP/1.0', "400"),
     ]
+
+
+def test_log_of_waitress_cannot_be_forged(tmp_path: Path) -> None:
+    """It tells of the path of a request that raised."""
+    (tmp_path / "raises.py").write_text("def app(environ, start_response): 1 / 0\n")
+    log = tmp_path / "log"
+    with serving("raises:app", cwd=tmp_path, log=log) as url:
+        assert b" 500 " in ask(url, b"/%0aforged%1b[31m")
+    assert "Exception while serving /\\nforged\\x1b[31m\n" in log.read_text()
+    assert "ZeroDivisionError" in log.read_text()
+
+
+def test_moved(site: Path) -> None:
+    """To where it came from, whatever the client calls that; and nothing ends the header."""
+    with serving(str(site)) as url:
+        for target, location in (
+            (b"/sub", b"./sub/"),
+            (b"/sub?sort=size", b"./sub/?sort=size"),
+            (b"//sub?a=\x1b<\xe9>", b"./sub/?a=%1B%3C%E9%3E"),
+        ):
+            answer = ask(url, target)
+            assert answer.startswith(b"HTTP/1.0 301 ")
+            assert b"\r\nLocation: " + location + b"\r\n" in answer
 
 
 def test_quiet(site: Path, tmp_path: Path) -> None:
@@ -1052,13 +1103,16 @@ def test_without_waitress(site: Path) -> None:
     assert (result.returncode, result.stderr) == (2, message)
 
 
-def test_version_of_what_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_version_of_what_is_not_installed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def version(name: str) -> str:
         raise metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(metadata, "version", version)
     with pytest.raises(SystemExit):
         main(["--version"])
+    assert capsys.readouterr().out == "wsgifile, not installed\n"
 
 
 def test_version() -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ports import free_port, wait_until_listening
+from ports import free_port, running
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -28,20 +28,9 @@ def serving(directory: Path, log: Path, **environ: str) -> Iterator[str]:
     command = [sys.executable, "-m", "gunicorn", "--threads", "4", "--no-control-socket"]
     command += ["--bind", f"127.0.0.1:{port}", "--access-logfile", "-"]
     command += ["--access-logformat", "%(m)s %(U)s %({range}i)s -> %(s)s %(B)s"]
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [*command, "video:application"],
-            cwd=directory,
-            env={**os.environ, **environ},
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-    try:
-        wait_until_listening(port, process, log)
+    command += ["video:application"]
+    with running(command, port, log, cwd=directory, env={**os.environ, **environ}):
         yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(10)
 
 
 def needed(name: str) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ports import free_port, serving, wait_until_listening
+from ports import free_port, running, serving
 
 import wsgifile.servers
 
@@ -200,29 +200,15 @@ def test_server(server: str, command: list[str], sender: str, tmp_path: Path) ->
             (tmp_path / name).write_text(code)
     port = free_port()
     log = tmp_path / "log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [argument.replace("8000", str(port)) for argument in command],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"},
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-    try:
-        wait_until_listening(port, process, log)
+    command = [argument.replace("8000", str(port)) for argument in command]
+    environ = {**os.environ, "PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"}
+    with running(command, port, log, signal.SIGINT, cwd=tmp_path, env=environ):
         deadline = time.monotonic() + 10
         while f"files are sent by {sender}\n" not in log.read_text():
             # Again, as pyruvate has done with one only when the next one comes.
             assert ask(port, "/")[2] == DATA
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.02)
-    finally:
-        process.send_signal(signal.SIGINT)
-        try:
-            process.wait(5)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 def test_servers_that_are_known() -> None:

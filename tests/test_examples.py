@@ -14,7 +14,6 @@ import re
 import shlex
 import shutil
 import socket
-import subprocess
 import sysconfig
 import tempfile
 import time
@@ -25,7 +24,7 @@ from pathlib import Path
 
 import pytest
 from client import Client
-from ports import free_port, wait_until_listening
+from ports import free_port, running
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 IGNORED = shutil.ignore_patterns("__pycache__", "*.mp4")
@@ -247,23 +246,14 @@ def test_example(copy: Path, name: str, command: str, sender: str | None) -> Non
     log = copy.parent / "log"
     # Where gunicorn has its control socket there may be that of another one.
     environ = {**os.environ, "PATH": PATH, "GUNICORN_CMD_ARGS": "--no-control-socket"}
-    with log.open("ab") as output:  # As Apache opens it anew.
-        process = subprocess.Popen(
-            ["env", *shlex.split(command.replace("8080", str(port)))],
-            cwd=copy,
-            env=environ,
-            stdout=output,
-            stderr=output,
-        )
-    try:
-        wait_until_listening(port, process, log)
-        with Client(port) as client:
-            ask(client, copy, example)
-            if example.check is not None:
-                example.check(client, copy)
-    finally:
-        process.terminate()
-        process.wait(20)
+    command = command.replace("8080", str(port))
+    with (
+        running(["env", *shlex.split(command)], port, log, cwd=copy, env=environ),
+        Client(port) as client,
+    ):
+        ask(client, copy, example)
+        if example.check is not None:
+            example.check(client, copy)
     with pytest.raises(ConnectionRefusedError):  # Nothing stays behind.
         socket.create_connection(("127.0.0.1", port), 1).close()
     told = log.read_text()

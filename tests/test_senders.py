@@ -6,7 +6,6 @@ import errno
 import io
 import os
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from client import Client
-from ports import free_port, wait_until_listening
+from ports import free_port, running
 from regions import region_of
 
 from wsgifile import senders, sockets
@@ -395,20 +394,9 @@ def test_gunicorn_that_is_told_not_to(tmp_path: Path) -> None:
     )
     port, log = free_port(), tmp_path / "log"
     command = [sys.executable, "-m", "gunicorn", "--no-sendfile", "--no-control-socket"]
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [*command, "--bind", f"127.0.0.1:{port}", "app:app"],
-            cwd=tmp_path,
-            stdout=output,
-            stderr=output,
-        )
-    try:
-        wait_until_listening(port, process, log)
-        with Client(port) as client:
-            assert client.get("/").body == Path(sys.executable).read_bytes()
-    finally:
-        process.terminate()
-        process.wait(20)
+    command += ["--bind", f"127.0.0.1:{port}", "app:app"]
+    with running(command, port, log, cwd=tmp_path), Client(port) as client:
+        assert client.get("/").body == Path(sys.executable).read_bytes()
     assert "read None\n" in log.read_text()
 
 

@@ -490,6 +490,8 @@ def slow():
 
 slow = sends(slow)
 
+text = sends(lambda: open(HERE + "/data", encoding="latin-1"))
+
 def breaks():
     yield b"x"
     raise RuntimeError
@@ -533,7 +535,7 @@ def django(environ, start_response):
                 "recognised: a file on disk, _io.BufferedReader '.*/data', 256000 bytes from 0",
                 "plan: 200 OK, 256000 bytes; by wsgifile: Content-Length, ETag, Accept-Ranges",
                 "sent: 256000 bytes by wsgi.file_wrapper in 0",
-                "elsewhere: wsgi.file_wrapper on uwsgi, waitress",
+                "elsewhere: wsgi.file_wrapper on uwsgi$",
                 "elsewhere: os.sendfile on cheroot, eventlet, gevent, gunicorn, paste, werk",
                 "the client: 200 OK, 256000 bytes$",
             ],
@@ -603,6 +605,8 @@ def django(environ, start_response):
                 "sent: 256000 bytes by read",
             ],
         ),
+        ("text", (), ["wsgifile: refused: TypeError.* is open in text mode", "the client: 500 "]),
+        ("plain", (), ["wsgifile: put around it here", "elsewhere: wsgi.file_wrapper on uwsgi$"]),
         ("by_method", (), ["server: not seen, start_response is a method of apps_to_.*Filter$"]),
         ("by_object", (), ["server: not seen, start_response is a apps_to_explain.Start$"]),
         ("breaks", (), ["the client: got no complete answer: IncompleteRead"]),

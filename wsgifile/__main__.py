@@ -157,8 +157,10 @@ def main(argv: list[str] | None = None) -> int:
         from waitress.server import create_server
     except ImportError:
         parser.error("waitress is not installed: pip install 'wsgifile[serve]'")
-    # It warns of each request that has to wait for a thread, which browsers make all the time.
+    # It warns of each request that has to wait for a thread, which browsers make all the time,
+    # and tells of the path of one as it is, with the line ends that a client has put there.
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)
+    logging.getLogger("waitress").addFilter(_in_one_line)
     try:
         app, path = load(args.target, hidden=args.hidden, follow_symlinks=args.follow_symlinks)
     except LoadError as error:
@@ -195,6 +197,11 @@ def main(argv: list[str] | None = None) -> int:
         server.run()  # Returns on Ctrl-C.
     server.close()
     return 0
+
+
+def _in_one_line(record: logging.LogRecord) -> bool:
+    record.msg, record.args = one_line(record.getMessage()), ()
+    return True
 
 
 def _announce(addresses: list[tuple[str, int]], target: str, path: str, *, open_it: bool) -> None:

@@ -63,7 +63,6 @@ class _Line:
     status = "-"
     #: Bytes of the body; None: not known.
     sent: int | None = None
-    written = 0
     error: BaseException | None = None
 
     def __init__(self, task: Task) -> None:
@@ -79,14 +78,14 @@ class _Line:
         sent, error, sender, missing = self.sent, self.error, "-", ""
         if transfer is not None:
             sender, error = transfer.sender, error or transfer.error
-            if sent is not None:
+            if sent is not None and sender != "read":  # Else waitress has seen all of it.
                 sent = transfer.sent
             if sent is not None and transfer.count is not None and sent < transfer.count:
                 missing = f" of {transfer.count}"
         ended = ""
         if error is not None or missing:
-            left = error is None or isinstance(error, ClientDisconnected)
-            ended = f" aborted{missing}: {'the connection was closed' if left else repr(error)}"
+            gone = error is None or isinstance(error, ClientDisconnected)
+            ended = f" aborted{missing}: {'the connection was closed' if gone else repr(error)}"
         # As Apache does, so that nobody forges the rest of the line.
         request = self.request.replace("\\", "\\\\").replace('"', '\\"')
         date = time.strftime("%d/%b/%Y:%H:%M:%S %z", time.localtime(self.began))
@@ -103,6 +102,9 @@ class _Line:
 class _Task(WSGITask):  # type: ignore[misc]
     """A request that is for the application."""
 
+    #: Bytes that it took, of which it sends no more than Content-Length.
+    written = 0
+
     def service(self) -> None:
         line = self.line = _Line(self)
         try:
@@ -112,10 +114,14 @@ class _Task(WSGITask):  # type: ignore[misc]
             raise
         finally:
             line.status = self.status[:3]
-            line.sent = line.written
+            line.sent = self.written
+            if self.content_length is not None:
+                line.sent = min(self.written, self.content_length)
             unanswered = line.error is not None and not self.wrote_header
             if unanswered and not isinstance(line.error, ClientDisconnected):
-                line.status, line.sent = "500", None  # By waitress itself.
+                # By waitress itself, which answers what is no Exception by nothing.
+                line.status = "500" if isinstance(line.error, Exception) else "-"
+                line.sent = None
             end = line.end.setdefault("is", _DONE)
             if end is not _DONE:
                 line.write(end)
@@ -126,8 +132,8 @@ class _Task(WSGITask):  # type: ignore[misc]
 
     def write(self, data: bytes) -> None:
         super().write(data)
-        if self.has_body and self.request.command != "HEAD":
-            self.line.written += len(data)
+        if self.has_body:
+            self.written += len(data)
 
 
 class _ErrorTask(ErrorTask):  # type: ignore[misc]

@@ -24,6 +24,7 @@ from urllib.parse import parse_qs, quote
 from webob import Request, Response, exc
 from webob.dec import wsgify
 
+from .conditions import Validators
 from .listing import POLICY, Entry, listing
 
 if TYPE_CHECKING:
@@ -58,15 +59,13 @@ def directory_app(
                 return exc.HTTPNotFound() if wanted.endswith("/") else _send(*where, wanted)
             if not wanted.endswith("/"):
                 # Or the links of the page would lead to the directory above.
-                query = f"?{request.query_string}" if request.query_string else ""
-                name = quote(os.fsencode(wanted.rpartition("/")[2]))
-                return Response(status=301, location=f"./{name}/{query}")
+                return _moved(wanted.rpartition("/")[2], request.query_string)
             index = wanted + "index.html"
             try:
                 return _send(*site.find(index), index)
             except FileNotFoundError:
                 sort = parse_qs(request.query_string).get("sort", [""])[0]
-                return _page(listing(_entries(site, where, wanted), wanted, sort))
+                return _page(request, listing(_entries(site, where, wanted), wanted, sort))
 
         return _found(request, find)
 
@@ -222,11 +221,32 @@ def _entries(site: _Site, where: tuple[str, str], wanted: str) -> Iterator[Entry
             os.close(found)
 
 
-def _page(page: str) -> Response:
-    response = Response(page, content_type="text/html", charset="utf-8", conditional_response=True)
-    # The page itself: the date of a directory tells nothing of the files in it.
-    response.etag = hashlib.sha256(response.body).hexdigest()[:32]
-    response.headers["Cache-Control"] = "no-cache"
-    response.headers["Content-Security-Policy"] = POLICY
-    response.headers["X-Content-Type-Options"] = "nosniff"
+def _moved(name: str, query: str) -> WSGIApplication:
+    """To the same with a slash. Not by WebOb, which puts what it takes for our host there."""
+    location = f"./{quote(os.fsencode(name))}/"
+    if query:
+        location += "?" + quote(query, "!#$%&'()*+,/:;=?@[]~", "latin-1")
+
+    def application(environ: WSGIEnvironment, start_response: StartResponse) -> Any:
+        start_response("301 Moved Permanently", [("Location", location), ("Content-Length", "0")])
+        return []
+
+    return application
+
+
+def _page(request: Request, page: str) -> Response:
+    response = Response(page, content_type="text/html", charset="utf-8")
+    # Of the page itself: the date of a directory tells nothing of the files in it.
+    etag = f'"{hashlib.sha256(response.body).hexdigest()[:32]}"'
+    status = Validators(etag, None).refuse(request.environ)
+    if status is not None:
+        response = Response(status=status, body=b"", content_type=None)
+    response.headers.update(
+        {
+            "Cache-Control": "no-cache",
+            "Content-Security-Policy": POLICY,
+            "ETag": etag,
+            "X-Content-Type-Options": "nosniff",
+        }
+    )
     return response

@@ -65,6 +65,23 @@ class _Spy:
         return app_iter
 
 
+class _Refusals:
+    """The middleware, and what it refused to send."""
+
+    def __init__(self, middleware: WSGIApplication, spy: _Spy) -> None:
+        self.middleware = middleware
+        self.spy = spy
+        self.refused: Exception | None = None
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        try:
+            return self.middleware(environ, start_response)
+        except Exception as error:
+            if self.spy.is_file:
+                self.refused = error
+            raise
+
+
 class _Warnings(logging.Handler):
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -94,19 +111,24 @@ def explain(app: WSGIApplication, path: str, headers: list[tuple[str, str]]) -> 
         copy.copy(app) if isinstance(app, FileWrapperMiddleware) else FileWrapperMiddleware(app)
     )
     spy = outer.app = _Spy(outer.app)
+    served = _Refusals(outer, spy)
     ends: list[tuple[Send, Watch, Transfer]] = []
-    with _warnings() as warnings, _serving(outer) as port:
+    with _warnings() as warnings, _serving(served) as port:
         watching.append(lambda *end: ends.append(end))
         try:
             got = _get(port, path, headers)
         except (OSError, http.client.HTTPException) as error:
             got = f"got no complete answer: {error!r}"
-        _wait(lambda: not spy.is_file or ends)
+        _wait(lambda: not spy.is_file or ends or served.refused)
         watching.pop()
     yield f"GET {path}, from waitress"
     yield _line("the application", f"{spy.status or 'no status'}, returned {spy.returned}")
+    if not isinstance(app, FileWrapperMiddleware):
+        yield _line("wsgifile", "put around it here, as it is not the outermost of it")
     outermost = [end for end in ends if end[0].app_iter is spy.app_iter]
-    if not outermost:
+    if served.refused is not None:
+        yield _line("wsgifile", f"refused: {served.refused!r}")
+    elif not outermost:
         yield _line("wsgifile", "no file, passed on as it is")
     for end in ends:
         if end not in outermost:
@@ -153,8 +175,10 @@ def _lines(send: Send, watch: Watch, transfer: Transfer, before: Headers | None)
     error = "" if transfer.error is None else f", ended by {transfer.error!r}"
     yield _line("sent", f"{sent} by {transfer.sender} in {transfer.seconds:.3f} s{error}")
     if seen and isinstance(send.slice(), FileSlice) and plan.count and plan.count > SMALL:
+        here = type(server).__module__.rpartition(".")[2]
         for sender, names in senders_of().items():
-            yield _line("elsewhere", f"{sender} on {', '.join(names)}")
+            others = ", ".join(name for name in names if name != here)
+            yield _line("elsewhere", f"{sender} on {others}")
 
 
 def senders_of() -> dict[str, list[str]]:
