@@ -44,9 +44,10 @@ class FileWrapperMiddleware:
     :param block_size: bytes to read at once where a file has to be read.
     :param ranges: whether to answer Range requests for files of known length
         (RFC 9110, section 14), where the application leaves that to us.
-    :param validators: whether to add ETag and Last-Modified for files that were
-        opened by their path, where the application set neither, and to answer
-        conditional requests by them (RFC 9110, section 13).
+    :param validators: whether to add ETag, and Last-Modified beside the application's
+        Cache-Control or Expires, for files that were opened by their path, where the
+        application set neither, and to answer conditional requests by them (RFC 9110,
+        section 13).
     :param read_ahead: blocks to read ahead of the client, in another thread, of a
         file-like object whose ``read()`` may wait: for an object store, a pipe, a
         decompressor. 0: none, as there are file-likes that only the thread may use
