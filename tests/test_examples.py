@@ -244,8 +244,10 @@ def test_example(copy: Path, name: str, command: str, sender: str | None) -> Non
         if path.suffix in (".py", ".ini"):
             path.write_text(path.read_text().replace("8080", str(port)))
     log = copy.parent / "log"
-    # Where gunicorn has its control socket there may be that of another one.
-    environ = {**os.environ, "PATH": PATH, "GUNICORN_CMD_ARGS": "--no-control-socket"}
+    # Where gunicorn has its control socket there may be that of another one. A worker
+    # that has just been forked loses a SIGTERM, so that the only one has to answer first.
+    options = "--no-control-socket --workers 1"
+    environ = {**os.environ, "PATH": PATH, "GUNICORN_CMD_ARGS": options}
     command = command.replace("8080", str(port))
     with (
         running(["env", *shlex.split(command)], port, log, cwd=copy, env=environ),

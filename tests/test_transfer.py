@@ -6,6 +6,7 @@ That each server's sender is told rightly is in ``servers/``.
 from __future__ import annotations
 
 import errno
+import gc
 import gzip
 import io
 import logging
@@ -37,7 +38,8 @@ DATA = bytes(range(256)) * 1000
 
 @pytest.fixture(autouse=True)
 def as_if_new(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in a process that has logged nothing yet."""
+    """As in a process that has logged nothing yet, nor has left bodies to the collector."""
+    gc.collect()
     monkeypatch.setattr(transfer, "_told", set())
 
 

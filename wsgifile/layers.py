@@ -193,7 +193,8 @@ def _web_py(chain: Any) -> Part | None:
 
 def _chained(chain: object) -> list[Any]:
     """What an itertools.chain that has not begun goes through; nothing if that cannot be told."""
-    match gc.get_referents(chain):
+    # (The type is one of them since Python 3.12.)
+    match [it for it in gc.get_referents(chain) if it is not type(chain)]:
         case [iterator] if type(iterator) is type(iter(())):
             match gc.get_referents(iterator):
                 case [tuple() as iterables]:
