@@ -45,6 +45,9 @@ def running(
     command: list[str], port: int, log: Path, stop: int = signal.SIGTERM, **options: Any
 ) -> Iterator[subprocess.Popen[Any]]:
     """Have this command listen on the port; what it says goes to the end of log."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # So a shell starts what is in the background, and so would all be that we start.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     with log.open("ab") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, **options)
     try:

@@ -742,6 +742,7 @@ def test_options(site: Path) -> None:
         (["nosuch:app"], "cannot import nosuch: ModuleNotFoundError: No module named 'nosuch'"),
         (["broken:app"], "cannot import broken: ZeroDivisionError: division by zero"),
         (["exits:app"], "cannot import exits: SystemExit: 3"),
+        (["stopped:app"], "cannot import stopped: KeyboardInterrupt\n"),
         (["json:nosuch"], "json has no nosuch"),
         (["json:__doc__"], "json:__doc__ is not callable, so it is no WSGI application"),
         (["fifo"], "fifo is neither a file nor a directory"),
@@ -765,6 +766,7 @@ def test_one_clear_line(tmp_path: Path, args: list[str], message: str) -> None:
     (tmp_path / "data").touch()
     (tmp_path / "broken.py").write_text("1 / 0\n")
     (tmp_path / "exits.py").write_text("raise SystemExit(3)\n")
+    (tmp_path / "stopped.py").write_text("raise KeyboardInterrupt  # As Ctrl-C does.\n")
     result = subprocess.run(
         [*COMMAND, *args], cwd=tmp_path, capture_output=True, text=True, timeout=60
     )
@@ -915,6 +917,7 @@ def test_log_of_an_application(tmp_path: Path) -> None:
         "    if path == '/exits': raise SystemExit\n"
         "    if path == '/write': write(b'12345')\n"
         "    if path == '/file':\n"
+        "        environ.clear()\n"
         "        write(b'12345')\n"
         "        return open('large', 'rb')\n"
         "    if path == '/bad': return Bad()\n"

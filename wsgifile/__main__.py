@@ -170,12 +170,10 @@ def main(argv: list[str] | None = None) -> int:
     if args.path is not None or args.header:
         parser.error("PATH and --header are for --explain")
     port = _port(parser) if args.port is None else args.port
-    from .access_log import logged, on_sent
+    from .access_log import logged
 
-    log = None if args.quiet else on_sent
-    app = FileWrapperMiddleware(app, block_size=args.block_size, on_sent=log)
-    if not args.quiet:
-        app = logged(app)
+    through = FileWrapperMiddleware if args.quiet else logged
+    app = through(app, block_size=args.block_size)
     sockets: dict[int, Any] = {}
     try:
         server = create_server(app, sockets, host=args.host, port=port, threads=args.threads)
@@ -287,9 +285,9 @@ def _load_callable(module: str, attributes: str) -> WSGIApplication:
     sys.path.insert(0, os.getcwd())
     try:
         found: Any = importlib.import_module(module)
-    except (Exception, SystemExit) as error:
-        # Somebody else's code: it may raise whatever it likes.
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+    except BaseException as error:
+        # Somebody else's code: it may raise whatever it likes. Or it is Ctrl-C.
+        reason = " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
         raise LoadError(f"cannot import {module}: {reason}") from error
     for attribute in attributes.split("."):
         try:

@@ -19,41 +19,34 @@ from waitress.channel import ClientDisconnected, HTTPChannel
 from waitress.task import ErrorTask, Task, WSGITask
 
 from .body import Closing
+from .middleware import FileWrapperMiddleware
 from .servers import closed_over
 from .transfer import Transfer, one_line
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-__all__ = ["logged", "on_sent"]
+__all__ = ["logged"]
 
-_KEY = "wsgifile.access_log"
 _DONE = object()
 
 
-def logged(middleware: WSGIApplication) -> WSGIApplication:
-    """The middleware, whose on_sent is the one here, for a waitress that logs.
+def logged(app: WSGIApplication, **options: Any) -> WSGIApplication:
+    """The application through FileWrapperMiddleware with these options, for a waitress that logs.
 
     Any waitress of this process does then: its channels must be of the type that they are.
     """
     HTTPChannel.task_class, HTTPChannel.error_task_class = _Task, _ErrorTask
 
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        line = environ[_KEY] = closed_over(start_response, "self").line
-        app_iter = middleware(environ, start_response)
+        line = closed_over(start_response, "self").line
+        app_iter = FileWrapperMiddleware(app, on_sent=line, **options)(environ, start_response)
         # Not that of another middleware within, which ours has passed on as no file.
         watch = app_iter.send.watch if isinstance(app_iter, Closing) else None
-        line.is_file = watch is not None and watch.on_sent is on_sent
+        line.is_file = watch is not None and watch.on_sent is line
         return app_iter
 
     return application
-
-
-def on_sent(transfer: Transfer) -> None:
-    """A file's response is over: what the middleware is to call."""
-    line: _Line = transfer.environ[_KEY]
-    if line.end.setdefault("is", transfer) is not transfer:
-        line.write(transfer)
 
 
 class _Line:
@@ -72,6 +65,11 @@ class _Line:
         #: The Transfer, if the file ends before the task, or that the task is done. It is
         #: set by setdefault(), which is atomic: one of the two writes the line.
         self.end: dict[str, Any] = {}
+
+    def __call__(self, transfer: Transfer) -> None:
+        """A file's response is over: what the middleware is to call."""
+        if self.end.setdefault("is", transfer) is not transfer:
+            self.write(transfer)
 
     def write(self, transfer: Transfer | None = None) -> None:
         """To stderr; that it is closed is no reason for a response to fail."""
