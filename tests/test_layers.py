@@ -11,6 +11,7 @@ import itertools
 import os
 import sys
 import tempfile
+import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -222,6 +223,18 @@ def test_no_framework_is_imported() -> None:
     made = fake("file_generator", "cherrypy.lib")
     assert innermost(made) is None
     assert "cherrypy" not in sys.modules
+
+
+def test_module_that_imports_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not asked for what it may not have."""
+
+    def fail(name: str) -> Any:
+        raise ImportError(name)
+
+    late = types.ModuleType("late")
+    late.__getattr__ = fail  # type: ignore[method-assign]
+    monkeypatch.setitem(sys.modules, "late", late)
+    assert innermost(fake("Body", "late")) is None
 
 
 def test_position_in_a_part(file: BinaryIO) -> None:

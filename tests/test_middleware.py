@@ -336,6 +336,20 @@ def test_no_body(method: str, status: str) -> None:
     assert ("Content-Length" in server.headers) == (method == "HEAD")
 
 
+@pytest.mark.parametrize(("method", "body"), [("HEAD", b""), ("GET", DATA)])
+def test_method_is_that_of_the_request(method: str, body: bytes) -> None:
+    """Whatever the application makes of it: by it the server frames the response."""
+
+    def app(environ: dict[str, Any], start_response: Any) -> Any:
+        environ["REQUEST_METHOD"] = "GET" if method == "HEAD" else "HEAD"
+        start_response("200 OK", [])
+        return io.BytesIO(DATA)
+
+    server = Server(REQUEST_METHOD=method)
+    assert server.run(FileWrapperMiddleware(app)) == body
+    assert server.headers["Content-Length"] == str(len(DATA))
+
+
 def test_close_without_iterating() -> None:
     """A client that left before the first block."""
     file = File()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import email
 import io
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
@@ -29,8 +29,9 @@ def plan(
 ) -> Plan:
     """As it is without what a client may ask for."""
     region = FileRegion(io.BytesIO(), None, 0, size, limit, 1)
-    environ = {"REQUEST_METHOD": method}
-    return make_plan(environ, status, list(headers), region, written=written, ranges=False)
+    return make_plan(
+        {}, status, list(headers), region, method=method, written=written, ranges=False
+    )
 
 
 def test_length_is_added() -> None:
@@ -66,6 +67,15 @@ def test_written_by_the_application_counts() -> None:
 def test_length_malformed(value: str) -> None:
     with pytest.raises(ValueError, match="Content-Length must be one number"):
         plan(headers=[("Content-Length", value)])
+
+
+@pytest.mark.parametrize("kind", [tuple, iter, lambda items: dict(items).items()])
+def test_headers_that_are_no_list(kind: Callable[[Any], Any]) -> None:
+    """As some servers take them. And an int, which Werkzeug and Paste do."""
+    items: Any = [("Content-Length", 10), ("X-A", "b")]
+    region = FileRegion(io.BytesIO(), None, 0, 100, None, 1)
+    result = make_plan({}, "200 OK", kind(items), region, method="GET")
+    assert (result.headers, result.count) == ([*items, ("Accept-Ranges", "bytes")], 10)
 
 
 def test_length_beyond_the_range() -> None:
@@ -131,13 +141,13 @@ def asked(
     mtime_ns = MTIME if kind == "by path" else None
     size = None if kind == "endless" else LENGTH
     region = FileRegion(io.BytesIO(), None, 0, size, None, 1, mtime_ns)
-    environ: dict[str, Any] = {"REQUEST_METHOD": method}
-    environ |= {f"HTTP_{name.upper()}": value for name, value in request.items()}
+    environ = {f"HTTP_{name.upper()}": value for name, value in request.items()}
     return make_plan(
         environ,
         status,
         [TYPE, *headers],
         region,
+        method=method,
         written=written,
         ranges=ranges,
         validators=validators,
@@ -158,6 +168,16 @@ def test_what_a_client_is_told() -> None:
     assert asked(method="HEAD").count == 0
     assert asked(ranges=False).headers == result.headers[:-1]
     assert asked(validators=False).headers == [*result.headers[:2], ("Accept-Ranges", "bytes")]
+
+
+@pytest.mark.parametrize("seconds", [-1, 0, 1, 315532801, 499162500])
+def test_time_that_packagers_set(seconds: int) -> None:
+    """It is no validator: the next version of the file has the same."""
+    region = FileRegion(io.BytesIO(), None, 0, LENGTH, None, 1, seconds * 10**9)
+    asks = {"HTTP_IF_NONE_MATCH": "*", "HTTP_IF_MODIFIED_SINCE": "Fri, 01 Jan 2100 00:00:00 GMT"}
+    result = make_plan(asks, "200 OK", [FRESH], region, method="GET")
+    assert result.status == "200 OK"
+    assert [name for name, _ in result.headers[1:]] == ["Content-Length", "Accept-Ranges"]
 
 
 @pytest.mark.parametrize("fresh", [FRESH, ("expires", "0"), ("Cache-Control", "no-cache")])
@@ -402,11 +422,12 @@ def test_any_plan(
     if case.method == "HEAD":
         written = None  # There is no such thing.
     region = FileRegion(io.BytesIO(), None, offset, size, limit, 1, MTIME if named else None)
-    environ = {"REQUEST_METHOD": case.method, **case.request}
     headers = list(case.headers)
     values = [value for name, value in headers if name.lower() == "content-length"]
     try:
-        result = make_plan(environ, case.status, headers, region, written=written)
+        result = make_plan(
+            case.request, case.status, headers, region, method=case.method, written=written
+        )
     except ValueError:
         assert values
         return

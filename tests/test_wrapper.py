@@ -310,7 +310,7 @@ def test_any_source(
     assert count is None or len(got) <= count
     if ended:
         assert len(got) == (len(data) if count is None else count)
-        assert count is not None or ending == "end"
+        assert count is not None or ENDINGS[ending][1] is None
     if failure is not None:
         assert got == data
         assert count is None or len(data) < count

@@ -14,7 +14,12 @@ from dataclasses import dataclass
 from email.utils import formatdate, mktime_tz, parsedate_tz
 from typing import Any
 
-__all__ = ["Validators", "date_of_file", "etag_of_file"]
+__all__ = ["UNDATED", "Validators", "date_of_file", "etag_of_file"]
+
+#: The year 1990, in nanoseconds since the epoch. A file was not changed before it: that
+#: is a time that packagers give to all of them (OSTree 0, Nix 1, zip archives 1980, Yarn
+#: 1984, npm 1985), by which one is not told from the next.
+UNDATED = 631_152_000 * 10**9
 
 #: Weakness and opaque tag. Each character is looked at once: a quote that is
 #: not closed ends at the next one.

@@ -108,10 +108,10 @@ def layer(kind: type) -> Callable[[Any], Part | None] | None:
     """What looks through an iterable of this type, if anything does."""
     if kind is GeneratorType:
         return _generator
-    module = sys.modules.get(kind.__module__)
-    if getattr(module, kind.__qualname__, None) is not kind:
+    look = _LAYERS.get(f"{kind.__module__}.{kind.__qualname__}")
+    if look is None or getattr(sys.modules.get(kind.__module__), kind.__qualname__, 0) is not kind:
         return None
-    return _LAYERS.get(f"{kind.__module__}.{kind.__qualname__}")
+    return look
 
 
 def _as_made(iterable: object) -> bool:

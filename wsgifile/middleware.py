@@ -102,11 +102,12 @@ class FileWrapperMiddleware:
         """Answer one request (PEP 3333)."""
         response = _Response()
         response.server_start_response = start_response
+        # Now: what is inside of us may overwrite it by what a client says.
+        response.method = environ.get("REQUEST_METHOD", "GET")
         servers_own = environ.get(_KEY, _MISSING)
         environ[_KEY] = FileWrapper
         if self.offload is not None:
-            # Now: what is inside of us may overwrite it by what a client says.
-            response.peer = environ.get("REMOTE_ADDR", "")
+            response.peer = environ.get("REMOTE_ADDR", "")  # As the method is.
         try:
             app_iter = self.app(environ, response.start_response)
         finally:
@@ -146,6 +147,7 @@ class FileWrapperMiddleware:
             response.status,
             response.headers,
             region,
+            method=response.method,
             written=response.written if response.committed else None,
             ranges=self.ranges,
             validators=self.validators,
@@ -193,6 +195,7 @@ class _Response:
     status: str
     headers: Headers
     server_write: Callable[[bytes], object]
+    method: str
     started = committed = False
     written = 0
     peer: str

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .conditions import Validators, date_of_file, etag_of_file
+from .conditions import UNDATED, Validators, date_of_file, etag_of_file
 from .ranges import ByteRange, select
 from .recognise import FileRegion, KernelFile
 from .transfer import logger, one_line
@@ -88,6 +88,7 @@ def make_plan(
     headers: Headers,
     region: FileRegion,
     *,
+    method: str,
     written: int | None = None,
     ranges: bool = True,
     validators: bool = True,
@@ -100,6 +101,8 @@ def make_plan(
     added where the length of the file is certain. HEAD, 1xx, 204 and 304 send
     no body (RFC 9110, sections 9.3.2, 15.2, 15.3.5, 15.4.5).
 
+    :param method: that of the request when it came: by this one the server frames the
+        response, whatever has become of REQUEST_METHOD.
     :param written: the bytes that the application has written itself, so that the
         header is out; None: it is not.
     :param ranges: whether to answer Range requests.
@@ -110,6 +113,7 @@ def make_plan(
     :raises ValueError: for a Content-Length that is no number, or two of them, or
         more than the range of the file that the application asked for.
     """
+    headers = list(headers)  # The application's is its own; and servers take items() as well.
     fields = {name.lower(): value for name, value in headers}
     if len(fields) < len(headers):
         fields = _merged(headers)
@@ -122,7 +126,6 @@ def make_plan(
             headers = _without(headers, {"content-length"})
         return Plan(status, headers, 0, False)
     count = region.length
-    method = environ.get("REQUEST_METHOD", "GET")
     # Another middleware of ours has nothing of a file to send to HEAD.
     if promised is not None and (method != "HEAD" or region.limit is None):
         left = max(0, promised - (written or 0))
@@ -145,7 +148,7 @@ def make_plan(
         headers, sized = [*headers, ("Content-Length", str(count))], True
     plan = Plan(status, headers, count, sized)
     if sized and method in ("GET", "HEAD") and status.startswith("200"):
-        plan = _as_asked_for(environ, plan, fields, region, ranges, validators, offload)
+        plan = _as_asked_for(environ, method, plan, fields, region, ranges, validators, offload)
     if method == "HEAD":
         plan.count, plan.parts = 0, None
     return plan
@@ -153,6 +156,7 @@ def make_plan(
 
 def _as_asked_for(
     environ: Mapping[str, Any],
+    method: str,
     plan: Plan,
     fields: Mapping[str, str],
     region: FileRegion,
@@ -186,11 +190,13 @@ def _as_asked_for(
             headers = _without(plan.headers, {"content-length"})
             headers += [("Content-Length", "0"), field]
             return Plan(plan.status, headers, 0, True, offload=field[0])
-    headers = plan.headers = plan.headers.copy()  # The application's is its own.
+    headers = plan.headers
     etag, date = fields.get("etag"), fields.get("last-modified")
     mtime_ns = region.mtime_ns if validators and etag is None and date is None else None
     control = fields.get("cache-control")
-    if mtime_ns is not None and control is not None and "no-store" in control.lower():
+    if mtime_ns is not None and (
+        mtime_ns < UNDATED or (control is not None and "no-store" in control.lower())
+    ):
         mtime_ns = None
     if mtime_ns is not None:
         # By the date alone caches take a response for fresh, the longer the older it
@@ -214,7 +220,8 @@ def _as_asked_for(
         return Plan(refusal, _without(headers, _OF_CONTENT), 0, False)
     if refusal is not None:
         return _error(refusal, headers)
-    selected = _select(environ, state, length) if ranges else None
+    # With HEAD the field means nothing (section 14.2).
+    selected = _select(environ, state, length) if ranges and method == "GET" else None
     if selected is None:
         return plan
     if not selected:
@@ -234,14 +241,12 @@ def _as_asked_for(
 def _select(environ: Mapping[str, Any], state: Validators, length: int) -> list[ByteRange] | None:
     """The ranges that the request is for; None: it is for the whole.
 
-    So is a HEAD, with which the field means nothing (section 14.2). And one that
-    says by a condition that the client has parts of something else, though it is
-    the application's affair to answer that.
+    So is one that says by a condition that the client has parts of something else,
+    though it is the application's affair to answer that.
     """
     wanted = environ.get("HTTP_RANGE")
     if (
         wanted is None
-        or environ.get("REQUEST_METHOD", "GET") != "GET"
         or not state.allow_range(environ.get("HTTP_IF_RANGE"))
         or state.refuse(environ) is not None
     ):
@@ -292,7 +297,8 @@ def _merged(headers: Headers) -> dict[str, str]:
 
 
 def _content_length(value: str) -> int:
-    value = value.strip(" \t")  # Of what else there may be a server would make something else.
+    # Werkzeug and Paste take an int. Of other space a server would make something else.
+    value = str(value).strip(" \t")
     if not (value.isascii() and value.isdigit()):
         raise ValueError(f"Content-Length must be one number of bytes, not {value!r}")
     return int(value)

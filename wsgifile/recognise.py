@@ -10,9 +10,11 @@ What frameworks put around a file is looked through, by ``layers``.
 
 from __future__ import annotations
 
+import codecs
 import io
 import os
 import stat
+import sys
 from dataclasses import dataclass
 from types import GeneratorType
 from typing import Any
@@ -106,6 +108,8 @@ def recognise(app_iter: object) -> FileRegion | None:
     in_memory = False
     if status is not None:
         kernel = file
+    elif _counts_otherwise(file):
+        return None
     else:
         if isinstance(file, io.TextIOBase):
             message = f'{name_of(file)} is open in text mode: open it with mode "rb" to send it'
@@ -151,6 +155,18 @@ def _has_lines_of_bytes(file: Any) -> bool:
     kind = type(file)
     name = f"{kind.__module__}.{kind.__qualname__}"
     return name in _LINES_OF_BYTES and READING.isdisjoint(getattr(file, "__dict__", {}))
+
+
+def _counts_otherwise(file: object) -> bool:
+    """Whether its read() takes something else than a number of bytes.
+
+    What codecs.EncodedFile() makes counts characters. A zipfile.ZipFile reads members by
+    name, and some sub-classes give the archive when they are iterated.
+    """
+    zipfile: Any = sys.modules.get("zipfile")
+    return isinstance(file, codecs.StreamRecoder) or (
+        zipfile is not None and isinstance(file, zipfile.ZipFile)
+    )
 
 
 def _size(file: KernelFile, status: os.stat_result, offset: int) -> int | None:

@@ -128,6 +128,8 @@ class FileWrapper:
             data = self._read(size)
         except OSError as error:
             raise read_failed(self.filelike, error) from error
+        except StopIteration:
+            data = b""  # Of a read() that is next() of something: not ours, for the server.
         if type(data) is not bytes:
             data = _as_bytes(data, self.filelike)
         if len(data) > size:

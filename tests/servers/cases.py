@@ -442,6 +442,13 @@ def small_length_larger(environ: WSGIEnvironment) -> Any:
 
 
 @trouble
+def overridden(environ: WSGIEnvironment) -> Any:
+    """As behind Flask's HTTPMethodOverrideMiddleware."""
+    environ["REQUEST_METHOD"] = environ["HTTP_X_HTTP_METHOD_OVERRIDE"]
+    return opened()
+
+
+@trouble
 def huge(environ: WSGIEnvironment) -> Any:
     return opened("huge")
 

@@ -168,6 +168,18 @@ def test_head(server: Running, client: Client, name: str) -> None:
     check_usable(client)
 
 
+@pytest.mark.parametrize(("method", "other"), [("HEAD", "GET"), ("GET", "HEAD")])
+def test_overridden(server: Running, client: Client, method: str, other: str) -> None:
+    """What the application makes of the method is nothing to who waits for the response."""
+    headers = (("X-HTTP-Method-Override", other),)
+    answer = client.get("/ours/overridden", method=method, headers=headers)
+    assert answer.body == (DATA if method == "GET" else b"")
+    if not client.bare:
+        assert answer.headers["content-length"] == str(len(DATA))
+    assert events(server.port, closes=1).count(["close"]) == 1
+    check_usable(client)
+
+
 @pytest.mark.parametrize("connection", ["", "keep-alive"])
 @pytest.mark.parametrize("name", ["plain", "gzip_file", "range_206"])
 def test_http_1_0(server: Running, client: Client, name: str, connection: str) -> None:
