@@ -422,7 +422,7 @@ def test_inside_of_another(path: str) -> None:
 # The command line's --explain.
 
 APPS = """
-import gzip, io, os, zlib
+import gzip, io, os, time, zlib
 from wsgifile import FileWrapperMiddleware, XAccelRedirect
 HERE = os.path.dirname(os.path.abspath(__file__))
 
@@ -452,7 +452,17 @@ def raises(environ, start_response):
 def opened():
     return open(HERE + "/data", "rb")
 
+def closes_late():
+    file = opened()
+    close = file.close
+    def late():
+        time.sleep(0.1)
+        close()
+    file.close = late
+    return file
+
 plain = sends(opened)
+late = sends(closes_late)
 short = sends(opened, ("Content-Length", "300000"))
 gz = sends(lambda: gzip.open(HERE + "/data.gz"))
 listed = sends(lambda: [b"x"])
@@ -485,7 +495,6 @@ by_object = Filter(FileWrapperMiddleware(plain), Start)
 def slow():
     class Slow(io.BytesIO):
         def read(self, size):
-            import time
             time.sleep(0.2)
             return super().read(40_000)
     return Slow(bytes(300_000))
@@ -555,6 +564,7 @@ def django(environ, start_response):
             ("-H", "Range: bytes=0-1,9000-9001"),
             ["plan: 206 Partial Content, [0-9]+ bytes in 5 parts", "the client: 206 "],
         ),
+        ("late", (), ["sent: 256000 bytes by wsgi.file_wrapper", "the client: 200 OK, 256000 "]),
         (
             "gz",
             (),
