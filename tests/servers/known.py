@@ -173,9 +173,10 @@ SERVERS = {
         "fastwsgi",
         faults={
             "test_length_larger-hidden": "it crashes when an iterator raises",
-            "test_truncated_while_sent-hidden": "it crashes when an iterator raises",
             "test_close_raises": "it crashes when close() raises",
             "test_trickle": "it collects what is small",
         },
+        # Once in a hundred times it does not.
+        sometimes={"test_truncated_while_sent-hidden": "it crashes when an iterator raises"},
     ),
 }
