@@ -176,7 +176,7 @@ SERVERS = {
             "test_close_raises": "it crashes when close() raises",
             "test_trickle": "it collects what is small",
         },
-        # Once in a hundred times it does not.
+        # Seldom it does not.
         sometimes={"test_truncated_while_sent-hidden": "it crashes when an iterator raises"},
     ),
 }
