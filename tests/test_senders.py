@@ -24,8 +24,11 @@ from regions import region_of
 from wsgifile import senders, sockets
 from wsgifile.body import Body
 from wsgifile.plan import Plan
-from wsgifile.senders import FileSlice, Send, SendfileBody, open_body
-from wsgifile.servers import SERVERS, Server, find, unknown
+from wsgifile.recognise import FileSlice
+from wsgifile.send import Send
+from wsgifile.senders import SendfileBody, open_body
+from wsgifile.server import Server
+from wsgifile.servers import SERVERS, find, unknown
 from wsgifile.transfer import Declined
 from wsgifile.wrapper import ShortFileError
 
@@ -45,7 +48,7 @@ class Both(Server):
 
     def wrap(self, send: Send, what: FileSlice) -> Body | Declined:
         self.asked.append("wrap")
-        return Body(send) if self.wrapper else Declined("no")
+        return Body(send, self) if self.wrapper else Declined("no")
 
     def socket(self) -> Any:
         self.asked.append("socket")
@@ -72,7 +75,8 @@ def nothing_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def body_of(file: Any, server: Server, count: int | None = 10, sized: bool = True) -> Any:
     plan = Plan("200 OK", [], count, sized)
-    return open_body(Send(file, region_of(file), plan, 1000, 0, server, lambda data: None))
+    server.write = lambda data: None
+    return open_body(Send(file, region_of(file), plan, 1000, 0), server)
 
 
 @pytest.mark.parametrize(
@@ -208,7 +212,7 @@ def test_no_sendfile(
 class Iterating(Both):
     """A server that iterates itself."""
 
-    def iterates(self, body: Body, frame: FrameType | None) -> bool:
+    def iterates(self, body: object, frame: FrameType | None) -> bool:
         return True
 
 
@@ -360,9 +364,7 @@ def test_body_closes_once(file: BufferedReader) -> None:
 
     app_iter = AppIter()
     plan = Plan("200 OK", [], None, False)
-    body: Any = open_body(
-        Send(app_iter, region_of(app_iter), plan, 1000, 0, find({}, print), print)
-    )
+    body: Any = open_body(Send(app_iter, region_of(app_iter), plan, 1000, 0), find({}, print))
     assert iter(body) is body
     assert b"".join(body) == Path(__file__).read_bytes()[3:]
     body.close()

@@ -25,8 +25,9 @@ import pytest
 from client import Answer, Client
 from ports import serving
 
-from wsgifile import FileWrapper, FileWrapperMiddleware, Transfer, transfer
-from wsgifile.senders import FileSlice
+from wsgifile import FileWrapper, FileWrapperMiddleware, Transfer
+from wsgifile import log as wsgifile_log
+from wsgifile.recognise import FileSlice
 from wsgifile.sockets import sendfile
 from wsgifile.wrapper import FileReadError, ShortFileError
 
@@ -40,7 +41,7 @@ DATA = bytes(range(256)) * 1000
 def as_if_new(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a process that has logged nothing yet, nor has left bodies to the collector."""
     gc.collect()
-    monkeypatch.setattr(transfer, "_told", set())
+    monkeypatch.setattr(wsgifile_log, "_told", set())
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import quote
 
 from . import FileWrapperMiddleware
-from .transfer import one_line
+from .log import one_line
 from .wrapper import DEFAULT_BLOCK_SIZE
 
 if TYPE_CHECKING:

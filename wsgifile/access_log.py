@@ -19,9 +19,10 @@ from waitress.channel import ClientDisconnected, HTTPChannel
 from waitress.task import ErrorTask, Task, WSGITask
 
 from .body import Closing
+from .log import one_line
 from .middleware import FileWrapperMiddleware
-from .servers import closed_over
-from .transfer import Transfer, one_line
+from .server import closed_over
+from .transfer import Transfer
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment

@@ -5,14 +5,12 @@ from __future__ import annotations
 import sys
 from functools import partial
 from types import FrameType
-from typing import TYPE_CHECKING
 
+from .log import announce, logger, one_line
 from .read_ahead import ReadAhead
-from .transfer import announce, logger, one_line
+from .send import Send
+from .server import Server
 from .wrapper import FileReadError, FileWrapper, Joined, close_app_iter
-
-if TYPE_CHECKING:
-    from .senders import Send
 
 __all__ = ["Body", "Whole", "caller"]
 
@@ -74,8 +72,9 @@ class Body(Closing):
     sender: str
     sent: int | None
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, server: Server) -> None:
         self.send = send
+        self.server = server
         self.blocks: FileWrapper | Joined | ReadAhead = send.blocks()
         self._app_iter = send.app_iter
         self._begun = self._failed = False
@@ -95,7 +94,7 @@ class Body(Closing):
 
     def next_block(self, size: int, frame: FrameType | None, first: bool = False) -> bytes:
         """Up to size more bytes, for frame: if that is the server, it gets help."""
-        server = self.send.server
+        server = self.server
         try:
             # Who is asking? A filter may have let start_response pass and still
             # want to see or change the blocks, or to answer for an error.
@@ -125,9 +124,9 @@ class Body(Closing):
     def begin(self) -> None:
         """The server itself asks for the first block: is there a better way?"""
         if self.send.plan.count == 0:
-            self.send.server.send_header(self.send.write)
+            self.server.send_header(self.server.write)
         else:
-            self.send.server.send_blocks()
+            self.server.send_blocks()
 
     def fail(self, error: BaseException) -> None:
         """An error ends the response before its time.
@@ -144,13 +143,13 @@ class Body(Closing):
         """And end a response that does not tell where it ends."""
         send, blocks = self.send, self.blocks
         if self.sent != 0 or send.plan.offload is not None:
-            announce(send.server.name, self.sender)
+            announce(self.server.name, self.sender)
         if isinstance(blocks, ReadAhead):
             blocks.close(partial(close_app_iter, app_iter), here=send.region.threaded)
         else:
             close_app_iter(app_iter)
-        if not send.plan.sized and send.plan.count != 0 and send.server.iterates(self, caller(2)):
-            send.server.end_unsized()
+        if not send.plan.sized and send.plan.count != 0 and self.server.iterates(self, caller(2)):
+            self.server.end_unsized()
 
 
 def caller(depth: int = 1) -> FrameType | None:

@@ -22,13 +22,16 @@ from waitress import wasyncore
 from waitress.server import create_server
 
 from .layers import innermost
+from .log import logger
 from .middleware import FileWrapperMiddleware
 from .plan import Headers
-from .recognise import NO_FILES
-from .senders import SMALL, FileSlice, Send
-from .servers import SERVERS, Server
+from .recognise import NO_FILES, FileSlice
+from .send import Send, Watch, watching
+from .senders import SMALL
+from .server import Server
+from .servers import SERVERS
 from .servers.unknown import Server as Unknown
-from .transfer import Transfer, Watch, logger, watching
+from .transfer import Transfer
 from .wrapper import name_of
 
 if TYPE_CHECKING:
@@ -144,7 +147,7 @@ def _line(label: str, text: str) -> str:
 
 
 def _lines(send: Send, watch: Watch, transfer: Transfer, before: Headers | None) -> Iterator[str]:
-    region, plan, server = send.region, send.plan, send.server
+    region, plan, server = send.region, send.plan, watch.server
     what = f"{_kind(region.filelike)} {name_of(region.filelike)}"
     if region.kernel is not None:
         how = f"a file on disk, {what}, {region.length} bytes from {region.offset}"

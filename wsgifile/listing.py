@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from .transfer import one_line
+from .log import one_line
 
 __all__ = ["POLICY", "Entry", "listing"]
 

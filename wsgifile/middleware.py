@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 
 from . import servers
 from .body import Body
+from .log import logger
 from .offload import Offload, Proxies
 from .plan import Headers, make_plan
 from .recognise import NO_FILES, FileRegion, KernelFile, recognise
-from .senders import Send, open_body
-from .transfer import Declined, Transfer, Watch, logger, watching
+from .send import Send, Watch, watching
+from .senders import open_body
+from .transfer import Declined, Transfer
 from .wrapper import DEFAULT_BLOCK_SIZE, FileWrapper, check_int, close_app_iter
 
 if TYPE_CHECKING:
@@ -161,11 +163,11 @@ class FileWrapperMiddleware:
             plan,
             max(self.block_size, region.block_size),
             self.read_ahead,
-            servers.find(environ, response.server_start_response),
-            response.server_write,
             watch,
         )
-        return open_body(send)
+        server = servers.find(environ, response.server_start_response)
+        server.write = response.server_write
+        return open_body(send, server)
 
     def _field(self, peer: str, watch: Watch | None, file: KernelFile) -> tuple[str, str] | None:
         """The header by which the proxy at peer sends this file; None: it does not."""

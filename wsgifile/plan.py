@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from .conditions import UNDATED, Validators, date_of_file, etag_of_file
+from .log import logger, one_line
 from .ranges import ByteRange, select
 from .recognise import FileRegion, KernelFile
-from .transfer import logger, one_line
 from .wrapper import name_of
 
 __all__ = ["Headers", "Plan", "make_plan"]
@@ -165,65 +165,90 @@ def _as_asked_for(
     offload: Callable[[KernelFile], tuple[str, str] | None] | None,
 ) -> Plan:
     """The plan, or a 206, 304, 412 or 416 in its place: what a client expects of a file."""
-    length = plan.count
-    if (
-        length is None
-        or region.size is None
-        or region.offset is None
-        or length > region.size
-        or "transfer-encoding" in fields
-        or not _BY_PROXY.isdisjoint(fields)
-    ):
+    if not _is_sliceable(plan, fields, region):
         return plan
-    unit, coding = fields.get("accept-ranges"), fields.get("content-encoding")
-    divisible = (
-        (unit is None or unit.lower() == "bytes")
-        and (coding is None or coding.lower() == "identity")
-        and _WHOLE_ONLY.isdisjoint(fields)
-    )
-    # Whole, as the proxy answers ranges; and still there when we have closed it.
-    whole = divisible and region.offset == 0 and length == region.size and not region.temporary
-    if offload is not None and region.kernel is not None and whole:
-        field = offload(region.kernel)
+    divisible = _is_divisible(fields)
+    if offload is not None and divisible and _is_whole(plan, region):
+        field = offload(region.kernel) if region.kernel is not None else None
         if field is not None:
-            # Conditions are the proxy's to answer as well, which has its own ETag.
-            headers = _without(plan.headers, {"content-length"})
-            headers += [("Content-Length", "0"), field]
-            return Plan(plan.status, headers, 0, True, offload=field[0])
-    headers = plan.headers
-    etag, date = fields.get("etag"), fields.get("last-modified")
-    mtime_ns = region.mtime_ns if validators and etag is None and date is None else None
-    control = fields.get("cache-control")
-    if mtime_ns is not None and (
-        mtime_ns < UNDATED or (control is not None and "no-store" in control.lower())
-    ):
-        mtime_ns = None
-    if mtime_ns is not None:
-        # By the date alone caches take a response for fresh, the longer the older it
-        # is (RFC 9111, section 4.2.2): not what an application said that may give
-        # another file to somebody else.
-        if control is not None or "expires" in fields:
-            date = date_of_file(mtime_ns)
-            if date is not None:
-                headers.append(("Last-Modified", date))
-        etag = etag_of_file(length, mtime_ns, region.offset)
-        headers.append(("ETag", etag))
-    ranges = ranges and divisible
-    if ranges and unit is None:
-        headers.append(("Accept-Ranges", "bytes"))
+            return _left_to_proxy(plan, field)
+    own = _own_validators(plan, fields, region) if validators else []
+    plan.headers = [*plan.headers, *own]
+    if ranges and divisible and "accept-ranges" not in fields:
+        plan.headers.append(("Accept-Ranges", "bytes"))
     if environ.keys().isdisjoint(_ASKING):
         return plan
-    state = Validators(etag, date)
+    stated = {**fields, **{name.lower(): value for name, value in own}}
+    state = Validators(stated.get("etag"), stated.get("last-modified"))
     # By the application's own validators it is for the application to refuse.
-    refusal = state.refuse(environ) if mtime_ns is not None else None
-    if refusal == "304 Not Modified":
-        return Plan(refusal, _without(headers, _OF_CONTENT), 0, False)
+    refusal = state.refuse(environ) if own else None
     if refusal is not None:
-        return _error(refusal, headers)
+        return _refused(refusal, plan.headers)
     # With HEAD the field means nothing (section 14.2).
-    selected = _select(environ, state, length) if ranges and method == "GET" else None
+    if ranges and divisible and method == "GET":
+        return _part(plan, fields, _select(environ, state, plan.count or 0))
+    return plan
+
+
+def _is_sliceable(plan: Plan, fields: Mapping[str, str], region: FileRegion) -> bool:
+    """Whether the body is so many bytes of a file, which may be had from anywhere in it."""
+    return (
+        plan.count is not None
+        and region.size is not None
+        and region.offset is not None
+        and plan.count <= region.size
+        and "transfer-encoding" not in fields
+        and _BY_PROXY.isdisjoint(fields)
+    )
+
+
+def _is_divisible(fields: Mapping[str, str]) -> bool:
+    """Whether a part of it is a part of what the application described."""
+    return (
+        fields.get("accept-ranges", "bytes").lower() == "bytes"
+        and fields.get("content-encoding", "identity").lower() == "identity"
+        and _WHOLE_ONLY.isdisjoint(fields)
+    )
+
+
+def _is_whole(plan: Plan, region: FileRegion) -> bool:
+    """Whether it is all of the file, which is there when we have closed it, too."""
+    return region.offset == 0 and plan.count == region.size and not region.temporary
+
+
+def _left_to_proxy(plan: Plan, field: tuple[str, str]) -> Plan:
+    # Conditions are the proxy's to answer as well, which has its own ETag.
+    headers = [*_without(plan.headers, {"content-length"}), ("Content-Length", "0"), field]
+    return Plan(plan.status, headers, 0, True, offload=field[0])
+
+
+def _own_validators(plan: Plan, fields: Mapping[str, str], region: FileRegion) -> Headers:
+    """ETag, and Last-Modified, where the application set neither and they tell something."""
+    mtime_ns, control = region.mtime_ns, fields.get("cache-control")
+    if "etag" in fields or "last-modified" in fields or mtime_ns is None or mtime_ns < UNDATED:
+        return []
+    if control is not None and "no-store" in control.lower():
+        return []
+    assert plan.count is not None
+    assert region.offset is not None
+    own = [("ETag", etag_of_file(plan.count, mtime_ns, region.offset))]
+    # By the date alone caches take a response for fresh, the longer the older it is (RFC
+    # 9111, section 4.2.2): not what an application said that may give another file.
+    date = date_of_file(mtime_ns) if control is not None or "expires" in fields else None
+    return own if date is None else [("Last-Modified", date), *own]
+
+
+def _refused(status: str, headers: Headers) -> Plan:
+    if status == "304 Not Modified":
+        return Plan(status, _without(headers, _OF_CONTENT), 0, False)
+    return _error(status, headers)
+
+
+def _part(plan: Plan, fields: Mapping[str, str], selected: list[ByteRange] | None) -> Plan:
+    """What was selected of it: all, nothing, one range or several."""
     if selected is None:
         return plan
+    length, headers = plan.count or 0, plan.headers
     if not selected:
         unsatisfied = ("Content-Range", f"bytes */{length}")
         return _error("416 Range Not Satisfiable", headers, unsatisfied)

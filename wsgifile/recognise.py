@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from types import GeneratorType
 from typing import Any
 
-from .layers import READING, Part, innermost, layer
+from .layers import READING, Part, innermost
 from .wrapper import FileLike, name_of, seekable
 
-__all__ = ["NO_FILES", "FileRegion", "KernelFile", "recognise"]
+__all__ = ["NO_FILES", "FileRegion", "FileSlice", "KernelFile", "recognise"]
 
 KernelFile = io.FileIO | io.BufferedReader | io.BufferedRandom
 
@@ -83,6 +83,15 @@ class FileRegion:
         return min(self.size, self.limit)
 
 
+@dataclass(slots=True)
+class FileSlice:
+    """Bytes that may be taken from a descriptor; count is at least 1."""
+
+    file: KernelFile
+    offset: int
+    count: int
+
+
 def recognise(app_iter: object) -> FileRegion | None:
     """The file that app_iter is, or None if it is not one of ours to send.
 
@@ -95,10 +104,9 @@ def recognise(app_iter: object) -> FileRegion | None:
         return None
     file: Any = app_iter
     part = _ITSELF
-    if layer(type(app_iter)) is not None:  # type: ignore[arg-type]
-        inside = innermost(app_iter)
-        if inside is not None:
-            file, part = inside.file, inside
+    inside = innermost(app_iter)
+    if inside is not None:
+        file, part = inside.file, inside
     if not callable(getattr(file, "read", None)):
         return None
     if part.iterated and not _has_lines_of_bytes(file):

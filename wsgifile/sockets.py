@@ -15,11 +15,11 @@ from collections.abc import Callable, Iterator
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .log import warn_once
 from .page_cache import Lookout, bring_in
-from .transfer import warn_once
 
 if TYPE_CHECKING:
-    from .senders import FileSlice
+    from .recognise import FileSlice
 
 __all__ = ["apart", "can_sendfile", "gives_up", "is_plain", "no_delay", "send_some", "sendfile"]
 

@@ -11,7 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
-from .transfer import logger
+from .log import logger
 
 __all__ = ["Pool", "pool"]
 

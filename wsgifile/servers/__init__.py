@@ -5,7 +5,7 @@ if the server's callable is real: if the start_response that we were given is
 the server's own, not one of a filter between us. :func:`find` looks, and
 imports a server's file here only then, when that server is long loaded.
 
-To add a server: a class derived from :class:`Server` that is named so too, in
+To add a server: a class derived from :class:`~wsgifile.server.Server` that is named so too, in
 a file of its own, and its row in ``SERVERS``; and if its wrapper sends by the
 descriptor a row in ``unknown.DECLINED``, as that is what a filter leaves of it.
 """
@@ -13,21 +13,17 @@ descriptor a row in ``unknown.DECLINED``, as that is what a filter leaves of it.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
 from functools import lru_cache
 from importlib import import_module
-from types import BuiltinFunctionType, CellType, FrameType, FunctionType, MethodType
+from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
 
-from ..body import Body
-from ..senders import FileSlice, Send
-from ..sockets import no_delay
-from ..transfer import Declined
+from ..server import Server
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+    from _typeshed.wsgi import WSGIEnvironment
 
-__all__ = ["SERVERS", "Server", "closed_over", "find"]
+__all__ = ["SERVERS", "find"]
 
 #: Where start_response comes from, as (module, function) or (module, type of
 #: the object whose method it is), and the file here that knows this server.
@@ -45,72 +41,6 @@ SERVERS: dict[tuple[str | None, str], str] = {
     ("werkzeug.serving", "start_response"): "werkzeug",
     ("wsgiref.simple_server", "ServerHandler"): "wsgiref",
 }
-
-
-class Server:
-    """What senders may ask of a server, for one request. These answers decline."""
-
-    #: Whether its sockets wait with what is written for the client to acknowledge what
-    #: was written before: up to 40 ms between the header and the end of a body. And then
-    #: they make large packets, which is slow (see ``sockets``).
-    nagle = False
-    #: Where the server iterates: the beginning of the module's name, and the
-    #: local variable that holds what the application returned.
-    loop: tuple[str, str] | None = None
-
-    def __init__(self, environ: WSGIEnvironment, start_response: StartResponse) -> None:
-        self.environ = environ
-        self.start_response: Any = start_response
-
-    @property
-    def name(self) -> str:
-        """For the log."""
-        software = self.environ.get("SERVER_SOFTWARE")
-        return str(software or type(self).__module__.rpartition(".")[2])
-
-    def wrap(self, send: Send, what: FileSlice) -> Iterable[bytes] | Declined:
-        """A body for what, which the server takes for its own ``wsgi.file_wrapper``."""
-        return Declined("this server has none, or os.sendfile is faster")
-
-    def socket(self) -> Any:
-        """The client's socket, or Declined."""
-        return Declined("the socket is not to be had: of this server, or behind a filter")
-
-    def iterates(self, body: Body, frame: FrameType | None) -> bool:
-        """Whether it is the server itself that asks body for a block, from frame."""
-        if self.loop is None or frame is None:
-            return False
-        module, variable = self.loop
-        name = frame.f_globals.get("__name__")
-        return (
-            isinstance(name, str)
-            and name.startswith(module)
-            and frame.f_locals.get(variable) is body
-        )
-
-    def count_sent(self, count: int) -> None:
-        """Tell the server's access log of bytes that it has not seen."""
-
-    def send_header(self, write: Callable[[bytes], object]) -> None:
-        """Send the header of a response without a body, if the server does not do it well."""
-
-    def send_blocks(self) -> None:
-        """Get ready to send header and blocks, each of which is a write of its own."""
-        if self.nagle:
-            no_delay(self.socket())
-
-    def end_unsized(self) -> None:
-        """End a response of which the header does not tell where it ends."""
-
-    def abort(self, error: BaseException) -> bytes:
-        """Make error end the connection: raise it, or do what the server takes better."""
-        raise error
-
-
-def closed_over(function: Any, name: str) -> Any:
-    """A variable of the function in which function is defined."""
-    cell: CellType = function.__closure__[function.__code__.co_freevars.index(name)]
-    return cell.cell_contents
 
 
 def find(environ: WSGIEnvironment, start_response: Any) -> Server:

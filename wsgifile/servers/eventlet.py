@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import Server as Base
-from . import closed_over
+from ..server import Server as Base
+from ..server import closed_over
 
 __all__ = ["Server"]
 

@@ -11,7 +11,6 @@ import traceback
 from types import FrameType
 from typing import Any
 
-from ..body import Body
 from . import unknown
 
 __all__ = ["Server"]
@@ -20,7 +19,7 @@ __all__ = ["Server"]
 class Server(unknown.Server):
     """fastwsgi: start_response is of a type in C that is not made to be looked at."""
 
-    def iterates(self, body: Body, frame: FrameType | None) -> bool:
+    def iterates(self, body: object, frame: FrameType | None) -> bool:
         """It is in C, below a function of its own in Python."""
         return frame is not None and frame.f_globals.get("__name__") == "fastwsgi"
 

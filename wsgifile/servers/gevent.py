@@ -6,8 +6,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-from ..body import Body
-from . import Server as Base
+from ..server import Server as Base
 
 __all__ = ["Server"]
 
@@ -21,7 +20,7 @@ class Server(Base):
         """The handler's connection."""
         return self._handler.socket
 
-    def iterates(self, body: Body, frame: FrameType | None) -> bool:
+    def iterates(self, body: object, frame: FrameType | None) -> bool:
         """The handler keeps what the application returned."""
         return self._handler.result is body
 

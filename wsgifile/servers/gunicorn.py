@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..server import Server as Base
 from ..transfer import Declined
-from . import Server as Base
 
 __all__ = ["Server"]
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import traceback
 
-from . import Server as Base
-from . import closed_over
+from ..server import Server as Base
+from ..server import closed_over
 
 __all__ = ["Server"]
 

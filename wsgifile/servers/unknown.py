@@ -10,9 +10,10 @@ import os
 from collections.abc import Iterable
 
 from ..body import Body, caller
-from ..senders import FileSlice, Send
+from ..recognise import FileSlice
+from ..send import Send
+from ..server import Server as Base
 from ..transfer import Declined
-from . import Server as Base
 
 __all__ = ["DECLINED", "Server"]
 
@@ -49,7 +50,7 @@ class Server(Base):
         # is what makes its seek() one of the descriptor.
         what.file.seek(0, os.SEEK_END)
         what.file.seek(0)
-        file = File(send, what)
+        file = File(send, self, what)
         try:
             app_iter: Iterable[bytes] = wrapper(file, send.block_size)
         except BaseException:
@@ -64,8 +65,8 @@ class File(Body):
     sender = "wsgi.file_wrapper"
     sent: int | None
 
-    def __init__(self, send: Send, what: FileSlice) -> None:
-        super().__init__(send)
+    def __init__(self, send: Send, server: Base, what: FileSlice) -> None:
+        super().__init__(send, server)
         self._what = what
 
     def read(self, size: int = -1) -> bytes:

@@ -20,10 +20,11 @@ from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any
 
 from ..body import Body, caller
-from ..senders import FileSlice, Send
+from ..recognise import FileSlice
+from ..send import Send
+from ..server import Server as Base
 from ..transfer import Declined
 from ..wrapper import FileWrapper
-from . import Server as Base
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -56,11 +57,11 @@ class Server(Base):
         its_own = getattr(wrapper, "__name__", None) == "uwsgi_sendfile"
         if not its_own or what.offset + what.count >= _MAX:
             return Declined("it is not uWSGI's, or the end is more than 2 GiB away")
-        body = Wrapper(send, what)
+        body = Wrapper(send, self, what)
         wrapper(body, send.block_size)
         return body
 
-    def iterates(self, body: Body, frame: FrameType | None) -> bool:
+    def iterates(self, body: object, frame: FrameType | None) -> bool:
         """uWSGI is in C, and asks from its own thread's, or from below what started it.
 
         So may a filter be, but none that could answer for an error.
@@ -104,8 +105,8 @@ class Wrapper(Body):
     sent: int | None
     blocks: FileWrapper
 
-    def __init__(self, send: Send, what: FileSlice) -> None:
-        super().__init__(send)
+    def __init__(self, send: Send, server: Base, what: FileSlice) -> None:
+        super().__init__(send, server)
         self._what = what
 
     def begin(self) -> None:
@@ -118,7 +119,7 @@ class Wrapper(Body):
 
         :raises io.UnsupportedOperation: always.
         """
-        if self.send.server.iterates(self, caller()) and not self._begun:
+        if self.server.iterates(self, caller()) and not self._begun:
             self._begun = True
             what = self._what
             # It tells nothing about how far it came, and closes what it gets.

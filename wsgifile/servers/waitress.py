@@ -19,14 +19,14 @@ from waitress.channel import HTTPChannel
 
 from ..body import Body
 from ..page_cache import Lookout, bring_in, lets_wait
-from ..recognise import KernelFile
-from ..senders import FileSlice, Send
+from ..recognise import FileSlice, KernelFile
+from ..send import Send
+from ..server import Server as Base
+from ..server import closed_over
 from ..sockets import gives_up, is_plain, send_some
 from ..threads import pool
 from ..transfer import Declined
 from ..wrapper import FileReadError, ShortFileError, read_failed
-from . import Server as Base
-from . import closed_over
 
 __all__ = ["Server"]
 
@@ -57,7 +57,7 @@ class Server(Base):
             return Declined("the file system lets readers wait, and the main loop must not")
         channel = closed_over(self.start_response, "self").channel
         sendable = type(channel) is HTTPChannel and is_plain(channel.socket)
-        return Buffer(send, what, channel if sendable and hasattr(os, "sendfile") else None)
+        return Buffer(send, self, what, channel if sendable and hasattr(os, "sendfile") else None)
 
     def send_header(self, write: Callable[[bytes], object]) -> None:
         """Not the last chunk after it, with which a HEAD would end, too."""
@@ -76,8 +76,10 @@ class Buffer(Body, ReadOnlyFileBasedBuffer):  # type: ignore[misc]
     file: KernelFile
     remain: int
 
-    def __init__(self, send: Send, what: FileSlice, channel: HTTPChannel | None) -> None:
-        super().__init__(send)
+    def __init__(
+        self, send: Send, server: Base, what: FileSlice, channel: HTTPChannel | None
+    ) -> None:
+        super().__init__(send, server)
         self.file = what.file
         self._position = what.offset
         self._count = self.remain = what.count

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import Server as Base
+from ..server import Server as Base
 
 __all__ = ["Server"]
 

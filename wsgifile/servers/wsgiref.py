@@ -8,8 +8,7 @@ from __future__ import annotations
 from types import FrameType
 from typing import Any
 
-from ..body import Body
-from . import Server as Base
+from ..server import Server as Base
 
 __all__ = ["Server"]
 
@@ -26,7 +25,7 @@ class Server(Base):
         """The request handler's connection."""
         return self._handler.request_handler.connection
 
-    def iterates(self, body: Body, frame: FrameType | None) -> bool:
+    def iterates(self, body: object, frame: FrameType | None) -> bool:
         """The handler keeps what the application returned."""
         return self._handler.result is body
 
