@@ -21,9 +21,9 @@ from wsgiref.util import setup_testing_defaults
 from hypothesis import strategies as st
 
 from wsgifile import FileWrapperMiddleware
+from wsgifile.blocks import ShortFileError
 from wsgifile.conditions import etag_of_file
 from wsgifile.ranges import MAX_RANGES
-from wsgifile.wrapper import ShortFileError
 
 #: No byte, few, and more than are read at once.
 SIZES = (1000, 0, 1, 1000, 70_000)

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from wsgifile.wrapper import FileReadError
+from wsgifile.blocks import FileReadError
 
 #: What read() gives or raises when there is nothing left, and what becomes of it.
 ENDINGS: dict[str, tuple[Any, type[Exception] | None]] = {

@@ -13,13 +13,15 @@ import textwrap
 import time
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ports import free_port, running, serving
 
-import wsgifile.servers
+import wsgifile
+from wsgifile.registry import SERVERS
 
 ROOT = Path(__file__).parents[1]
 GUIDES = sorted((ROOT / "docs/guide").glob("*.rst"))
@@ -96,7 +98,7 @@ def test_example(example: Path) -> None:
             continue
         application, middleware = load(path)
         sent: list[wsgifile.Transfer] = []
-        middleware.on_sent = sent.append
+        middleware.options = replace(middleware.options, on_sent=sent.append)
         with serving(application) as port:
             status, headers, body = ask(port, "/film")
             assert (status, body, headers["Content-Type"]) == (200, DATA, "video/mp4")
@@ -135,7 +137,7 @@ def test_test_of_an_example(example: Path) -> None:
     assert "1 passed" in done.stdout
 
 
-SERVERS = ROOT / "docs/servers.rst"
+PAGE = ROOT / "docs/servers.rst"
 #: For the servers of that page, which has them on port 8000.
 APP = """
 import logging
@@ -163,7 +165,7 @@ MODULES = {
 
 def server_commands() -> Iterator[tuple[str, list[str], str]]:
     """Names of servers, commands, and the sender that the page says there is."""
-    parts = re.split(r"^.+\n-{3,}\n", SERVERS.read_text(), flags=re.MULTILINE)
+    parts = re.split(r"^.+\n-{3,}\n", PAGE.read_text(), flags=re.MULTILINE)
     for part in parts:
         # A paragraph that begins with it.
         sender = re.search(r"^``(wsgi\.file_wrapper|os\.sendfile|read)``[.,:]", part, re.MULTILINE)
@@ -195,7 +197,7 @@ def test_server(server: str, command: list[str], sender: str, tmp_path: Path) ->
         pytest.skip(f"{server} is not installed")
     (tmp_path / "app.py").write_text(APP)
     (tmp_path / "film.mp4").write_bytes(DATA)
-    for name, code in blocks(SERVERS):
+    for name, code in blocks(PAGE):
         if name:
             (tmp_path / name).write_text(code)
     port = free_port()
@@ -214,7 +216,7 @@ def test_server(server: str, command: list[str], sender: str, tmp_path: Path) ->
 def test_servers_that_are_known() -> None:
     """Each has its section."""
     told = {server for server, _, _ in server_commands()}
-    known = {"pyuwsgi" if name == "uwsgi" else name for name in wsgifile.servers.SERVERS.values()}
+    known = {"pyuwsgi" if name == "uwsgi" else name for name in SERVERS.values()}
     assert known <= told
 
 

@@ -20,7 +20,7 @@ from sources import ENDINGS, Scripted, ScriptedBuffer
 from webob.static import FileApp
 
 from wsgifile import FileWrapper, FileWrapperMiddleware
-from wsgifile.wrapper import DEFAULT_BLOCK_SIZE, ShortFileError
+from wsgifile.blocks import DEFAULT_BLOCK_SIZE, ShortFileError
 
 if TYPE_CHECKING:
     from _typeshed import OptExcInfo
@@ -136,6 +136,18 @@ def test_options_are_checked(options: Any, error: type[Exception]) -> None:
 def test_app_is_checked() -> None:
     with pytest.raises(TypeError, match="app must be a WSGI application"):
         FileWrapperMiddleware(None)  # type: ignore[arg-type]
+
+
+class AsyncApplication:
+    async def __call__(self, environ: Any, start_response: Any) -> list[bytes]:
+        return []
+
+
+@pytest.mark.parametrize("app", [AsyncApplication(), AsyncApplication().__call__])
+def test_async_app(app: Any) -> None:
+    """The mistake would otherwise show at the first request, as a coroutine never awaited."""
+    with pytest.raises(TypeError, match="is an async function"):
+        FileWrapperMiddleware(app)
 
 
 @pytest.mark.parametrize("app_iter", [[b"x"], (b"x",), {b"x": 1}, b"", iter([b"x"])])

@@ -46,14 +46,14 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
 def test_filter(load: Callable[..., Any]) -> None:
     app = load("block_size = 1000")
     assert isinstance(app, FileWrapperMiddleware)
-    assert app.block_size == 1000
+    assert app.options.block_size == 1000
     assert b"def factory" in webtest.TestApp(app).get("/").body
 
 
 @pytest.mark.parametrize(("text", "value"), [("true", True), ("no", False), ("OFF", False)])
 def test_filter_switches(load: Callable[..., Any], text: str, value: bool) -> None:
     app = load(f"ranges = {text}\nvalidators = {text}")
-    assert (app.ranges, app.validators) == (value, value)
+    assert (app.options.ranges, app.options.validators) == (value, value)
     answer = webtest.TestApp(app).get("/")
     assert ("Accept-Ranges" in answer.headers, "ETag" in answer.headers) == (value, value)
 
@@ -70,11 +70,11 @@ def test_offload(load: Callable[..., Any], tmp_path: Path) -> None:
     """The file below the directory is left to the proxy, if it is the proxy that asks."""
     for option, header, value in [
         (
-            f"x_accel_redirect =\n    /srv = /_srv\n    {tmp_path} = /_files",
+            f"x_accel_redirect =\n    / = /_root\n    {tmp_path} = /_files",
             "X-Accel-Redirect",
             "/_files/",
         ),
-        (f"x_sendfile =\n    /srv\n    {tmp_path}", "X-Sendfile", f"{tmp_path}/"),
+        (f"x_sendfile =\n    /\n    {tmp_path}", "X-Sendfile", f"{tmp_path}/"),
         (f"x_sendfile_quoted = {tmp_path}", "X-Sendfile", f"{tmp_path}/"),
         (f"x_sendfile_unquoted = {tmp_path}", "X-Sendfile", f"{tmp_path}/"),
     ]:
@@ -89,7 +89,7 @@ def test_offload(load: Callable[..., Any], tmp_path: Path) -> None:
 
 
 def test_defaults(load: Callable[..., Any]) -> None:
-    assert load().block_size == FileWrapperMiddleware(lambda *args: []).block_size
+    assert load().options == FileWrapperMiddleware(lambda *args: []).options
 
 
 @pytest.mark.parametrize(
@@ -100,12 +100,12 @@ def test_defaults(load: Callable[..., Any]) -> None:
         ("block_size =", "egg:wsgifile: block_size = '': invalid literal"),
         ("ranges = maybe", "egg:wsgifile: ranges = 'maybe': String is not true/false"),
         ("x_accel_redirect = /srv", "x_accel_redirect = '/srv': '/srv' is not of the form"),
-        ("x_sendfile = srv", "x_sendfile = 'srv': 'srv' is no absolute path"),
+        ("x_sendfile = srv", "x_sendfile = 'srv': offload: 'srv' is not the absolute path"),
         (
-            "x_sendfile = /a\nx_accel_redirect = /a = /b",
-            "takes one way to a proxy, x_accel_redirect is another",
+            "x_sendfile = /\nx_accel_redirect = / = /b",
+            "takes one option for a proxy, and x_accel_redirect is a second",
         ),
-        ("x_accel_redirect =\n    /a = /b\n    /a = /c", "'/a' is there twice"),
+        ("x_accel_redirect =\n    /a = /b\n    /a = /c", "'/a' is given twice"),
         ("trusted_proxies = here", "'here' does not appear to be an IPv4 or IPv6 network"),
         ("block_size = 0", "block_size must be at least 1, not 0"),
     ],

@@ -13,10 +13,30 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wsgifile.conditions import Validators, date_of_file, etag_of_file
+from wsgifile.options import Options
 from wsgifile.plan import Plan, make_plan
 from wsgifile.recognise import FileRegion
 
 TYPE = ("Content-Type", "text/plain")
+
+
+def region(
+    size: int | None,
+    *,
+    start: int = 0,
+    limit: int | None = None,
+    mtime_ns: int | None = None,
+) -> FileRegion:
+    """A file of which size bytes are left from start; the application asked for limit of them."""
+    return FileRegion(
+        io.BytesIO(),
+        kernel=None,
+        start=start,
+        seek=True,
+        end=None if size is None else start + size,
+        limit=None if limit is None else start + limit,
+        mtime_ns=mtime_ns,
+    )
 
 
 def plan(
@@ -28,9 +48,14 @@ def plan(
     limit: int | None = None,
 ) -> Plan:
     """As it is without what a client may ask for."""
-    region = FileRegion(io.BytesIO(), None, 0, size, limit, 1)
     return make_plan(
-        {}, status, list(headers), region, method=method, written=written, ranges=False
+        {},
+        status,
+        list(headers),
+        region(size, limit=limit),
+        method=method,
+        options=Options(ranges=False),
+        written=written,
     )
 
 
@@ -73,8 +98,7 @@ def test_length_malformed(value: str) -> None:
 def test_headers_that_are_no_list(kind: Callable[[Any], Any]) -> None:
     """As some servers take them. And an int, which Werkzeug and Paste do."""
     items: Any = [("Content-Length", 10), ("X-A", "b")]
-    region = FileRegion(io.BytesIO(), None, 0, 100, None, 1)
-    result = make_plan({}, "200 OK", kind(items), region, method="GET")
+    result = make_plan({}, "200 OK", kind(items), region(100), method="GET", options=Options())
     assert (result.headers, result.count) == ([*items, ("Accept-Ranges", "bytes")], 10)
 
 
@@ -140,24 +164,22 @@ def asked(
     """The plan for a file, by path or without a name, with these fields of a request."""
     mtime_ns = MTIME if kind == "by path" else None
     size = None if kind == "endless" else LENGTH
-    region = FileRegion(io.BytesIO(), None, 0, size, None, 1, mtime_ns)
     environ = {f"HTTP_{name.upper()}": value for name, value in request.items()}
     return make_plan(
         environ,
         status,
         [TYPE, *headers],
-        region,
+        region(size, mtime_ns=mtime_ns),
         method=method,
+        options=Options(ranges=ranges, validators=validators),
         written=written,
-        ranges=ranges,
-        validators=validators,
     )
 
 
 def test_what_a_client_is_told() -> None:
     """What it may ask for next time."""
     result = asked()
-    assert (result.status, result.count, result.start) == ("200 OK", LENGTH, 0)
+    assert (result.status, result.parts) == ("200 OK", ((0, LENGTH),))
     assert result.headers == [
         TYPE,
         ("Content-Length", "1000"),
@@ -173,9 +195,9 @@ def test_what_a_client_is_told() -> None:
 @pytest.mark.parametrize("seconds", [-1, 0, 1, 315532801, 499162500])
 def test_time_that_packagers_set(seconds: int) -> None:
     """It is no validator: the next version of the file has the same."""
-    region = FileRegion(io.BytesIO(), None, 0, LENGTH, None, 1, seconds * 10**9)
+    file = region(LENGTH, mtime_ns=seconds * 10**9)
     asks = {"HTTP_IF_NONE_MATCH": "*", "HTTP_IF_MODIFIED_SINCE": "Fri, 01 Jan 2100 00:00:00 GMT"}
-    result = make_plan(asks, "200 OK", [FRESH], region, method="GET")
+    result = make_plan(asks, "200 OK", [FRESH], file, method="GET", options=Options())
     assert result.status == "200 OK"
     assert [name for name, _ in result.headers[1:]] == ["Content-Length", "Accept-Ranges"]
 
@@ -218,12 +240,13 @@ def test_not_ours_to_answer(options: Any) -> None:
     assert result.status == options.get("status", "200 OK")
     names = {name.lower() for name, _ in result.headers}
     assert not names & {"etag", "last-modified", "accept-ranges"}
-    assert (result.start, result.parts) == (0, None)
+    [(start, _)] = result.parts
+    assert start == 0
 
 
 def test_range() -> None:
     result = asked(range="bytes=10-19")
-    assert (result.status, result.start, result.count) == ("206 Partial Content", 10, 10)
+    assert (result.status, result.parts) == ("206 Partial Content", ((10, 20),))
     assert result.sized
     assert dict(result.headers) == {
         "Content-Type": "text/plain",
@@ -237,7 +260,7 @@ def test_range() -> None:
 def test_range_of_what_the_application_promised() -> None:
     """Its Content-Length is how long the whole is."""
     result = asked([("content-length", "100")], range="bytes=-10")
-    assert (result.start, result.count) == (90, 10)
+    assert result.parts == ((90, 100),)
     assert ("Content-Range", "bytes 90-99/100") in result.headers
     assert [value for name, value in result.headers if name.lower() == "content-length"] == ["10"]
 
@@ -259,9 +282,9 @@ def test_range_of_what_the_application_promised() -> None:
 )
 def test_range_is_ignored(headers: list[tuple[str, str]], request_: Any) -> None:
     result = asked(headers, **request_)
-    assert (result.status, result.start, result.parts) == ("200 OK", 0, None)
+    stop = 0 if request_.get("method") == "HEAD" else 1000
+    assert (result.status, result.parts) == ("200 OK", ((0, stop),))
     assert ("Content-Length", "1000") in result.headers
-    assert result.count == (0 if request_.get("method") == "HEAD" else 1000)
 
 
 @pytest.mark.parametrize(
@@ -331,7 +354,7 @@ def test_multipart() -> None:
     assert fields["Content-Length"] == str(result.count)
     assert "Content-Range" not in fields
     body = b"".join(
-        p if isinstance(p, bytes) else b"x" * (p[1] - p[0]) for p in result.parts or ()
+        p if isinstance(p, bytes) else b"x" * ((p[1] or 0) - p[0]) for p in result.parts
     )
     assert len(body) == result.count
     head = f"Content-Type: {fields['Content-Type']}\r\n".encode()
@@ -369,7 +392,7 @@ def test_precondition_failed() -> None:
     assert (result.status, result.count) == ("412 Precondition Failed", 24)
     assert dict(result.headers) == {"Content-Type": "text/plain", "Content-Length": "24"}
     head = asked(if_match='"other"', method="HEAD")
-    assert (head.headers, head.count, head.parts) == (result.headers, 0, None)
+    assert (head.headers, head.count, head.parts) == (result.headers, 0, ((0, 0),))
 
 
 @pytest.mark.parametrize(
@@ -404,7 +427,7 @@ def test_no_validators(options: Any) -> None:
 @given(
     data=ANYTHING,
     size=st.none() | st.integers(0, 2000),
-    offset=st.none() | st.integers(0, 100),
+    start=st.integers(0, 100),
     limit=st.none() | st.integers(0, 2000),
     written=st.none() | st.integers(0, 50),
     named=st.booleans(),
@@ -412,7 +435,7 @@ def test_no_validators(options: Any) -> None:
 def test_any_plan(
     data: bytes,
     size: int | None,
-    offset: int | None,
+    start: int,
     limit: int | None,
     written: int | None,
     named: bool,
@@ -421,12 +444,18 @@ def test_any_plan(
     case = decode(data)
     if case.method == "HEAD":
         written = None  # There is no such thing.
-    region = FileRegion(io.BytesIO(), None, offset, size, limit, 1, MTIME if named else None)
+    file = region(size, start=start, limit=limit, mtime_ns=MTIME if named else None)
     headers = list(case.headers)
     values = [value for name, value in headers if name.lower() == "content-length"]
     try:
         result = make_plan(
-            case.request, case.status, headers, region, method=case.method, written=written
+            case.request,
+            case.status,
+            headers,
+            file,
+            method=case.method,
+            options=Options(),
+            written=written,
         )
     except ValueError:
         assert values
@@ -440,25 +469,22 @@ def test_any_plan(
         assert (result.count, lengths) == (0, set())
         return
     if case.method == "HEAD":
-        assert (result.count, result.parts) == (0, None)
+        assert result.parts == ((start, start),)
         return
-    if values:
-        assert result.count is not None
-        assert limit is None or result.parts is not None or result.count <= limit
-    if result.parts is not None:
-        # What of it is not the file's is part of the length, too.
-        assert lengths == {result.count}
-        assert result.count == sum(
-            len(part) if isinstance(part, bytes) else part[1] - part[0] for part in result.parts
-        )
-        slices = [part for part in result.parts if not isinstance(part, bytes)]
-    else:
-        assert not lengths or lengths == {result.count} or written
-        slices = [] if result.count is None else [(result.start, result.start + result.count)]
-    whole = region.length
+    slices = [part for part in result.parts if not isinstance(part, bytes)]
+    if result.count is None:
+        assert (slices, size, values, lengths) == ([(start, None)], None, [], set())
+        return
+    stops = [stop for _, stop in slices if stop is not None]
+    text = sum(len(part) for part in result.parts if isinstance(part, bytes))
+    assert result.count == text + sum(stops) - sum(begin for begin, _ in slices)
+    assert limit is None or all(stop <= start + limit for stop in stops)
+    assert not lengths or lengths == {result.count} or written
     if result.status != case.status:
-        assert whole is not None
-        assert all(0 <= start <= stop <= whole for start, stop in slices)
-        assert sum(stop - start for start, stop in slices) <= whole
-    elif whole is not None and not values:
-        assert (result.start, result.count) == (0, whole)
+        assert lengths == {result.count}
+        assert file.stop is not None
+        assert all(start <= begin for begin, _ in slices)
+        assert all(stop <= file.stop for stop in stops)
+        assert result.count - text <= file.stop - start
+    elif not values:
+        assert slices == [(start, file.stop)]

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 
 from wsgifile import FileWrapperMiddleware, read_ahead
+from wsgifile.blocks import BlockReader, FileLike, FileReadError
 from wsgifile.body import Body
 from wsgifile.read_ahead import FIRST, ReadAhead
 from wsgifile.threads import Pool
-from wsgifile.wrapper import FileLike, FileReadError, FileWrapper
 
 DATA = bytes(range(256)) * 4096
 BLOCK = 65536
@@ -55,7 +55,7 @@ class Source:
 
 
 def ahead(source: FileLike, depth: int = 4, count: int | None = None) -> ReadAhead:
-    return ReadAhead(FileWrapper.bounded(source, None, count), depth, BLOCK)
+    return ReadAhead(BlockReader(source, 0, count), depth, BLOCK)
 
 
 def wait_until(condition: Callable[[], object]) -> None:

@@ -23,6 +23,7 @@ import pytest
 from regions import region_of
 
 from wsgifile import FileWrapper
+from wsgifile.blocks import BlockReader
 from wsgifile.recognise import FileRegion, recognise
 
 DATA = bytes(range(256)) * 1000
@@ -38,9 +39,8 @@ def path(tmp_path: Path) -> Path:
 def kernel_bytes(region: FileRegion) -> bytes:
     """What a descriptor-based sender would send."""
     assert region.kernel is not None
-    assert region.size is not None
-    assert region.offset is not None
-    return os.pread(region.kernel.fileno(), region.size, region.offset)
+    assert region.end is not None
+    return os.pread(region.kernel.fileno(), region.end - region.start, region.start)
 
 
 @pytest.mark.parametrize("app_iter", [[b"x"], (b"x",), (x for x in [b"x"]), b"x", {}, object()])
@@ -57,7 +57,7 @@ def test_kernel_file(path: Path, buffering: int, mode: str, read: int) -> None:
         file.read(read)
         region = region_of(file)
         assert region.kernel is file
-        assert (region.offset, region.size) == (read, len(DATA) - read)
+        assert (region.start, region.end) == (read, len(DATA))
         assert kernel_bytes(region) == file.read()
 
 
@@ -84,7 +84,7 @@ def test_writes_still_in_the_buffer(tmp_path: Path) -> None:
         file.seek(2)
         file.write(b"xx")
         region = region_of(file)
-        assert (region.offset, region.size) == (4, 6)
+        assert (region.start, region.end) == (4, 10)
         assert kernel_bytes(region) == file.read() == b"456789"
         file.seek(0)
         part = FileWrapper(file).app_iter_range(0, 10)
@@ -95,7 +95,8 @@ def test_writes_still_in_the_buffer(tmp_path: Path) -> None:
 def test_position_behind_the_end(path: Path) -> None:
     with open(path, "rb") as file:
         file.seek(10**6)
-        assert region_of(file).size == 0
+        region = region_of(file)
+        assert (region.start, region.end) == (10**6, 10**6)
 
 
 def gz(path: Path) -> Any:
@@ -176,7 +177,7 @@ def test_descriptor_of_other_bytes(path: Path, make: Callable[..., Any]) -> None
     """fileno() proves nothing: these are read, and their length is not known."""
     file = make(path)
     region = region_of(file)
-    assert (region.filelike, region.kernel, region.size) == (file, None, None)
+    assert (region.filelike, region.kernel, region.end) == (file, None, None)
 
 
 def test_pipe_socket_and_device() -> None:
@@ -186,7 +187,7 @@ def test_pipe_socket_and_device() -> None:
     with a, b, a.makefile("rb") as file:
         assert region_of(file).kernel is None
     with open("/dev/zero", "rb") as file:
-        assert (region_of(file).kernel, region_of(file).size) == (None, None)
+        assert (region_of(file).kernel, region_of(file).end) == (None, None)
 
 
 def test_not_readable(path: Path) -> None:
@@ -199,21 +200,22 @@ def test_not_readable(path: Path) -> None:
 def test_size_zero() -> None:
     """Nothing in it, or a file of /proc, which has bytes but no size."""
     with tempfile.TemporaryFile() as file:
-        assert (region_of(file).kernel, region_of(file).size) == (None, 0)
+        assert (region_of(file).kernel, region_of(file).end) == (None, 0)
     with open("/proc/self/status", "rb") as file:
         region = region_of(file)
-        assert (region.kernel, region.size) == (None, None)
+        assert (region.kernel, region.end) == (None, None)
         assert file.read().startswith(b"Name:")
     with open("/proc/self/status", "rb", buffering=0) as file:
-        assert region_of(file).size is None
+        assert region_of(file).end is None
 
 
 def test_nothing_left_of_it() -> None:
     """Where it stands; elsewhere it has bytes."""
     with open("/proc/self/cmdline", "rb") as file:
-        assert file.read() != b""
-        assert region_of(file).size == 0
-        assert region_of(FileWrapper.bounded(file, 0, None)).size is None
+        size = len(file.read())
+        assert size
+        assert region_of(file).end == size
+        assert region_of(BlockReader(file, 0, seek_first=True)).end is None
 
 
 def test_size_that_is_not_true() -> None:
@@ -222,7 +224,7 @@ def test_size_that_is_not_true() -> None:
         assert os.fstat(file.fileno()).st_size > len(file.read())
         file.seek(0)
         region = region_of(file)
-        assert (region.kernel, region.size) == (None, None)
+        assert (region.kernel, region.end) == (None, None)
 
 
 def test_all_holes(tmp_path: Path) -> None:
@@ -230,17 +232,17 @@ def test_all_holes(tmp_path: Path) -> None:
     with open(tmp_path / "sparse", "w+b") as file:
         file.truncate(5 * 2**30)
         region = region_of(file)
-        assert (region.kernel, region.size) == (file, 5 * 2**30)
+        assert (region.kernel, region.end) == (file, 5 * 2**30)
 
 
 def test_bytes_io() -> None:
     file = io.BytesIO(DATA)
     file.seek(10)
     region = region_of(file)
-    assert (region.kernel, region.offset, region.size) == (None, 10, len(DATA) - 10)
+    assert (region.kernel, region.start, region.end) == (None, 10, len(DATA))
     file.write(b"x")  # no buffer is left exported
     file.seek(10**6)
-    assert region_of(file).size == 0
+    assert region_of(file).end == 10**6
 
 
 def test_mmap(path: Path) -> None:
@@ -253,11 +255,11 @@ def test_wrapper_and_range(path: Path) -> None:
     with open(path, "rb") as file:
         file.seek(100)
         region = region_of(FileWrapper(file, 4096))
-        assert (region.kernel, region.offset, region.block_size) == (file, 100, 4096)
+        assert (region.kernel, region.start, region.block_size) == (file, 100, 4096)
         region = region_of(FileWrapper(file).app_iter_range(10, 50))
-        assert (region.offset, region.length) == (110, 40)
+        assert (region.start, region.stop) == (110, 150)
         region = region_of(FileWrapper(file).app_iter_range(10, 10**9))
-        assert (region.offset, region.length) == (110, len(DATA) - 110)
+        assert (region.start, region.stop) == (110, len(DATA))
 
 
 def test_subclass_of_the_wrapper_is_not_ours() -> None:

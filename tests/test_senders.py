@@ -22,15 +22,16 @@ from ports import free_port, running
 from regions import region_of
 
 from wsgifile import senders, sockets
+from wsgifile.blocks import ShortFileError
 from wsgifile.body import Body
 from wsgifile.plan import Plan
 from wsgifile.recognise import FileSlice
+from wsgifile.registry import SERVERS
 from wsgifile.send import Send
 from wsgifile.senders import SendfileBody, open_body
 from wsgifile.server import Server
-from wsgifile.servers import SERVERS, find, unknown
+from wsgifile.servers import find, unknown
 from wsgifile.transfer import Declined
-from wsgifile.wrapper import ShortFileError
 
 if TYPE_CHECKING:
     from _typeshed import OptExcInfo
@@ -46,7 +47,7 @@ class Both(Server):
         self.wrapper, self.sock = wrapper, sock
         self.asked: list[str] = []
 
-    def wrap(self, send: Send, what: FileSlice) -> Body | Declined:
+    def wrap(self, send: Send, file_slice: FileSlice) -> Body | Declined:
         self.asked.append("wrap")
         return Body(send, self) if self.wrapper else Declined("no")
 
@@ -74,9 +75,15 @@ def nothing_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def body_of(file: Any, server: Server, count: int | None = 10, sized: bool = True) -> Any:
-    plan = Plan("200 OK", [], count, sized)
     server.write = lambda data: None
-    return open_body(Send(file, region_of(file), plan, 1000, 0), server)
+    return open_body(send_of(file, count, sized), server)
+
+
+def send_of(file: Any, count: int | None, sized: bool = True) -> Send:
+    region = region_of(file)
+    stop = None if count is None else region.start + count
+    plan = Plan("200 OK", [], ((region.start, stop),), sized)
+    return Send(file, region, plan, block_size=1000, read_ahead=0)
 
 
 @pytest.mark.parametrize(
@@ -212,7 +219,7 @@ def test_no_sendfile(
 class Iterating(Both):
     """A server that iterates itself."""
 
-    def iterates(self, body: object, frame: FrameType | None) -> bool:
+    def is_iterating(self, body: object, frame: FrameType | None) -> bool:
         return True
 
 
@@ -250,7 +257,8 @@ def test_calls_of_sendfile(monkeypatch: pytest.MonkeyPatch, behind: bool) -> Non
 
     monkeypatch.setattr(os, "sendfile", sendfile)
     call = sockets._CALL_BEHIND if behind else sockets._CALL
-    assert sockets.send_some(0, 0, 5, 1 << 20, behind) == 1 << 20
+    sent = sockets.send_some(0, 0, offset=5, count=1 << 20, behind=behind)
+    assert sent == 1 << 20
     assert calls[:4] == [
         (5, call),
         (5 + call, call),
@@ -363,8 +371,7 @@ def test_body_closes_once(file: BufferedReader) -> None:
             self.closes += 1
 
     app_iter = AppIter()
-    plan = Plan("200 OK", [], None, False)
-    body: Any = open_body(Send(app_iter, region_of(app_iter), plan, 1000, 0), find({}, print))
+    body: Any = open_body(send_of(app_iter, None, sized=False), find({}, print))
     assert iter(body) is body
     assert b"".join(body) == Path(__file__).read_bytes()[3:]
     body.close()

@@ -49,9 +49,9 @@ def app(environ, start_response):
 app = FileWrapperMiddleware(app)
 if {cold}:
     # As if nothing were in memory.
-    import_module("wsgifile.page_cache").missing = lambda fd, offset, count: True
+    import_module("wsgifile.page_cache").is_resident = lambda fd, offset, count: False
     module = import_module("wsgifile." + {module!r})
-    module.bring_in = lambda fd, offset, count: sleep({seconds})
+    module.prefetch = lambda fd, offset, count: sleep({seconds})
 port = {port}
 {run}
 """
@@ -201,11 +201,11 @@ def test_waitress_without_a_descriptor(tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "file").write_bytes(data)
     asked = []
 
-    def missing(*args: object) -> bool:
+    def is_resident(*args: object) -> bool:
         asked.append(args)
-        return True
+        return False
 
-    monkeypatch.setattr(page_cache, "missing", missing)
+    monkeypatch.setattr(page_cache, "is_resident", is_resident)
 
     def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         start_response("200 OK", [])
@@ -238,29 +238,29 @@ def test_missing_and_brought_in(tmp_path: Path) -> None:
             pytest.skip("the file system of the temporary directory cannot tell")
         os.fsync(fd)
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-        assert page_cache.missing(fd, 0, size)
-        page_cache.bring_in(fd, 2_000_000, 500_000)
-        assert not page_cache.missing(fd, 2_000_000, 500_000)
-        page_cache.bring_in(fd, 0, size + 1_000_000)
-        assert not page_cache.missing(fd, 0, size)
+        assert not page_cache.is_resident(fd, 0, size)
+        page_cache.prefetch(fd, 2_000_000, 500_000)
+        assert page_cache.is_resident(fd, 2_000_000, 500_000)
+        page_cache.prefetch(fd, 0, size + 1_000_000)
+        assert page_cache.is_resident(fd, 0, size)
         os.posix_fadvise(fd, size // 2, size // 4, os.POSIX_FADV_DONTNEED)
-        assert not page_cache.missing(fd, 0, size // 3)
-        assert page_cache.missing(fd, 0, size)
+        assert page_cache.is_resident(fd, 0, size // 3)
+        assert not page_cache.is_resident(fd, 0, size)
         # Where only the beginning has been looked at.
-        assert page_cache.missing(fd, 0, size // 2 + 1)
+        assert not page_cache.is_resident(fd, 0, size // 2 + 1)
 
 
-def test_lookout(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lookahead(monkeypatch: pytest.MonkeyPatch) -> None:
     """It looks the further the longer nothing is missing."""
     step = page_cache._STEP
     cold = range(22 * step, 24 * step)
     monkeypatch.setattr(page_cache, "_is_cached", lambda fd, offset: offset not in cold)
     monkeypatch.setattr(page_cache, "_NOWAIT", 1)
-    size, lookout, seen = 80 * step, page_cache.Lookout(step), []
+    size, lookahead, seen = 80 * step, page_cache.Lookahead(step), []
 
     def look(near: bool = False) -> bool:
-        found = lookout.finds(0, lookout.until, size - lookout.until, near=near)
-        seen.append(lookout.until // step)
+        found = lookahead.check(0, lookahead.until, size - lookahead.until, near=near)
+        seen.append(lookahead.until // step)
         return found
 
     assert [look(), look(), look(near=True), look()] == 4 * [True]
@@ -269,8 +269,8 @@ def test_lookout(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [look(), look(), look()] == 3 * [True]
     assert seen[4:] == [13, 14, 16, 20]
     assert not look()
-    lookout.until = 24 * step
-    while lookout.until < size:
+    lookahead.until = 24 * step
+    while lookahead.until < size:
         assert look()
     assert seen[8:] == [20, 25, 27, 31, 39, 55, 71, 80]
 
@@ -279,8 +279,8 @@ def test_without_rwf_nowait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """On other systems nothing is asked, and nobody waits."""
     monkeypatch.setattr(page_cache, "_NOWAIT", 0)
     monkeypatch.setattr(page_cache, "_is_cached", None)
-    assert not page_cache.lets_wait(0)
-    assert not page_cache.missing(0, 0, 1)
+    assert not page_cache.may_block(0)
+    assert page_cache.is_resident(0, 0, 1)
 
 
 def test_file_systems(disk: Path, tmp_path: Path) -> None:
@@ -288,13 +288,13 @@ def test_file_systems(disk: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"x")
     for path, slow in ((disk / str(SIZE), True), (tmp_path / "file", False)):
         with open(path, "rb") as file:
-            assert page_cache.lets_wait(file.fileno()) is slow
+            assert page_cache.may_block(file.fileno()) is slow
     if os.path.isdir("/dev/shm"):
         path = Path("/dev/shm") / f"wsgifile-{os.getpid()}"
         path.write_bytes(b"x")
         try:
             with open(path, "rb") as file:
-                assert not page_cache.lets_wait(file.fileno())
+                assert not page_cache.may_block(file.fileno())
         finally:
             path.unlink()
 

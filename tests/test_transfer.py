@@ -27,9 +27,9 @@ from ports import serving
 
 from wsgifile import FileWrapper, FileWrapperMiddleware, Transfer
 from wsgifile import log as wsgifile_log
+from wsgifile.blocks import FileReadError, ShortFileError
 from wsgifile.recognise import FileSlice
 from wsgifile.sockets import sendfile
-from wsgifile.wrapper import FileReadError, ShortFileError
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -41,7 +41,7 @@ DATA = bytes(range(256)) * 1000
 def as_if_new(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a process that has logged nothing yet, nor has left bodies to the collector."""
     gc.collect()
-    monkeypatch.setattr(wsgifile_log, "_told", set())
+    monkeypatch.setattr(wsgifile_log, "_logged", set())
 
 
 @pytest.fixture

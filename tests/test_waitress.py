@@ -33,7 +33,7 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 def cold(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if nothing were in memory, and all of it were sent by the main loop."""
-    monkeypatch.setattr("wsgifile.page_cache.missing", lambda *args: True)
+    monkeypatch.setattr("wsgifile.page_cache.is_resident", lambda *args: False)
     init = waitress.Buffer.__init__
 
     def init_without_worker(self: waitress.Buffer, *args: Any) -> None:
@@ -73,11 +73,11 @@ def test_a_socket_that_is_full_at_once(path: Path, monkeypatch: pytest.MonkeyPat
     calls: list[int] = []
     send_some = sockets.send_some
 
-    def full(*args: Any) -> int:
+    def full(*args: Any, **kwargs: Any) -> int:
         calls.append(1)
         if len(calls) % 2:
             raise BlockingIOError
-        return send_some(*args)
+        return send_some(*args, **kwargs)
 
     monkeypatch.setattr(waitress, "send_some", full)
     check(path)
@@ -147,7 +147,7 @@ def test_no_thread_for_the_disk(path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def held(cold: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """The disk answers when this is set."""
     answers = threading.Event()
-    monkeypatch.setattr(waitress, "bring_in", lambda *args: answers.wait(20))
+    monkeypatch.setattr(waitress, "prefetch", lambda *args: answers.wait(20))
     yield answers
     answers.set()
 

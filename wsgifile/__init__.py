@@ -1,26 +1,42 @@
 """WSGI middleware that sends files fast, exactly, and closes them.
 
-General layout, in the order in which a response travels:
+The modules, in the order in which a response travels:
 
-- ``middleware``: the WSGI call. Gives the application our ``wsgi.file_wrapper``,
-  and takes what it returns.
-- ``wrapper``: that file wrapper, and with it the one read(size) loop.
-- ``recognise``: is it a file, and do its descriptor's bytes mean the same? In
-  ``layers`` what frameworks put around one.
-- ``plan``: the header and the bytes that go out, by what the client asked for:
-  ``conditions`` and ``ranges``.
-- ``senders``: the server's own wrapper, then os.sendfile, then the read loop.
-- ``servers``: what we know of each server, a small file each.
-- ``offload``: leaving it to a proxy in front instead. ``transfer``: what became of it.
+- ``middleware``: the WSGI call. It gives the application our ``wsgi.file_wrapper``, and takes
+  what the application returns. ``options``: how it was configured.
+- ``wrapper``: that file wrapper.
+- ``recognise``: whether the response is a file, and whether its descriptor holds the same
+  bytes. ``layers``: what frameworks put around a file.
+- ``plan``: the status, the header and the byte ranges to send, by what the client asked for.
+- ``send``: what is to be sent, as a value.
+- ``senders``: the server's own wrapper, then os.sendfile, then the read loop. ``body``: what
+  they hand to the server. ``offload``: leaving the file to a proxy instead.
+- ``server``: the contract with a server. ``servers``: what we know of each one.
+- ``sockets``, ``page_cache``, ``threads``, ``read_ahead``: what the senders use.
+- ``transfer``: how it ended.
 
-``paste`` and ``__main__`` are the two other doors: PasteDeploy and the command
-line, which has ``directory`` and ``listing`` to serve, ``access_log``, and ``explain``.
-Importing the package imports none of them, and no server.
+The ground, which every module may use: ``blocks``, ``conditions``, ``ranges``, ``registry``,
+``log``.
+
+There are two other doors. ``paste`` is for PasteDeploy, ``__main__`` is the command line.
+Importing the package imports neither of them, and no server.
 """
 
+from .blocks import FileReadError, ShortFileError
 from .middleware import FileWrapperMiddleware
 from .offload import XAccelRedirect, XSendfile
 from .transfer import Transfer
 from .wrapper import FileWrapper
 
-__all__ = ["FileWrapper", "FileWrapperMiddleware", "Transfer", "XAccelRedirect", "XSendfile"]
+__all__ = [
+    "FileReadError",
+    "FileWrapper",
+    "FileWrapperMiddleware",
+    "ShortFileError",
+    "Transfer",
+    "XAccelRedirect",
+    "XSendfile",
+    "__version__",
+]
+
+__version__ = "0.1.0"

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import quote
 
 from . import FileWrapperMiddleware
+from .blocks import DEFAULT_BLOCK_SIZE
 from .log import one_line
-from .wrapper import DEFAULT_BLOCK_SIZE
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication

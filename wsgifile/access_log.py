@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from waitress.channel import ClientDisconnected, HTTPChannel
 from waitress.task import ErrorTask, Task, WSGITask
 
-from .body import Closing
+from .body import CloseOnce
 from .log import one_line
 from .middleware import FileWrapperMiddleware
 from .server import closed_over
@@ -43,7 +43,7 @@ def logged(app: WSGIApplication, **options: Any) -> WSGIApplication:
         line = closed_over(start_response, "self").line
         app_iter = FileWrapperMiddleware(app, on_sent=line, **options)(environ, start_response)
         # Not that of another middleware within, which ours has passed on as no file.
-        watch = app_iter.send.watch if isinstance(app_iter, Closing) else None
+        watch = app_iter.send.watch if isinstance(app_iter, CloseOnce) else None
         line.is_file = watch is not None and watch.on_sent is line
         return app_iter
 

@@ -1,4 +1,4 @@
-"""What the server gets: the blocks to send, and the application's close()."""
+"""The iterable that the server gets: the blocks to send, and the application's close()."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import sys
 from functools import partial
 from types import FrameType
 
+from .blocks import BlockReader, ChainedReader, FileReadError, close_app_iter
 from .log import announce, logger, one_line
 from .read_ahead import ReadAhead
 from .send import Send
 from .server import Server
-from .wrapper import FileReadError, FileWrapper, Joined, close_app_iter
 
-__all__ = ["Body", "Whole", "caller"]
+__all__ = ["Body", "CloseOnce", "OneBlock", "calling_frame"]
 
 
-class Closing:
-    """Calls close() of what the application returned, once, and tells what was sent.
+class CloseOnce:
+    """Closes what the application returned, once, and reports how the response ended.
 
-    However often the server calls ours, and at the latest when the server drops us:
-    there are servers that never call it.
+    It does so when the server calls close() for the first time, or else when the server
+    drops the object: some servers never call close().
     """
 
     send: Send
@@ -29,17 +29,17 @@ class Closing:
     sent: int | None = 0
 
     def close(self) -> None:
-        """Close what the application returned, the first time only."""
+        """Close what the application returned. Later calls do nothing."""
         app_iter, self._app_iter = self._app_iter, None
         if app_iter is None:
             return
         try:
             self._close(app_iter)
         finally:
-            self._tell(None)
+            self._report(None)
 
-    def _tell(self, error: BaseException | None) -> None:
-        """The response is over, by an error or not: tell who wants to know."""
+    def _report(self, error: BaseException | None) -> None:
+        """The response is over, by an error or not. Later calls do nothing."""
         watch, self.send.watch = self.send.watch, None
         if watch is not None:
             watch.end(self.send, self.sender, self.sent, error)
@@ -51,8 +51,8 @@ class Closing:
         self.close()
 
 
-class Whole(Closing, list[bytes]):
-    """All that there is to send in one block: a list of one is what servers do best."""
+class OneBlock(CloseOnce, list[bytes]):
+    """A whole response in one block. Servers are at their best with a list of one."""
 
     def __init__(self, send: Send, block: bytes) -> None:
         self.send = send
@@ -61,21 +61,21 @@ class Whole(Closing, list[bytes]):
         self.sent: int | None = len(block)
 
 
-class Body(Closing):
-    """The iterable for the server, for one response.
+class Body(CloseOnce):
+    """A response in blocks.
 
-    Not derived from FileWrapper, nor named so: there are servers that know
-    their own wrapper by this name.
+    It is not derived from FileWrapper, and not named so, because servers recognise their own
+    wrapper by that.
     """
 
-    # Told again: type checkers are not to guess it from what is assigned here.
+    # Declared again because type checkers infer a narrower type from the assignments here.
     sender: str
     sent: int | None
 
     def __init__(self, send: Send, server: Server) -> None:
         self.send = send
         self.server = server
-        self.blocks: FileWrapper | Joined | ReadAhead = send.blocks()
+        self.blocks: BlockReader | ChainedReader | ReadAhead = send.blocks()
         self._app_iter = send.app_iter
         self._begun = self._failed = False
         if send.plan.count == 0:
@@ -86,35 +86,35 @@ class Body(Closing):
 
     def __next__(self) -> bytes:
         first, self._begun = not self._begun, True
-        block = self.next_block(self.send.block_size, caller(), first)
-        # A first block even if it is empty: Hypercorn sends no header without.
+        block = self.next_block(self.send.block_size, calling_frame(), first=first)
+        # The first block is returned even if it is empty: some servers send no header without.
         if block == b"" and not first:
             raise StopIteration
         return block
 
-    def next_block(self, size: int, frame: FrameType | None, first: bool = False) -> bytes:
-        """Up to size more bytes, for frame: if that is the server, it gets help."""
+    def next_block(self, size: int, frame: FrameType | None, *, first: bool = False) -> bytes:
+        """Up to size more bytes, for the code in this frame."""
         server = self.server
         try:
-            # Who is asking? A filter may have let start_response pass and still
-            # want to see or change the blocks, or to answer for an error.
+            # The server gets help with the first block and with errors. A filter does not: it
+            # may have passed start_response on and still want to see or change the blocks.
             if first:
-                if server.iterates(self, frame):
+                if server.is_iterating(self, frame):
                     self.begin()
                 elif self.send.plan.count != 0:
-                    self.sender = "read"  # Whatever we had in mind for the server.
+                    self.sender = "read"  # Whatever was planned with the server.
             block = self.read_block(size)
             if self.sent is not None:
                 self.sent += len(block)
             return block
         except BaseException as error:
             self.fail(error)
-            if not server.iterates(self, frame):
+            if not server.is_iterating(self, frame):
                 raise
             try:
                 return server.abort(error)
             finally:
-                # fastwsgi forgets to, if it is the first block.
+                # Some servers forget to, if it is the first block.
                 self.close()
 
     def read_block(self, size: int) -> bytes:
@@ -122,40 +122,41 @@ class Body(Closing):
         return self.blocks.next_block(size)
 
     def begin(self) -> None:
-        """The server itself asks for the first block: is there a better way?"""
+        """The server itself asks for the first block, so there may be a better way."""
         if self.send.plan.count == 0:
-            self.server.send_header(self.server.write)
+            self.server.flush_header()
         else:
-            self.server.send_blocks()
+            self.server.prepare_to_send()
 
     def fail(self, error: BaseException) -> None:
-        """An error ends the response before its time.
+        """An error ends the response early.
 
-        It is not kept, as by its traceback it keeps us: servers that never call
-        close() would keep the file open.
+        The error is not kept. Its traceback refers to this body, so with a server that never
+        calls close() the file would stay open.
         """
-        self._tell(error)
-        failed_before, self._failed = self._failed, True  # waitress tries again.
+        self._report(error)
+        failed_before, self._failed = self._failed, True  # Some servers try again.
         if isinstance(error, FileReadError) and not failed_before:
             logger.warning("%s: the response is cut off", one_line(str(error)))
 
     def _close(self, app_iter: object) -> None:
-        """And end a response that does not tell where it ends."""
         send, blocks = self.send, self.blocks
         if self.sent != 0 or send.plan.offload is not None:
             announce(self.server.name, self.sender)
         if isinstance(blocks, ReadAhead):
-            blocks.close(partial(close_app_iter, app_iter), here=send.region.threaded)
+            blocks.close(partial(close_app_iter, app_iter), here=send.region.close_in_thread)
         else:
             close_app_iter(app_iter)
-        if not send.plan.sized and send.plan.count != 0 and self.server.iterates(self, caller(2)):
+        if send.plan.sized or send.plan.count == 0:
+            return
+        if self.server.is_iterating(self, calling_frame(2)):
             self.server.end_unsized()
 
 
-def caller(depth: int = 1) -> FrameType | None:
-    """The frame that called the function from which this is called, or so many above.
+def calling_frame(depth: int = 1) -> FrameType | None:
+    """The frame that called the function from which this is called, or depth frames up.
 
-    None if it is no Python code that did, as with servers in C.
+    None if that was not Python code: a server in C.
     """
     try:
         return sys._getframe(depth + 1)

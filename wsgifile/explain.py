@@ -21,18 +21,18 @@ from typing import TYPE_CHECKING, Any
 from waitress import wasyncore
 from waitress.server import create_server
 
-from .layers import innermost
+from .blocks import name_of
+from .layers import unwrap
 from .log import logger
 from .middleware import FileWrapperMiddleware
 from .plan import Headers
-from .recognise import NO_FILES, FileSlice
-from .send import Send, Watch, watching
+from .recognise import NOT_FILES, FileSlice
+from .registry import SERVERS
+from .send import Send, Watch, watchers
 from .senders import SMALL
 from .server import Server
-from .servers import SERVERS
 from .servers.unknown import Server as Unknown
 from .transfer import Transfer
-from .wrapper import name_of
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -117,13 +117,13 @@ def explain(app: WSGIApplication, path: str, headers: list[tuple[str, str]]) -> 
     served = _Refusals(outer, spy)
     ends: list[tuple[Send, Watch, Transfer]] = []
     with _warnings() as warnings, _serving(served) as port:
-        watching.append(lambda *end: ends.append(end))
+        watchers.append(lambda *end: ends.append(end))
         try:
             got = _get(port, path, headers)
         except (OSError, http.client.HTTPException) as error:
             got = f"got no complete answer: {error!r}"
         _wait(lambda: not spy.is_file or ends or served.refused)
-        watching.pop()
+        watchers.pop()
     yield f"GET {path}, from waitress"
     yield _line("the application", f"{spy.status or 'no status'}, returned {spy.returned}")
     if not isinstance(app, FileWrapperMiddleware):
@@ -150,9 +150,11 @@ def _lines(send: Send, watch: Watch, transfer: Transfer, before: Headers | None)
     region, plan, server = send.region, send.plan, watch.server
     what = f"{_kind(region.filelike)} {name_of(region.filelike)}"
     if region.kernel is not None:
-        how = f"a file on disk, {what}, {region.length} bytes from {region.offset}"
+        assert region.stop is not None
+        how = f"a file on disk, {what}, {region.stop - region.start} bytes from {region.start}"
     else:
-        size = "size not known" if region.length is None else f"{region.length} bytes"
+        stop = region.stop
+        size = "size not known" if stop is None else f"{stop - region.start} bytes"
         how = f"to be read, {what}, {size}"
     yield _line("recognised", how)
     count = "all there is" if plan.count is None else f"{plan.count} bytes"
@@ -170,14 +172,14 @@ def _lines(send: Send, watch: Watch, transfer: Transfer, before: Headers | None)
         yield _line("offload", f"{plan.offload}: {dict(plan.headers)[plan.offload]}")
     elif watch.offload and "offload" not in asked:
         yield _line("offload", "declined: no whole file on disk, to stay, in a 200 to GET or HEAD")
-    for name, reason in watch.declined:
-        yield _line(name, f"declined: {reason.why}")
+    for name, declined in watch.declined:
+        yield _line(name, f"declined: {declined.reason}")
     if transfer.sender == "read" and asked <= {"offload"}:
         yield _line("read", f"up to {SMALL} bytes are read at once, one block for the server")
     sent = "bytes" if transfer.sent is None else f"{transfer.sent} bytes"
     error = "" if transfer.error is None else f", ended by {transfer.error!r}"
     yield _line("sent", f"{sent} by {transfer.sender} in {transfer.seconds:.3f} s{error}")
-    if seen and isinstance(send.slice(), FileSlice) and plan.count and plan.count > SMALL:
+    if seen and isinstance(send.file_slice(), FileSlice) and plan.count and plan.count > SMALL:
         here = type(server).__module__.rpartition(".")[2]
         for sender, names in senders_of().items():
             others = ", ".join(name for name in names if name != here)
@@ -197,20 +199,20 @@ def senders_of() -> dict[str, list[str]]:
 
 
 def _is_file(app_iter: object) -> bool:
-    inside = innermost(app_iter)
+    inside = unwrap(app_iter)
     return callable(getattr(app_iter if inside is None else inside.file, "read", None))
 
 
 def _describe(app_iter: object) -> str:
     """What it is, and if it is no file, why."""
-    inside = innermost(app_iter)
+    inside = unwrap(app_iter)
     what = _kind(app_iter)
     if isinstance(app_iter, GeneratorType):
         code = app_iter.gi_code
         what = f"a generator, {code.co_name} of {code.co_filename}:{code.co_firstlineno}"
     if inside is not None and inside.file is not app_iter:
         return f"{what} around {_kind(inside.file)}"
-    if type(app_iter) in NO_FILES:
+    if type(app_iter) in NOT_FILES:
         return f"{what}, which is no file"
     return what if _is_file(app_iter) else f"{what}, which has no read()"
 

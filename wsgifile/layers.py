@@ -1,16 +1,15 @@
 """What frameworks put around a file, and how to look through it.
 
-One table, from the type of an iterable to the file inside and which bytes of it
-are meant. Exactly by type, as a sub-class may give other bytes, and only for
-what was not overridden on the instance. No framework is imported here: a type
-counts if the module that it says it is from is loaded and has it.
+One table: from the type of an iterable to the file inside, and which bytes of it
+are meant. It goes by exact type, because a sub-class may give other bytes, and not
+if a reading method was replaced on the instance. No framework is imported: a type
+counts if the module it names is loaded and has it.
 
 Whatever is looked through is still what gets closed in the end.
 """
 
 from __future__ import annotations
 
-import gc
 import inspect
 import sys
 import tempfile
@@ -20,12 +19,12 @@ from functools import lru_cache
 from types import GeneratorType
 from typing import Any
 
-from .wrapper import FileWrapper
+from .blocks import BlockReader
 
-__all__ = ["READING", "Part", "innermost", "layer"]
+__all__ = ["READING_METHODS", "Inner", "layer_of", "unwrap"]
 
-#: An instance may be given methods of its own; with these it gives other bytes.
-READING = frozenset(
+#: If an instance has one of these as an attribute of its own, it may give other bytes.
+READING_METHODS = frozenset(
     {
         "chunks",
         "fileno",
@@ -41,70 +40,72 @@ READING = frozenset(
 )
 
 
-@dataclass(slots=True)  # Not frozen, nor are the others: that costs four times as much to make.
-class Part:
-    """The bytes of an iterable, as bytes of what is inside it."""
+# Not frozen, like the other dataclasses here: frozen ones take four times as long to make.
+@dataclass(slots=True)
+class Inner:
+    """The file inside an iterable, and which of its bytes the iterable stands for."""
 
     file: Any
-    #: A position in the file; None: where it stands.
+    #: Position of the first byte; None: where the file stands.
     start: int | None = None
-    #: Bytes to leave out from there; negative: so many before it are meant, too.
+    #: Number of bytes to leave out from there.
     skip: int = 0
-    #: Number of bytes; None: all there are.
+    #: Number of bytes; None: all until the end.
     count: int | None = None
-    #: Whether the file is iterated, not read, so that its lines may be text.
+    #: Whether the file is iterated, not read. Then its lines may be text.
     iterated: bool = False
-    #: Whether close() is for the thread that has called the application.
-    threaded: bool = False
+    #: Whether close() has to run in the thread that called the application.
+    close_in_thread: bool = False
     #: The least number of bytes to read at once.
     block_size: int = 1
     #: Whether close() deletes the file.
     temporary: bool = False
 
-    def of(self, inner: Part) -> Part | None:
-        """The same bytes where file is made of inner; None: they cannot be told."""
+    def through(self, deeper: Inner) -> Inner | None:
+        """The same bytes as bytes of what is inside self.file; None: that cannot be told."""
         if self.start is None:
-            start, skip = inner.start, inner.skip + self.skip
-        elif inner.start is None and not inner.skip and inner.count is None:
+            start, skip = deeper.start, deeper.skip + self.skip
+        elif deeper.start is None and not deeper.skip and deeper.count is None:
             start, skip = self.start, self.skip
         else:
             return None  # A position in something that begins elsewhere.
         count = self.count
-        if inner.count is not None:
-            left = max(0, inner.count - self.skip)
+        if deeper.count is not None:
+            left = max(0, deeper.count - self.skip)
             count = left if count is None else min(count, left)
-        return Part(
-            inner.file,
-            start,
-            skip,
-            count,
-            self.iterated or inner.iterated,
-            self.threaded or inner.threaded,
-            max(self.block_size, inner.block_size),
-            self.temporary or inner.temporary,
+        return Inner(
+            deeper.file,
+            start=start,
+            skip=skip,
+            count=count,
+            iterated=self.iterated or deeper.iterated,
+            close_in_thread=self.close_in_thread or deeper.close_in_thread,
+            block_size=max(self.block_size, deeper.block_size),
+            temporary=self.temporary or deeper.temporary,
         )
 
 
-def innermost(app_iter: object) -> Part | None:
-    """The file in app_iter, as far as it can be looked through. None: not at all."""
-    whole, file = None, app_iter
-    # (That types are hashable is news to mypy.)
-    while (look := layer(type(file))) and _as_made(file):  # type: ignore[arg-type]
+def unwrap(app_iter: Any) -> Inner | None:
+    """The innermost file in app_iter; None: nothing here can be looked through."""
+    found, file = None, app_iter
+    # (mypy takes types for unhashable.)
+    while (look := layer_of(type(file))) and _is_as_made(file):  # type: ignore[arg-type]
         try:
             inner = look(file)
         except Exception:
-            # These are private matters of others, who may have changed them. Then
-            # it is iterated, as it would be without us.
+            # These are private attributes of other projects, which may have changed
+            # them. Then the response is iterated, as it would be without us.
             break
-        inside = inner if inner is None or whole is None else whole.of(inner)
-        if inside is None:
+        if inner is not None and found is not None:
+            inner = found.through(inner)
+        if inner is None:
             break
-        whole, file = inside, inside.file
-    return whole
+        found, file = inner, inner.file
+    return found
 
 
 @lru_cache(256)
-def layer(kind: type) -> Callable[[Any], Part | None] | None:
+def layer_of(kind: type) -> Callable[[Any], Inner | None] | None:
     """What looks through an iterable of this type, if anything does."""
     if kind is GeneratorType:
         return _generator
@@ -114,172 +115,141 @@ def layer(kind: type) -> Callable[[Any], Part | None] | None:
     return look
 
 
-def _as_made(iterable: object) -> bool:
-    """Whether nobody gave this instance reading methods of his own.
+def _is_as_made(iterable: object) -> bool:
+    """Whether no reading method was replaced on this instance.
 
-    tempfile keeps the methods that it forwards in the instance, made with
-    functools.wraps from the file's bound ones.
+    tempfile stores the methods it forwards on the instance. They are made by
+    functools.wraps from the bound methods of the file, and do not count.
     """
-    own = getattr(iterable, "__dict__", {})
-    if READING.isdisjoint(own):
+    attributes = getattr(iterable, "__dict__", {})
+    if READING_METHODS.isdisjoint(attributes):
         return True
-    for name in READING & own.keys():
-        method = own[name]
+    for name in READING_METHODS & attributes.keys():
+        method = attributes[name]
         forwarded = getattr(getattr(method, "__wrapped__", None), "__self__", None)
-        if forwarded is None or forwarded is not own.get("file"):
+        if forwarded is None or forwarded is not attributes.get("file"):
             return False
         if getattr(method, "__globals__", None) is not vars(tempfile):
             return False
     return True
 
 
-def _in_thread(iterator: Any) -> Part:
-    """Of a response whose close() may go by variables of the thread."""
-    return Part(iterator, iterated=True, threaded=True)
+def _in_thread(iterator: Any) -> Inner:
+    """From a response whose close() may use variables of the thread."""
+    return Inner(iterator, iterated=True, close_in_thread=True)
 
 
-def _file_wrapper(wrapper: FileWrapper) -> Part:
-    return Part(
-        wrapper.filelike, wrapper.start, count=wrapper.remaining, block_size=wrapper.block_size
+def _block_reader(reader: BlockReader) -> Inner:
+    return Inner(
+        reader.filelike,
+        start=reader.position if reader.seek_first else None,
+        count=reader.remaining,
     )
 
 
-def _body(body: Any) -> Part | None:
+def _file_wrapper(wrapper: Any) -> Inner:
+    inner = _block_reader(wrapper.reader)
+    inner.block_size = wrapper.block_size
+    return inner
+
+
+def _body(body: Any) -> Inner | None:
     # From another middleware of ours, nearer to the application.
-    return Part(body.blocks) if type(body.blocks) is FileWrapper else None
+    return Inner(body.blocks) if type(body.blocks) is BlockReader else None
 
 
-def _sliced_file(sliced: Any) -> Part:
-    # ServeStatic's positions the file at its first read(), WhiteNoise's at once.
+def _sliced_file(sliced: Any) -> Inner:
+    # ServeStatic's class seeks at its first read(), WhiteNoise's in its constructor.
     start = None if getattr(sliced, "seeked", True) else sliced.start
-    return Part(sliced.fileobj, start, count=sliced.remaining)
+    return Inner(sliced.fileobj, start=start, count=sliced.remaining)
 
 
-def _range_wrapper(wrapper: Any) -> Part | None:
+def _range_wrapper(wrapper: Any) -> Inner | None:
     # Without seekable() it reads up to its first byte.
     if not wrapper.seekable or wrapper.read_length or wrapper.end_reached:
         return None
-    return Part(wrapper.iterable, wrapper.start_byte, count=wrapper.byte_range, iterated=True)
-
-
-def _app_iter_range(ranged: Any) -> Part | None:
-    if ranged._pos:
-        return None
-    count = None if ranged.stop is None else ranged.stop - ranged.start
-    return Part(ranged.app_iter, skip=ranged.start, count=count, iterated=True)
-
-
-def _web_py(chain: Any) -> Part | None:
-    """web.py's: a chain of the lines and of a generator that cleans up.
-
-    Of the lines the first has been taken already, to see whether one can be. In
-    the end its own hook and the generator clear variables of the thread, as the
-    next request does again; hooks of the application are not ours to run.
-    """
-    lines, *_ = _chained(chain) or [None]
-    if not _is_from(lines, "web.application", "build_result"):
-        return None
-    match _chained(lines.gi_frame.f_locals["result"]):
-        case [[bytes() as first], file]:
-            while _is_from(file, "web.application", "wrap"):
-                its = file.gi_frame.f_locals
-                own = sys.modules["web.application"].application._unload
-                if getattr(its["h"], "__func__", None) is not own:
-                    return None
-                file = its["result"]
-            return Part(file, skip=-len(first), iterated=True)
-    return None
-
-
-def _chained(chain: object) -> list[Any]:
-    """What an itertools.chain that has not begun goes through; nothing if that cannot be told."""
-    # (The type is one of them since Python 3.12.)
-    match [it for it in gc.get_referents(chain) if it is not type(chain)]:
-        case [iterator] if type(iterator) is type(iter(())):
-            match gc.get_referents(iterator):
-                case [tuple() as iterables]:
-                    return list(iterables)
-    return []
-
-
-def _generator(generator: Any) -> Part | None:
-    frame = generator.gi_frame
-    if frame is None or inspect.getgeneratorstate(generator) != inspect.GEN_CREATED:
-        return None
-    name = frame.f_globals.get("__name__"), frame.f_code.co_name
-    look = _GENERATORS.get(name)
-    return look(frame.f_locals) if look is not None and _is_from(generator, *name) else None
-
-
-def _is_from(generator: Any, module: str, name: str) -> bool:
-    """Whether it was made by a function of that module that is so named."""
-    frame, loaded = getattr(generator, "gi_frame", None), sys.modules.get(module)
-    return (
-        type(generator) is GeneratorType
-        and frame is not None
-        and loaded is not None
-        and frame.f_globals is vars(loaded)
-        and frame.f_code.co_name == name
+    return Inner(
+        wrapper.iterable, start=wrapper.start_byte, count=wrapper.byte_range, iterated=True
     )
 
 
-def _closing_iterator(closing: Any) -> Part | None:
+def _app_iter_range(ranged: Any) -> Inner | None:
+    if ranged._pos:
+        return None
+    count = None if ranged.stop is None else ranged.stop - ranged.start
+    return Inner(ranged.app_iter, skip=ranged.start, count=count, iterated=True)
+
+
+def _generator(generator: Any) -> Inner | None:
+    """From a generator that has not begun: from the variables of its function."""
+    frame = generator.gi_frame
+    if frame is None or inspect.getgeneratorstate(generator) != inspect.GEN_CREATED:
+        return None
+    module, name = frame.f_globals.get("__name__"), frame.f_code.co_name
+    look = _GENERATORS.get((module, name))
+    # Any function may have these names: it has to be in that module's own dictionary.
+    if look is None or frame.f_globals is not getattr(sys.modules.get(module), "__dict__", None):
+        return None
+    return look(frame.f_locals)
+
+
+def _closing_iterator(closing: Any) -> Inner | None:
     callbacks = closing._callbacks
     response = getattr(callbacks[-1], "__self__", None) if callbacks else None
     if type(getattr(response, "response", None)) is list:
-        return None  # Most responses: no file, by the shortest way.
+        return None  # Most responses. They are no file, and this is the shortest way to see it.
     iterator = closing._next.args[0]
     if type(iterator) is not GeneratorType:
         return _in_thread(iterator)
-    part = _generator(iterator)
-    if part is not None:
-        part.threaded = True
-    return part
+    inner = _generator(iterator)
+    if inner is not None:
+        inner.close_in_thread = True
+    return inner
 
 
-def _django_file(its: dict[str, Any]) -> Part | None:
-    # It goes back to its beginning.
-    return Part(its["self"], 0, iterated=True) if its["self"].seekable() else None
+def _django_file(variables: dict[str, Any]) -> Inner | None:
+    # File.chunks() goes back to the beginning.
+    file = variables["self"]
+    return Inner(file, start=0, iterated=True) if file.seekable() else None
 
 
 #: By module and name of the type.
-_LAYERS: dict[str, Callable[[Any], Part | None]] = {
+_LAYERS: dict[str, Callable[[Any], Inner | None]] = {
     "cherrypy._cpwsgi.AppResponse": lambda it: _in_thread(it.iter_response),
     "cherrypy._cpwsgi._TrappedResponse": lambda it: _in_thread(it.iter_response),
-    "cherrypy.lib.file_generator": lambda it: Part(it.input),
-    "django.core.files.base.ContentFile": lambda it: Part(it.file),
-    "django.core.files.base.File": lambda it: Part(it.file),
-    "django.core.files.images.ImageFile": lambda it: Part(it.file),
-    "django.db.models.fields.files.FieldFile": lambda it: Part(it.file),
-    "django.db.models.fields.files.ImageFieldFile": lambda it: Part(it.file),
+    "cherrypy.lib.file_generator": lambda it: Inner(it.input),
+    "django.core.files.base.ContentFile": lambda it: Inner(it.file),
+    "django.core.files.base.File": lambda it: Inner(it.file),
+    "django.core.files.images.ImageFile": lambda it: Inner(it.file),
+    "django.db.models.fields.files.FieldFile": lambda it: Inner(it.file),
+    "django.db.models.fields.files.ImageFieldFile": lambda it: Inner(it.file),
     "django.http.response.StreamingHttpResponse": lambda it: _in_thread(it._iterator),
-    "falcon.routing.static._BoundedFile": lambda it: Part(it.fh, count=it.remaining),
-    "itertools.chain": _web_py,
-    "pyramid.response.FileIter": lambda it: Part(it.file),
+    "falcon.routing.static._BoundedFile": lambda it: Inner(it.fh, count=it.remaining),
+    "pyramid.response.FileIter": lambda it: Inner(it.file),
     "servestatic.responders.SlicedFile": _sliced_file,
-    "tempfile.SpooledTemporaryFile": lambda it: Part(it._file),
+    "tempfile.SpooledTemporaryFile": lambda it: Inner(it._file),
     "tempfile._TemporaryFileWrapper": (
-        lambda it: Part(it.file, temporary=bool(it._closer.delete))
+        lambda it: Inner(it.file, temporary=bool(it._closer.delete))
     ),
     "webob.response.AppIterRange": _app_iter_range,
     "werkzeug.wsgi.ClosingIterator": _closing_iterator,
-    "werkzeug.wsgi.FileWrapper": lambda it: Part(it.file),
+    "werkzeug.wsgi.FileWrapper": lambda it: Inner(it.file),
     "werkzeug.wsgi._RangeWrapper": _range_wrapper,
     "whitenoise.responders.SlicedFile": _sliced_file,
+    "wsgifile.blocks.BlockReader": _block_reader,
     "wsgifile.body.Body": _body,
     "wsgifile.wrapper.FileWrapper": _file_wrapper,
-    "wsgiref.util.FileWrapper": lambda it: Part(it.filelike),
+    "wsgiref.util.FileWrapper": lambda it: Inner(it.filelike),
 }
 
-#: Generators that have not begun, by module and name of their function: from its
-#: variables.
-_GENERATORS: dict[tuple[object, str], Callable[[dict[str, Any]], Part | None]] = {
+#: By module and name of the generator's function: from its variables.
+_GENERATORS: dict[tuple[object, str], Callable[[dict[str, Any]], Inner | None]] = {
     ("cherrypy.lib", "file_generator_limited"): (
-        lambda its: Part(its["fileobj"], count=its["count"])
+        lambda variables: Inner(variables["fileobj"], count=variables["count"])
     ),
     ("django.core.files.base", "__iter__"): _django_file,
-    ("tempfile", "__iter__"): lambda its: Part(its["self"]),
+    ("tempfile", "__iter__"): lambda variables: Inner(variables["self"]),
     ("werkzeug.wrappers.response", "_iter_encoded"): (
-        lambda its: Part(its["iterable"], iterated=True)
+        lambda variables: Inner(variables["iterable"], iterated=True)
     ),
 }

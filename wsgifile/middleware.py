@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING
 
 from . import servers
+from .blocks import DEFAULT_BLOCK_SIZE, close_app_iter
 from .body import Body
 from .log import logger
 from .offload import Offload, Proxies
+from .options import Options
 from .plan import Headers, make_plan
-from .recognise import NO_FILES, FileRegion, KernelFile, recognise
-from .send import Send, Watch, watching
+from .recognise import NOT_FILES, FileRegion, KernelFile, recognise
+from .send import Send, Watch, watchers
 from .senders import open_body
 from .transfer import Declined, Transfer
-from .wrapper import DEFAULT_BLOCK_SIZE, FileWrapper, check_int, close_app_iter
+from .wrapper import FileWrapper
 
 if TYPE_CHECKING:
     from _typeshed import OptExcInfo
@@ -35,35 +38,34 @@ class FileWrapperMiddleware:
 
         app = FileWrapperMiddleware(app)
 
-    The application finds our :class:`FileWrapper` as
-    ``environ["wsgi.file_wrapper"]``. If it returns that, or any object with a
-    ``read`` method, the file is sent by the server's own wrapper, else by
-    os.sendfile, else by a loop of ``read(block_size)``, the first of them that
-    is safe. Everything else passes through untouched. See PEP 3333, "Optional
-    Platform-Specific File Handling".
+    The application finds our :class:`FileWrapper` as ``environ["wsgi.file_wrapper"]``. If it
+    returns that, or any object with a ``read`` method, the file is sent by the first of these
+    that is safe: the server's own wrapper, os.sendfile, a loop of ``read(block_size)``.
+    Everything else passes through untouched. See PEP 3333, "Optional Platform-Specific File
+    Handling".
 
     :param app: the WSGI application.
-    :param block_size: bytes to read at once where a file has to be read.
-    :param ranges: whether to answer Range requests for files of known length
-        (RFC 9110, section 14), where the application leaves that to us.
-    :param validators: whether to add ETag, and Last-Modified beside the application's
-        Cache-Control or Expires, for files that were opened by their path, where the
-        application set neither, and to answer conditional requests by them (RFC 9110,
-        section 13).
-    :param read_ahead: blocks to read ahead of the client, in another thread, of a
-        file-like object whose ``read()`` may wait: for an object store, a pipe, a
-        decompressor. 0: none, as there are file-likes that only the thread may use
-        which has made them. Files on disk have the kernel for that.
-    :param offload: :class:`~wsgifile.XAccelRedirect` or :class:`~wsgifile.XSendfile`,
-        by which a proxy in front sends whole files below some directories.
-    :param trusted_proxies: networks that the proxy's requests come from, by
-        ``REMOTE_ADDR``: ``["127.0.0.1", "10.0.0.0/8", "unix"]``. Files for others are not
-        left to it. None: all requests come through the proxy.
-    :param on_sent: called with a :class:`~wsgifile.Transfer` at the end of each response
-        that is a file, in the thread that closes it. What it raises is logged.
-    :raises TypeError: for what is of another type than this says.
-    :raises ValueError: if block_size is less than 1, or read_ahead less than 0, or for a
-        network that is none.
+    :param block_size: number of bytes to read at once, where a file has to be read.
+    :param ranges: whether to answer Range requests (RFC 9110, section 14) for files of known
+        length, unless the application does so itself.
+    :param validators: whether to add an ETag to files that were opened by their path, and
+        Last-Modified if the application set Cache-Control or Expires, and to answer conditional
+        requests by them (RFC 9110, section 13). Skipped if the application set ETag or
+        Last-Modified.
+    :param read_ahead: number of blocks to read ahead of the client, in another thread, of a
+        file-like object whose ``read()`` may wait: of an object store, a pipe, a decompressor.
+        0: none, because some file-like objects may be used only by the thread that made them.
+        Files on disk do not need it: the kernel reads ahead.
+    :param offload: :class:`~wsgifile.XAccelRedirect` or :class:`~wsgifile.XSendfile`, by which
+        a proxy in front sends whole files below some directories.
+    :param trusted_proxies: the networks from which the proxy's requests come, by
+        ``REMOTE_ADDR``: ``["127.0.0.1", "10.0.0.0/8", "unix"]``. Files for other clients are not
+        left to the proxy. None: all requests come through the proxy.
+    :param on_sent: called with a :class:`~wsgifile.Transfer` at the end of each response that
+        is a file, in the thread that closes it. What it raises is logged.
+    :raises TypeError: if an argument has another type than this says.
+    :raises ValueError: if block_size is less than 1 or read_ahead less than 0, for a network
+        that is not one, or for trusted_proxies without offload.
     """
 
     def __init__(
@@ -80,55 +82,48 @@ class FileWrapperMiddleware:
     ) -> None:
         if not callable(app):
             raise TypeError(f"app must be a WSGI application, a callable, not {app!r}")
-        check_int("block_size", block_size, 1)
-        check_int("read_ahead", read_ahead, 0)
-        for name, value in (("ranges", ranges), ("validators", validators)):
-            if not isinstance(value, bool):
-                raise TypeError(f"{name} must be True or False, not {value!r}")
-        if offload is not None and not isinstance(offload, Offload):
-            raise TypeError(f"offload must be XAccelRedirect or XSendfile, not {offload!r}")
-        if on_sent is not None and not callable(on_sent):
-            raise TypeError(f"on_sent must be callable, not {on_sent!r}")
+        if any(map(inspect.iscoroutinefunction, (app, type(app).__call__))):
+            raise TypeError(f"app must be a WSGI application, but {app!r} is an async function")
         self.app = app
-        self.block_size = block_size
-        self.ranges = ranges
-        self.validators = validators
-        self.read_ahead = read_ahead
-        self.offload = offload
-        self.trusted_proxies: Proxies | None = None
-        if trusted_proxies is not None:
-            self.trusted_proxies = Proxies(trusted_proxies)
-        self.on_sent = on_sent
+        self.options = Options(
+            block_size=block_size,
+            ranges=ranges,
+            validators=validators,
+            read_ahead=read_ahead,
+            offload=offload,
+            trusted_proxies=None if trusted_proxies is None else Proxies(trusted_proxies),
+            on_sent=on_sent,
+        )
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request (PEP 3333)."""
         response = _Response()
         response.server_start_response = start_response
-        # Now: what is inside of us may overwrite it by what a client says.
+        # Read now: what runs inside may overwrite these by what a client says.
         response.method = environ.get("REQUEST_METHOD", "GET")
+        if self.options.offload is not None:
+            response.peer = environ.get("REMOTE_ADDR", "")
         servers_own = environ.get(_KEY, _MISSING)
         environ[_KEY] = FileWrapper
-        if self.offload is not None:
-            response.peer = environ.get("REMOTE_ADDR", "")  # As the method is.
         try:
             app_iter = self.app(environ, response.start_response)
         finally:
-            # In place, and before the server looks: gunicorn asks its environ
-            # whether it got a file.
+            # Restored in place, and before the server looks: gunicorn looks into its environ
+            # to see whether it got a file.
             if servers_own is _MISSING:
                 environ.pop(_KEY, None)
             else:
                 environ[_KEY] = servers_own
         try:
             region = None
-            if type(app_iter) not in NO_FILES and response.started:
+            if type(app_iter) not in NOT_FILES and response.started:
                 region = recognise(app_iter)
             if region is None:
                 response.commit()
                 return app_iter
             return self._send(environ, response, app_iter, region)
         except BaseException:
-            # The server never gets to see app_iter, so it cannot close it.
+            # The server never gets app_iter, so it cannot close it.
             close_app_iter(app_iter)
             raise
 
@@ -139,41 +134,47 @@ class FileWrapperMiddleware:
         app_iter: Iterable[bytes],
         region: FileRegion,
     ) -> Iterable[bytes]:
-        watch = None
-        if self.on_sent is not None or watching or logger.isEnabledFor(logging.DEBUG):
-            watch = Watch(environ, self.on_sent, self.offload is not None)
+        options, watch = self.options, None
+        if options.on_sent is not None or watchers or logger.isEnabledFor(logging.DEBUG):
+            watch = Watch(environ, options.on_sent, options.offload is not None)
         if type(app_iter) is Body:
-            app_iter.sent = None  # Of another middleware of ours, in whose place we send.
+            app_iter.sent = None  # The body of another middleware of ours, which we replace.
         plan = make_plan(
             environ,
             response.status,
             response.headers,
             region,
             method=response.method,
+            options=options,
             written=response.written if response.committed else None,
-            ranges=self.ranges,
-            validators=self.validators,
-            offload=None if self.offload is None else partial(self._field, response.peer, watch),
+            offload=(
+                None
+                if options.offload is None
+                else partial(self._proxy_field, response.peer, watch)
+            ),
         )
         response.status, response.headers = plan.status, plan.headers
+        server = servers.find(environ, response.server_start_response)
         response.commit()
+        server.write = response.server_write
         send = Send(
             app_iter,
             region,
             plan,
-            max(self.block_size, region.block_size),
-            self.read_ahead,
-            watch,
+            block_size=max(options.block_size, region.block_size),
+            read_ahead=options.read_ahead,
+            watch=watch,
         )
-        server = servers.find(environ, response.server_start_response)
-        server.write = response.server_write
         return open_body(send, server)
 
-    def _field(self, peer: str, watch: Watch | None, file: KernelFile) -> tuple[str, str] | None:
-        """The header by which the proxy at peer sends this file; None: it does not."""
-        assert self.offload is not None
-        if self.trusted_proxies is None or self.trusted_proxies.include(peer):
-            field = self.offload.field(file)
+    def _proxy_field(
+        self, peer: str, watch: Watch | None, file: KernelFile
+    ) -> tuple[str, str] | None:
+        """The header by which the proxy at peer sends this file; None: we send it."""
+        offload, trusted = self.options.offload, self.options.trusted_proxies
+        assert offload is not None
+        if trusted is None or trusted.include(peer):
+            field = offload.field(file)
         else:
             field = Declined("the request has not come through the proxy")
         if not isinstance(field, Declined):
@@ -184,48 +185,48 @@ class FileWrapperMiddleware:
 
 
 class _Response:
-    """The start_response that the application gets, which only remembers.
+    """The start_response that the application gets. It only remembers its arguments.
 
-    The server hears of it by commit(): when the application has returned, or at
-    its first write(). From then on calls are passed on, as those of an
-    application that calls start_response only when it is iterated.
+    commit() passes them on to the server: when the application has returned, or at its first
+    write(). Later calls go straight to the server, such as those of an application that calls
+    start_response when it is iterated.
     """
 
-    # Without an __init__, which would be a tenth of the time that a request costs
-    # here which is none for a file.
+    # There is no __init__. It would take a tenth of the time that a response which is not a
+    # file costs here.
     server_start_response: StartResponse
     status: str
     headers: Headers
     server_write: Callable[[bytes], object]
     method: str
+    peer: str
     started = committed = False
     written = 0
-    peer: str
 
     def start_response(
         self, status: str, headers: Headers, exc_info: OptExcInfo | None = None
     ) -> Callable[[bytes], object]:
-        """PEP 3333's, which takes exc_info by keyword as well, as servers do."""
+        """PEP 3333's, which also takes exc_info by keyword, as servers do."""
         if self.started and not exc_info:
             raise AssertionError("start_response called a second time without exc_info")
         self.started = True
         self.status, self.headers = status, headers
         if not self.committed:
+            # A call that this one replaces never reaches the server, nor does its exc_info:
+            # uWSGI fails on exc_info in a first call.
             return self.write
-        # Of what was forgotten before it was told the server hears nothing, not
-        # even exc_info: uWSGI fails on that.
         more = () if exc_info is None else (exc_info,)
         self.server_write = self.server_start_response(status, headers, *more)
         return self.server_write
 
     def write(self, data: bytes) -> None:
-        """PEP 3333's write(): the header has to be with the server before these bytes."""
+        """PEP 3333's write(). The server needs the header before these bytes."""
         self.commit()
         self.server_write(data)
         self.written += len(data)
 
     def commit(self) -> None:
-        """Stop remembering: tell the server what is known, and pass on what comes."""
+        """Stop remembering: pass on to the server what is known, and all later calls."""
         if not self.committed:
             self.committed = True
             if self.started:

@@ -1,8 +1,8 @@
-"""Is the next part of a file in memory, or would whoever sends it wait for a disk?
+"""Is the next part of a file in memory, or would the sender wait for a disk?
 
-Asked where one thread serves many clients: waitress sends from its main loop, and
-all of gevent and eventlet is one. Linux tells by preadv2(2) with RWF_NOWAIT, for the
-common file systems of local disks.
+The question matters where one thread serves many clients: the main loop of waitress, and
+everything on gevent and eventlet. Linux answers it by preadv2(2) with RWF_NOWAIT, on the
+usual file systems of local disks.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 
-__all__ = ["Lookout", "bring_in", "lets_wait"]
+__all__ = ["Lookahead", "may_block", "prefetch"]
 
-#: File systems that cannot tell, and are in memory, or on disks of this machine as a
-#: rule: there one waits for milliseconds, not for somebody else's computer.
+#: File systems that cannot answer but are in memory, or usually on a local disk. There a
+#: reader waits for milliseconds, not for another computer.
 _LOCAL = frozenset(
     {
         "aufs",
@@ -32,20 +32,20 @@ _LOCAL = frozenset(
         "zfs",
     }
 )
-#: At every so manyth byte it is looked for: what is in memory of a file are long
-#: stretches, and the question has the kernel read where it finds nothing.
+#: Probe one page every _STEP bytes. What is in memory of a file are long stretches, and a
+#: probe that finds nothing makes the kernel read.
 _STEP = 4 << 20
-#: And at most so many bytes ahead, as who asks pauses, and that costs more than the
-#: question. 1 GiB by waitress: looking 64 MiB far costs 0 to 0.6 % of the throughput,
-#: 16 MiB 5 to 7 %.
+#: The largest number of bytes to look ahead. Nothing is sent meanwhile, and that pause costs
+#: more than the probes. 1 GiB by waitress: looking 64 MiB ahead costs 0 to 0.6 % of the
+#: throughput, 16 MiB 5 to 7 %.
 _FAR = 64 << 20
 
-#: For a byte of which only it matters that it is there.
+#: For a probed byte, whose value does not matter.
 _BYTE = [bytearray(1)]
 
 _NOWAIT = getattr(os, "RWF_NOWAIT", 0)
 
-#: What was found out, by device.
+#: What may_block() found, by device.
 _remote: dict[int, bool] = {}
 
 
@@ -60,10 +60,10 @@ def _is_cached(fd: int, offset: int) -> bool | None:
     return True
 
 
-def lets_wait(fd: int) -> bool:
-    """Whether its file system lets readers wait, and nobody can tell when.
+def may_block(fd: int) -> bool:
+    """Whether readers may wait on this file system for longer than a disk takes.
 
-    So is FUSE, for one. What cannot be found out is taken for a disk.
+    FUSE is an example. A file system that cannot be identified counts as a disk.
     """
     if not _NOWAIT or _is_cached(fd, 0) is not None:
         return False
@@ -81,36 +81,36 @@ def _file_system(fd: int) -> str | None:
             mount = next((line.split()[1] for line in info if line.startswith("mnt_id:")), "")
         with open("/proc/self/mountinfo") as mounts:
             for line in mounts:
-                # Number of the mount, ..., a hyphen, the type, ...
+                # The mount's number, ..., a hyphen, the type, ...
                 if line.startswith(f"{mount} "):
                     return line.partition(" - ")[2].split()[0]
     return None
 
 
-def missing(fd: int, offset: int, count: int) -> bool:
-    """Whether something of these bytes of a file is not in memory, count being at least 1."""
+def is_resident(fd: int, offset: int, count: int) -> bool:
+    """Whether these bytes of a file are in memory, as far as the probes tell; count >= 1."""
     if not _NOWAIT:
-        return False
-    # At the end, too: the beginning alone may have been looked at before.
+        return True
+    # The last page too: an earlier call may have probed the first one only.
     positions = (*range(offset, offset + count, _STEP), offset + count - 1)
-    return any(_is_cached(fd, position) is False for position in positions)
+    return all(_is_cached(fd, position) is not False for position in positions)
 
 
-class Lookout:
-    """Looks ahead of who sends a file, the further the longer nothing was missing."""
+class Lookahead:
+    """Looks ahead of the sender of a file, further each time nothing is missing."""
 
     def __init__(self, offset: int) -> None:
         #: Up to here the file is in memory.
         self.until: int = offset
         self._window = _STEP
 
-    def finds(self, fd: int, offset: int, count: int, *, near: bool) -> bool:
-        """Whether what comes next is in memory; if so, until tells how much of it.
+    def check(self, fd: int, offset: int, count: int, *, near: bool) -> bool:
+        """Whether what comes next is in memory. If so, until tells up to where.
 
-        near: not to look far, as it takes its time until that is sent.
+        :param near: do not look far, because the client takes a while for what is near.
         """
         count = min(count, _STEP if near else self._window)
-        if missing(fd, offset, count):
+        if not is_resident(fd, offset, count):
             self._window = _STEP
             return False
         self._window = min(2 * self._window, _FAR)
@@ -118,8 +118,8 @@ class Lookout:
         return True
 
 
-def bring_in(fd: int, offset: int, count: int) -> None:
-    """Wait until these bytes are in memory; errors are for who sends them to meet."""
+def prefetch(fd: int, offset: int, count: int) -> None:
+    """Wait until these bytes are in memory. Errors are left for the sender to meet."""
     with suppress(OSError):
         os.posix_fadvise(fd, offset, count, os.POSIX_FADV_WILLNEED)
         buffer = bytearray(min(count, 128 << 10))

@@ -9,8 +9,8 @@
     validators = true
     read_ahead = 0
 
-And, if there is a proxy in front that can send files, one of the first four, with a
-directory to a line (see :class:`~wsgifile.XSendfile` for what is quoted):
+If a proxy in front can send files, one of the first four of these, with one directory on
+each line (:class:`~wsgifile.XSendfile` explains what is quoted):
 
 .. code-block:: ini
 
@@ -52,12 +52,12 @@ def _x_accel_redirect(text: str) -> XAccelRedirect:
         if not equals:
             raise ValueError(f"{line!r} is not of the form directory = location")
         if directory.strip() in prefixes:
-            raise ValueError(f"{directory.strip()!r} is there twice")
+            raise ValueError(f"{directory.strip()!r} is given twice")
         prefixes[directory.strip()] = location.strip()
     return XAccelRedirect(prefixes)
 
 
-# What an ini may set: the constructor's argument, which checks, and how to read it.
+# The options of an ini: the constructor's argument, and how to read it. The constructor checks.
 _OPTIONS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "block_size": ("block_size", int),
     "ranges": ("ranges", asbool),
@@ -74,7 +74,7 @@ _OPTIONS: dict[str, tuple[str, Callable[[str], Any]]] = {
 def filter_factory(
     global_conf: Mapping[str, str], **local_conf: str
 ) -> Callable[[WSGIApplication], FileWrapperMiddleware]:
-    """A ``paste.filter_factory``: the options, later the application.
+    """A ``paste.filter_factory``. It takes the options, and returns a filter.
 
     :raises ValueError: for an option that does not exist or cannot be read.
     """
@@ -94,7 +94,7 @@ def _read(local_conf: Mapping[str, str]) -> dict[str, Any]:
             raise ValueError(f"egg:wsgifile has no option {name!r}, only: {known}")
         argument, read = _OPTIONS[name]
         if argument in options:
-            raise ValueError(f"egg:wsgifile takes one way to a proxy, {name} is another")
+            raise ValueError(f"egg:wsgifile takes one option for a proxy, and {name} is a second")
         try:
             options[argument] = read(text)
         except ValueError as error:

@@ -1,28 +1,32 @@
-"""What goes out: the response's status and header, and the bytes behind it.
+"""What is sent: the status, the header and the bytes.
 
-Pure computation on what the request and the application said and on what is
-known of the file, all of it before the first byte is sent. What the application
-did itself stands: its length, its validators, its own 206 or 304.
+A pure computation, done before the first byte is sent, from the request, from what the
+application said and from what is known of the file. What the application did itself
+stands: its length, its validators, its own 206 or 304.
 """
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from .blocks import name_of
 from .conditions import UNDATED, Validators, date_of_file, etag_of_file
 from .log import logger, one_line
+from .options import Options
 from .ranges import ByteRange, select
 from .recognise import FileRegion, KernelFile
-from .wrapper import name_of
 
 __all__ = ["Headers", "Plan", "make_plan"]
 
 Headers = list[tuple[str, str]]
 
-#: Fields of a 200 that say something of its content, not of the resource.
+#: Bytes of our own, or a range of the file, whose stop is None if it is not known.
+Part = bytes | tuple[int, int | None]
+
+#: Fields of a 200 that describe its content, not the resource.
 _OF_CONTENT = frozenset(
     {
         "accept-ranges",
@@ -35,7 +39,7 @@ _OF_CONTENT = frozenset(
         "content-type",
     }
 )
-#: And those that are not for an error instead of it, which no cache may keep in its place.
+#: Fields that an error must not have. No cache may keep the error in the file's place.
 _OF_SUCCESS = _OF_CONTENT | {
     "cache-control",
     "digest",
@@ -45,15 +49,15 @@ _OF_SUCCESS = _OF_CONTENT | {
     "repr-digest",
 }
 
-#: With one of these a part of the response is not ours to cut off, or would be
-#: described by what was computed for the whole (RFC 9530, section 2).
-_WHOLE_ONLY = frozenset({"content-digest", "content-md5", "content-range"})
+#: With one of these fields we must not cut a part out of the response: it is a part
+#: already, or the field was computed for the whole (RFC 9530, section 2).
+_INDIVISIBLE = frozenset({"content-digest", "content-md5", "content-range"})
 
-#: The application has left its response to a proxy itself.
+#: With one of these fields the application itself leaves the response to a proxy.
 _BY_PROXY = frozenset({"x-accel-redirect", "x-lighttpd-send-file", "x-sendfile", "x-sendfile2"})
 
-#: In the environ of a request that may be for less than the whole. Most have none.
-_ASKING = frozenset(
+#: Keys in the environ of a request for less than the whole. Most requests have none.
+_CONDITIONAL = frozenset(
     {
         "HTTP_IF_MATCH",
         "HTTP_IF_MODIFIED_SINCE",
@@ -66,20 +70,33 @@ _ASKING = frozenset(
 
 @dataclass(slots=True)
 class Plan:
-    """The header to give to the server, and how much of the file to send."""
+    """The header for the server, and what to send after it."""
 
     status: str
     headers: Headers
-    #: Bytes to send; None: all there are, their number is unknown.
-    count: int | None
-    #: Whether the server is told so, by Content-Length.
+    #: What to send, one after the other. Ranges are absolute positions in the file.
+    parts: tuple[Part, ...]
+    #: Whether Content-Length tells the server how many bytes will come.
     sized: bool
-    #: Bytes of the region to leave out before them.
-    start: int = 0
-    #: What to send instead of one slice of the region: bytes, and ranges of it, in turn.
-    parts: tuple[bytes | ByteRange, ...] | None = None
-    #: The header by which it is left to a proxy.
+    #: The header that leaves the file to a proxy, if one does.
     offload: str | None = None
+    #: Number of bytes to send; None: all until the end of the file.
+    count: int | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.count = _count(self.parts)
+
+
+def _count(parts: tuple[Part, ...]) -> int | None:
+    count = 0
+    for part in parts:
+        if isinstance(part, bytes):
+            count += len(part)
+        elif part[1] is None:
+            return None
+        else:
+            count += part[1] - part[0]
+    return count
 
 
 def make_plan(
@@ -89,218 +106,241 @@ def make_plan(
     region: FileRegion,
     *,
     method: str,
+    options: Options,
     written: int | None = None,
-    ranges: bool = True,
-    validators: bool = True,
     offload: Callable[[KernelFile], tuple[str, str] | None] | None = None,
 ) -> Plan:
     """Decide on the header and on the bytes to send.
 
-    An application's Content-Length stands, and bounds what is sent, including
-    the bytes that it has written by write() itself. If there is none, it is
-    added where the length of the file is certain. HEAD, 1xx, 204 and 304 send
-    no body (RFC 9110, sections 9.3.2, 15.2, 15.3.5, 15.4.5).
+    An application's Content-Length stands. It limits what is sent, together with the bytes
+    that the application sent by write(). If there is none, it is added where the length of
+    the file is certain. HEAD, 1xx, 204 and 304 have no body (RFC 9110, sections 9.3.2, 15.2,
+    15.3.5, 15.4.5).
 
-    :param method: that of the request when it came: by this one the server frames the
-        response, whatever has become of REQUEST_METHOD.
-    :param written: the bytes that the application has written itself, so that the
-        header is out; None: it is not.
-    :param ranges: whether to answer Range requests.
-    :param validators: whether to add ETag and Last-Modified, and to answer
-        conditional requests by them.
-    :param offload: from a whole kernel file to the header that has a proxy send it,
-        or None.
-    :raises ValueError: for a Content-Length that is no number, or two of them, or
-        more than the range of the file that the application asked for.
+    :param method: the method as the request came. The server frames the response by it, even
+        if the application changed REQUEST_METHOD.
+    :param written: number of bytes that the application sent by write(), after the header;
+        None: the header has not been sent.
+    :param offload: returns the header that has a proxy send a whole kernel file, or None.
+    :raises ValueError: for a Content-Length that is not one number, or that is larger than the
+        range of the file that the application asked for.
     """
-    headers = list(headers)  # The application's is its own; and servers take items() as well.
-    fields = {name.lower(): value for name, value in headers}
-    if len(fields) < len(headers):
-        fields = _merged(headers)
+    headers = list(headers)  # A copy, as the list is the application's. Servers take any iterable.
+    fields = _by_lower_name(headers)
     length = fields.get("content-length")
-    promised = None if length is None else _content_length(length)
+    promised = None if length is None else _parse_length(length)
     if status.startswith(("1", "204", "304")):
-        # A length of 1xx and 204 is forbidden (section 8.6), the one of a 304
-        # of no use; with either there are servers that wait for the bytes.
-        if promised is not None:
-            headers = _without(headers, {"content-length"})
-        return Plan(status, headers, 0, False)
-    count = region.length
-    # Another middleware of ours has nothing of a file to send to HEAD.
+        # RFC 9110, section 8.6 forbids the field for 1xx and 204. It is of no use for 304,
+        # and some servers wait for the bytes.
+        return Plan(status, _without(headers, {"content-length"}), _nothing(region), False)
+    stop = region.stop
+    # For HEAD, another middleware of ours inside hands us an empty range.
     if promised is not None and (method != "HEAD" or region.limit is None):
-        left = max(0, promised - (written or 0))
-        if region.limit is not None and left > region.limit:
-            # What lies behind the range is not meant for the client.
-            raise ValueError(f"Content-Length {promised} of a range of {region.limit} bytes")
-        if count is not None and count != left and not written and "content-range" not in fields:
-            logger.warning(
-                "Content-Length is %d, but %s has %d bytes",
-                promised,
-                one_line(name_of(region.filelike)),
-                count,
-            )
-        count = left
+        stop = _promised_stop(promised, region, written=written, fields=fields)
+    parts: tuple[Part, ...] = ((region.start, stop),)
     if written is not None:
-        # The header is out as it was.
-        return Plan(status, headers, 0 if method == "HEAD" else count, False)
+        return Plan(status, headers, _nothing(region) if method == "HEAD" else parts, False)
     sized = promised is not None
-    if not sized and count is not None and "transfer-encoding" not in fields:
-        headers, sized = [*headers, ("Content-Length", str(count))], True
-    plan = Plan(status, headers, count, sized)
-    if sized and method in ("GET", "HEAD") and status.startswith("200"):
-        plan = _as_asked_for(environ, method, plan, fields, region, ranges, validators, offload)
+    if not sized and stop is not None and "transfer-encoding" not in fields:
+        headers, sized = [*headers, ("Content-Length", str(stop - region.start))], True
+    plan = Plan(status, headers, parts, sized)
+    is_ok = method in ("GET", "HEAD") and status.startswith("200")
+    if is_ok and _is_slice_of_file(plan, fields, region):
+        plan = _as_requested(
+            environ, plan, fields, region, method=method, options=options, offload=offload
+        )
     if method == "HEAD":
-        plan.count, plan.parts = 0, None
+        return Plan(plan.status, plan.headers, _nothing(region), plan.sized, plan.offload)
     return plan
 
 
-def _as_asked_for(
-    environ: Mapping[str, Any],
-    method: str,
-    plan: Plan,
-    fields: Mapping[str, str],
-    region: FileRegion,
-    ranges: bool,
-    validators: bool,
-    offload: Callable[[KernelFile], tuple[str, str] | None] | None,
-) -> Plan:
-    """The plan, or a 206, 304, 412 or 416 in its place: what a client expects of a file."""
-    if not _is_sliceable(plan, fields, region):
-        return plan
-    divisible = _is_divisible(fields)
-    if offload is not None and divisible and _is_whole(plan, region):
-        field = offload(region.kernel) if region.kernel is not None else None
-        if field is not None:
-            return _left_to_proxy(plan, field)
-    own = _own_validators(plan, fields, region) if validators else []
-    plan.headers = [*plan.headers, *own]
-    if ranges and divisible and "accept-ranges" not in fields:
-        plan.headers.append(("Accept-Ranges", "bytes"))
-    if environ.keys().isdisjoint(_ASKING):
-        return plan
-    stated = {**fields, **{name.lower(): value for name, value in own}}
-    state = Validators(stated.get("etag"), stated.get("last-modified"))
-    # By the application's own validators it is for the application to refuse.
-    refusal = state.refuse(environ) if own else None
-    if refusal is not None:
-        return _refused(refusal, plan.headers)
-    # With HEAD the field means nothing (section 14.2).
-    if ranges and divisible and method == "GET":
-        return _part(plan, fields, _select(environ, state, plan.count or 0))
-    return plan
+def _nothing(region: FileRegion) -> tuple[Part, ...]:
+    return ((region.start, region.start),)
 
 
-def _is_sliceable(plan: Plan, fields: Mapping[str, str], region: FileRegion) -> bool:
-    """Whether the body is so many bytes of a file, which may be had from anywhere in it."""
+def _promised_stop(
+    promised: int, region: FileRegion, *, written: int | None, fields: Mapping[str, str]
+) -> int:
+    """Where the bytes end that the application's Content-Length promises."""
+    left = max(0, promised - (written or 0))
+    stop = region.start + left
+    if region.limit is not None and stop > region.limit:
+        # The bytes behind the range are not meant for the client.
+        raise ValueError(
+            f"Content-Length {promised} of a range of {region.limit - region.start} bytes"
+        )
+    if region.stop not in (None, stop) and not written and "content-range" not in fields:
+        assert region.stop is not None
+        logger.warning(
+            "Content-Length is %d, but %s has %d bytes",
+            promised,
+            one_line(name_of(region.filelike)),
+            region.stop - region.start,
+        )
+    return stop
+
+
+def _is_slice_of_file(plan: Plan, fields: Mapping[str, str], region: FileRegion) -> bool:
+    """Whether the body is bytes of a file, any part of which can be had."""
     return (
-        plan.count is not None
-        and region.size is not None
-        and region.offset is not None
-        and plan.count <= region.size
+        plan.sized
+        and plan.count is not None
+        and region.end is not None
+        and region.start + plan.count <= region.end
         and "transfer-encoding" not in fields
         and _BY_PROXY.isdisjoint(fields)
     )
 
 
+def _as_requested(
+    environ: Mapping[str, Any],
+    plan: Plan,
+    fields: Mapping[str, str],
+    region: FileRegion,
+    *,
+    method: str,
+    options: Options,
+    offload: Callable[[KernelFile], tuple[str, str] | None] | None,
+) -> Plan:
+    """What a client expects of a file: this 200, or a 206, 304, 412 or 416 in its place."""
+    divisible = _is_divisible(fields)
+    if offload is not None and divisible and _is_whole_file(plan, region):
+        assert region.kernel is not None
+        proxy_field = offload(region.kernel)
+        if proxy_field is not None:
+            return _left_to_proxy(plan, region, proxy_field)
+    own = _own_validators(plan, fields, region) if options.validators else []
+    ranges = options.ranges and divisible
+    accept = [("Accept-Ranges", "bytes")] if ranges and "accept-ranges" not in fields else []
+    whole = Plan(plan.status, [*plan.headers, *own, *accept], plan.parts, True)
+    if environ.keys().isdisjoint(_CONDITIONAL):
+        return whole
+    stated = {**fields, **_by_lower_name(own)}
+    validators = Validators(stated.get("etag"), stated.get("last-modified"))
+    # An application with validators of its own answers conditions itself.
+    refusal = validators.refuse(environ) if own else None
+    if refusal is not None:
+        return _refused(refusal, whole.headers, region)
+    # Range means nothing with HEAD (RFC 9110, section 14.2).
+    if ranges and method == "GET":
+        return _part(whole, fields, region, _selected(environ, validators, whole))
+    return whole
+
+
 def _is_divisible(fields: Mapping[str, str]) -> bool:
-    """Whether a part of it is a part of what the application described."""
+    """Whether a part of the body is a part of what the header describes."""
     return (
         fields.get("accept-ranges", "bytes").lower() == "bytes"
         and fields.get("content-encoding", "identity").lower() == "identity"
-        and _WHOLE_ONLY.isdisjoint(fields)
+        and _INDIVISIBLE.isdisjoint(fields)
     )
 
 
-def _is_whole(plan: Plan, region: FileRegion) -> bool:
-    """Whether it is all of the file, which is there when we have closed it, too."""
-    return region.offset == 0 and plan.count == region.size and not region.temporary
+def _is_whole_file(plan: Plan, region: FileRegion) -> bool:
+    """Whether the body is all of a kernel file that is still there after we have closed it."""
+    return (
+        region.kernel is not None
+        and region.start == 0
+        and plan.count == region.end
+        and not region.temporary
+    )
 
 
-def _left_to_proxy(plan: Plan, field: tuple[str, str]) -> Plan:
-    # Conditions are the proxy's to answer as well, which has its own ETag.
-    headers = [*_without(plan.headers, {"content-length"}), ("Content-Length", "0"), field]
-    return Plan(plan.status, headers, 0, True, offload=field[0])
+def _left_to_proxy(plan: Plan, region: FileRegion, proxy_field: tuple[str, str]) -> Plan:
+    # The proxy answers ranges and conditions too; it has an ETag of its own.
+    headers = [*_without(plan.headers, {"content-length"}), ("Content-Length", "0"), proxy_field]
+    return Plan(plan.status, headers, _nothing(region), True, proxy_field[0])
 
 
 def _own_validators(plan: Plan, fields: Mapping[str, str], region: FileRegion) -> Headers:
-    """ETag, and Last-Modified, where the application set neither and they tell something."""
+    """ETag, and Last-Modified, of a file whose application set neither."""
     mtime_ns, control = region.mtime_ns, fields.get("cache-control")
-    if "etag" in fields or "last-modified" in fields or mtime_ns is None or mtime_ns < UNDATED:
+    if mtime_ns is None or mtime_ns < UNDATED or not fields.keys().isdisjoint(_VALIDATORS):
         return []
     if control is not None and "no-store" in control.lower():
         return []
     assert plan.count is not None
-    assert region.offset is not None
-    own = [("ETag", etag_of_file(plan.count, mtime_ns, region.offset))]
-    # By the date alone caches take a response for fresh, the longer the older it is (RFC
-    # 9111, section 4.2.2): not what an application said that may give another file.
+    etag = ("ETag", etag_of_file(plan.count, mtime_ns, region.start))
+    # With a date alone, a cache takes a response for fresh, for longer the older it is (RFC
+    # 9111, section 4.2.2). An application that may give the next client another file did
+    # not mean that, so the date needs its Cache-Control or Expires.
     date = date_of_file(mtime_ns) if control is not None or "expires" in fields else None
-    return own if date is None else [("Last-Modified", date), *own]
+    return [etag] if date is None else [("Last-Modified", date), etag]
 
 
-def _refused(status: str, headers: Headers) -> Plan:
+_VALIDATORS = frozenset({"etag", "last-modified"})
+
+
+def _refused(status: str, headers: Headers, region: FileRegion) -> Plan:
+    """The 304 or 412 that a condition of the request asks for."""
     if status == "304 Not Modified":
-        return Plan(status, _without(headers, _OF_CONTENT), 0, False)
+        return Plan(status, _without(headers, _OF_CONTENT), _nothing(region), False)
     return _error(status, headers)
 
 
-def _part(plan: Plan, fields: Mapping[str, str], selected: list[ByteRange] | None) -> Plan:
-    """What was selected of it: all, nothing, one range or several."""
-    if selected is None:
-        return plan
-    length, headers = plan.count or 0, plan.headers
-    if not selected:
-        unsatisfied = ("Content-Range", f"bytes */{length}")
-        return _error("416 Range Not Satisfiable", headers, unsatisfied)
-    if len(selected) > 1:
-        return _multipart(headers, fields.get("content-type"), selected, length)
-    [(start, stop)] = selected
-    headers = [
-        *_without(headers, {"content-length"}),
-        ("Content-Range", f"bytes {start}-{stop - 1}/{length}"),
-        ("Content-Length", str(stop - start)),
-    ]
-    return Plan("206 Partial Content", headers, stop - start, True, start)
+def _selected(
+    environ: Mapping[str, Any], validators: Validators, whole: Plan
+) -> list[ByteRange] | None:
+    """The ranges that the request asks for; None: it gets the whole.
 
-
-def _select(environ: Mapping[str, Any], state: Validators, length: int) -> list[ByteRange] | None:
-    """The ranges that the request is for; None: it is for the whole.
-
-    So is one that says by a condition that the client has parts of something else,
-    though it is the application's affair to answer that.
+    It also gets the whole if a condition says that the client has parts of another
+    version. Refusing by that condition is up to the application.
     """
     wanted = environ.get("HTTP_RANGE")
     if (
         wanted is None
-        or not state.allow_range(environ.get("HTTP_IF_RANGE"))
-        or state.refuse(environ) is not None
+        or not validators.allow_range(environ.get("HTTP_IF_RANGE"))
+        or validators.refuse(environ) is not None
     ):
         return None
-    return select(wanted, length)
+    assert whole.count is not None
+    return select(wanted, whole.count)
+
+
+def _part(
+    whole: Plan, fields: Mapping[str, str], region: FileRegion, selected: list[ByteRange] | None
+) -> Plan:
+    """The whole, or a 206 with the selected ranges of it, or a 416 if there are none."""
+    if selected is None:
+        return whole
+    length, headers = whole.count, whole.headers
+    if not selected:
+        unsatisfied = ("Content-Range", f"bytes */{length}")
+        return _error("416 Range Not Satisfiable", headers, unsatisfied)
+    if len(selected) == 1:
+        [(start, stop)] = selected
+        parts: tuple[Part, ...] = ((region.start + start, region.start + stop),)
+        replaced = {"content-length"}
+        added = ("Content-Range", f"bytes {start}-{stop - 1}/{length}")
+    else:
+        boundary = secrets.token_hex(16)
+        parts = _multipart(boundary, fields.get("content-type"), whole, region, selected)
+        replaced = {"content-length", "content-type"}
+        added = ("Content-Type", f"multipart/byteranges; boundary={boundary}")
+    headers = [*_without(headers, replaced), added, ("Content-Length", str(_count(parts)))]
+    return Plan("206 Partial Content", headers, parts, True)
 
 
 def _multipart(
-    headers: Headers, content_type: str | None, selected: list[ByteRange], length: int
-) -> Plan:
-    """Several ranges as multipart/byteranges (section 14.6)."""
-    boundary = secrets.token_hex(16)
+    boundary: str,
+    content_type: str | None,
+    whole: Plan,
+    region: FileRegion,
+    selected: list[ByteRange],
+) -> tuple[Part, ...]:
+    """Several ranges as multipart/byteranges (RFC 9110, section 14.6)."""
     typed = f"Content-Type: {content_type}\r\n" if content_type is not None else ""
-    parts: list[bytes | ByteRange] = []
+    parts: list[Part] = []
     for start, stop in selected:
-        head = f"\r\n--{boundary}\r\n{typed}Content-Range: bytes {start}-{stop - 1}/{length}"
-        parts += [f"{head}\r\n\r\n".encode("latin-1"), (start, stop)]
+        head = f"\r\n--{boundary}\r\n{typed}Content-Range: bytes {start}-{stop - 1}/{whole.count}"
+        parts.append(f"{head}\r\n\r\n".encode("latin-1"))
+        parts.append((region.start + start, region.start + stop))
     parts.append(f"\r\n--{boundary}--\r\n".encode())
-    count = sum(len(p) if isinstance(p, bytes) else p[1] - p[0] for p in parts)
-    headers = [
-        *_without(headers, {"content-length", "content-type"}),
-        ("Content-Type", f"multipart/byteranges; boundary={boundary}"),
-        ("Content-Length", str(count)),
-    ]
-    return Plan("206 Partial Content", headers, count, True, parts=tuple(parts))
+    return tuple(parts)
 
 
 def _error(status: str, headers: Headers, *more: tuple[str, str]) -> Plan:
-    """A line of text that says what is wrong, instead of the file."""
+    """One line of text in place of the file."""
     text = f"{status}\n".encode()
     headers = [
         *_without(headers, _OF_SUCCESS),
@@ -308,12 +348,15 @@ def _error(status: str, headers: Headers, *more: tuple[str, str]) -> Plan:
         ("Content-Type", "text/plain"),
         ("Content-Length", str(len(text))),
     ]
-    return Plan(status, headers, len(text), True, parts=(text,))
+    return Plan(status, headers, (text,), True)
 
 
-def _merged(headers: Headers) -> dict[str, str]:
-    """By lower name; fields of one name are one list (section 5.3), equal ones one."""
-    fields: dict[str, str] = {}
+def _by_lower_name(headers: Headers) -> dict[str, str]:
+    """Fields by lower-case name. Fields of one name are one list (section 5.3), equal ones one."""
+    fields = {name.lower(): value for name, value in headers}
+    if len(fields) == len(headers):
+        return fields
+    fields = {}
     for name, value in headers:
         key = name.lower()
         before = fields.get(key, value)
@@ -321,8 +364,8 @@ def _merged(headers: Headers) -> dict[str, str]:
     return fields
 
 
-def _content_length(value: str) -> int:
-    # Werkzeug and Paste take an int. Of other space a server would make something else.
+def _parse_length(value: str) -> int:
+    # Werkzeug and Paste set an int. Servers disagree on any other white space.
     value = str(value).strip(" \t")
     if not (value.isascii() and value.isdigit()):
         raise ValueError(f"Content-Length must be one number of bytes, not {value!r}")

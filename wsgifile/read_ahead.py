@@ -1,10 +1,10 @@
-"""Blocks of a slow file, read while the client is still busy with those before.
+"""Blocks of a slow file, read while the client is still busy with the ones before.
 
-For files that are none of the kernel's, whose read() waits for something: object
-stores, pipes, decompressors. One read of a file is under way at a time, in a
-thread of the shared pool, and another is asked for when it has ended or when the
-server has taken a block. So many downloads take turns in few threads, and when
-these are all busy, the thread that needs a block reads it itself.
+This is for files that are not on a disk and whose read() waits for something: object
+stores, pipes, decompressors. One read of a file runs at a time, in a thread of the shared
+pool. The next one is submitted when it has ended or when the server has taken a block. So
+many downloads share few threads. When all of these are busy, the thread that needs a block
+reads it itself.
 """
 
 from __future__ import annotations
@@ -13,29 +13,29 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
+from .blocks import BlockReader
 from .threads import pool
-from .wrapper import FileWrapper
 
 __all__ = ["ReadAhead"]
 
-#: Bytes of the first read: the sooner it is there the better. Each read after it is for
-#: twice as many, up to the block size.
+#: Size of the first read in bytes. It is small so that the client gets something soon. Each
+#: further read is twice as large, up to the block size.
 FIRST = 16384
 
 
 class ReadAhead:
-    """A FileWrapper's blocks, up to depth of them ahead."""
+    """The blocks of a reader, up to depth of them ahead."""
 
-    def __init__(self, blocks: FileWrapper, depth: int, block_size: int) -> None:
+    def __init__(self, blocks: BlockReader, depth: int, block_size: int) -> None:
         self._blocks = blocks
         self._depth = depth
         self._block_size = block_size
         self._size = min(FIRST, block_size)
-        #: What was read: blocks, and an error at the end of them.
+        #: What was read: blocks, and possibly an error after them.
         self._ready: deque[bytes | BaseException] = deque()
-        #: Whether no more is to be read, and whether nobody wants it either.
+        #: Whether there is no more to read, and whether nobody wants any more.
         self._ended = self._closed = False
-        #: The thread that is reading, and whether the pool has been asked for one.
+        #: The thread that is reading, and whether a job for the pool is pending.
         self._reading: int | None = None
         self._asked = False
         self._close: Callable[[], None] | None = None
@@ -53,20 +53,22 @@ class ReadAhead:
                     self._changed.wait()
                     continue
                 self._reading = threading.get_ident()
-            self._read()  # The first block, or nobody has come to it.
+            self._read()  # The first block, or all threads of the pool are busy.
 
     def close(self, close: Callable[[], None], *, here: bool = False) -> None:
-        """Read no more, and call close when no read is under way, once.
+        """Read no more, and call close once no read is under way.
 
-        By the thread that reads, if one does: the client has left, and nobody waits
-        for that. here: by this thread.
+        If a thread is reading, that thread calls it afterwards, because the client has left
+        and nobody should wait for the read. Further calls do nothing.
+
+        :param here: whether this thread has to call close, and so waits for the read.
         """
         with self._changed:
             if self._closed:
                 return
             self._ended = self._closed = True
             self._ready.clear()
-            # (If it is dropped while this very thread reads, that is no use.)
+            # Waiting for a read of this very thread would never end.
             while here and self._reading not in (None, threading.get_ident()):
                 self._changed.wait()
             if self._reading is not None:
@@ -80,8 +82,8 @@ class ReadAhead:
             try:
                 raise block
             finally:
-                # The frame is in its traceback: together they would keep alive what is
-                # closed when the server drops it.
+                # Its traceback refers to this frame. The cycle would keep the body alive,
+                # and with some servers the file is closed only when the body is dropped.
                 del block
         if len(block) > size:
             self._ready.appendleft(block[size:])
@@ -97,16 +99,16 @@ class ReadAhead:
         with self._changed:
             self._asked = False
             if self._ended or self._reading is not None or len(self._ready) >= self._depth:
-                return  # Somebody else has been faster.
+                return  # Another thread was faster.
             self._reading = threading.get_ident()
         self._read()
 
     def _read(self) -> None:
-        """One read, for which _reading has been set."""
+        """Read once. _reading is set already."""
         item: bytes | BaseException
         try:
             item = self._blocks.next_block(self._size)
-        except BaseException as error:  # Whatever it is, it is for who takes the blocks.
+        except BaseException as error:  # Any error is for the thread that takes the blocks.
             item = error
         with self._changed:
             self._reading = None
@@ -116,7 +118,7 @@ class ReadAhead:
                 self._ended = failed or not item
                 if failed or item:
                     self._ready.append(item)
-            del item  # As in _take().
+            del item  # For the reason given in _take().
             close, self._close = self._close, None
             self._changed.notify_all()
             self._ask()

@@ -1,11 +1,11 @@
-"""Is what the application returned a file, and which bytes of it are meant?
+"""Is what the application returned a file, and which of its bytes are meant?
 
-The question that decides speed and safety is whether a descriptor holds the
-very bytes that ``read()`` would give. ``fileno()`` proves nothing: gzip, bz2,
-lzma, tarfile and zipfile members and many wrappers hand out the descriptor of
-*other* bytes. So it goes by exact type, and anything unknown is read.
+Speed and safety depend on one question: does a descriptor hold the same bytes that
+``read()`` would give? ``fileno()`` proves nothing: gzip, bz2, lzma, members of tar and zip
+archives and many wrappers hand out the descriptor of *other* bytes. So the answer goes by
+exact type, and a file of any other type is read.
 
-What frameworks put around a file is looked through, by ``layers``.
+What frameworks put around a file is looked through by ``layers``.
 """
 
 from __future__ import annotations
@@ -19,20 +19,17 @@ from dataclasses import dataclass
 from types import GeneratorType
 from typing import Any
 
-from .layers import READING, Part, innermost
-from .wrapper import FileLike, name_of, seekable
+from .blocks import FileLike, is_seekable, name_of
+from .layers import READING_METHODS, Inner, unwrap
 
-__all__ = ["NO_FILES", "FileRegion", "FileSlice", "KernelFile", "recognise"]
+__all__ = ["NOT_FILES", "FileRegion", "FileSlice", "KernelFile", "recognise"]
 
 KernelFile = io.FileIO | io.BufferedReader | io.BufferedRandom
 
-#: By far the most responses, for which not even this has to be asked.
-NO_FILES = frozenset({list, tuple, GeneratorType})
+#: Most responses by far. For these nothing else has to be asked.
+NOT_FILES = frozenset({list, tuple, GeneratorType})
 
-#: What is meant of a file with nothing around it.
-_ITSELF = Part(None)
-
-#: Files whose lines are what they are when read, by module and name of the type.
+#: Types whose lines, joined, are the bytes that read() gives, by module and name.
 _LINES_OF_BYTES = frozenset(
     {
         "_io.BufferedRandom",
@@ -50,168 +47,201 @@ _LINES_OF_BYTES = frozenset(
 
 @dataclass(slots=True)
 class FileRegion:
-    """The bytes of a file that are the application's response."""
+    """The bytes of a file that are the application's response.
 
-    #: What ``read()`` is asked of.
+    Positions are absolute and half open. A file that cannot tell its position is read
+    from where it stands, and that position is called 0.
+    """
+
     filelike: FileLike
-    #: The file whose descriptor holds exactly the bytes that read() gives:
-    #: regular, and of known size. None: send it by read() only.
+    #: The same file, if its descriptor holds exactly the bytes that read() gives, it is a
+    #: regular file, and its size is known. None: send it by read() only.
     kernel: KernelFile | None
-    #: Position of the first byte; None: where the file stands, which it cannot tell.
-    offset: int | None
-    #: Bytes from offset to the end of the file; None: not known.
-    size: int | None
-    #: Length of the range that the application asked for; None: it did not.
+    #: Position of the first byte.
+    start: int
+    #: Whether to seek to start; False: read from where the file stands.
+    seek: bool
+    #: Position of the end of the file; None: not known.
+    end: int | None
+    #: Position behind the last byte that the application allows; None: it set no limit.
     limit: int | None
-    #: The least number of bytes to read at once that the application asked for.
-    block_size: int
-    #: When a file on disk that was opened by its path was last changed, in
-    #: nanoseconds since the epoch; None: it is no such file.
+    #: The least number of bytes to read at once, as the application asked.
+    block_size: int = 1
+    #: Time of the last change of a file that was opened by its path, in nanoseconds
+    #: since the epoch; None: any other file.
     mtime_ns: int | None = None
-    #: Whether close() is for the thread that has called the application.
-    threaded: bool = False
-    #: Why there is no kernel file.
-    why: str = ""
-    #: Whether it is deleted when it is closed.
+    #: Whether close() has to run in the thread that called the application.
+    close_in_thread: bool = False
+    #: Why kernel is None, if it is.
+    reason: str = ""
+    #: Whether close() deletes the file.
     temporary: bool = False
 
     @property
-    def length(self) -> int | None:
-        """Bytes of the region; None: not known."""
-        if self.size is None or self.limit is None:
-            return self.size
-        return min(self.size, self.limit)
+    def stop(self) -> int | None:
+        """Position behind the last byte; None: not known."""
+        if self.end is None or self.limit is None:
+            return self.end
+        return min(self.end, self.limit)
 
 
 @dataclass(slots=True)
 class FileSlice:
-    """Bytes that may be taken from a descriptor; count is at least 1."""
+    """The bytes from start up to stop of a descriptor; at least one."""
 
     file: KernelFile
-    offset: int
-    count: int
+    start: int
+    stop: int
 
 
 def recognise(app_iter: object) -> FileRegion | None:
-    """The file that app_iter is, or None if it is not one of ours to send.
+    """The file that app_iter is or contains; None: it is not a file, or not ours to send.
 
-    No position is moved. Nothing is read but to see whether a size is true, and
-    that without taking it away from read().
+    No position moves. Bytes are peeked at only to check a size, and read() still gives them.
 
     :raises TypeError: for a file opened in text mode.
     """
-    if type(app_iter) in NO_FILES:
+    if type(app_iter) in NOT_FILES:
         return None
-    file: Any = app_iter
-    part = _ITSELF
-    inside = innermost(app_iter)
-    if inside is not None:
-        file, part = inside.file, inside
-    if not callable(getattr(file, "read", None)):
+    inner = unwrap(app_iter) or Inner(app_iter)
+    if not _is_readable(inner):
         return None
-    if part.iterated and not _has_lines_of_bytes(file):
+    file = inner.file
+    status, reason = _status(file)
+    if status is None and not _reads_bytes(file):
         return None
-    kernel: KernelFile | None = None
-    status, why = _status(file)
-    in_memory = False
-    if status is not None:
-        kernel = file
-    elif _counts_otherwise(file):
+    position = _position(inner, tells=status is not None or _is_bytesio(file))
+    if position is None:
         return None
-    else:
-        if isinstance(file, io.TextIOBase):
-            message = f'{name_of(file)} is open in text mode: open it with mode "rb" to send it'
-            raise TypeError(message)
-        in_memory = type(file) is io.BytesIO and READING.isdisjoint(vars(file))
-    offset, size, mtime_ns = part.start, None, None
-    if offset is None and (kernel is not None or in_memory or part.skip):
-        if part.skip and not seekable(file):
-            return None
-        # By tell(), as the descriptor of a buffered reader runs ahead of it.
-        offset = file.tell()
-    if offset is not None:
-        offset += part.skip
-    if kernel is not None and status is not None and offset is not None:
-        size = _size(kernel, status, offset)
-        if size is not None and isinstance(kernel.name, (str, bytes, os.PathLike)):
-            mtime_ns = status.st_mtime_ns
-        if size is None or not status.st_size:
-            kernel, why = None, "the kernel does not tell its size, or it is empty"
-    elif in_memory:
-        with file.getbuffer() as buffer:
-            size = max(0, buffer.nbytes - offset)
+    start, seek = position
+    end = _end(file, status, start)
+    is_kernel = status is not None and status.st_size > 0 and end is not None
     return FileRegion(
         file,
-        kernel,
-        offset,
-        size,
-        part.count,
-        part.block_size,
-        mtime_ns,
-        part.threaded,
-        why,
-        part.temporary,
+        kernel=file if is_kernel else None,
+        start=start,
+        seek=seek,
+        end=end,
+        limit=None if inner.count is None else start + inner.count,
+        block_size=inner.block_size,
+        mtime_ns=None if status is None or end is None else _mtime_ns(file, status),
+        close_in_thread=inner.close_in_thread,
+        reason=reason or "the kernel does not know its size, or it is empty",
+        temporary=inner.temporary,
     )
+
+
+def _is_readable(inner: Inner) -> bool:
+    """Whether it has a read(), which gives the bytes that the application means."""
+    if not callable(getattr(inner.file, "read", None)):
+        return False
+    return not inner.iterated or _has_lines_of_bytes(inner.file)
+
+
+def _position(inner: Inner, *, tells: bool) -> tuple[int, bool] | None:
+    """The position of the first byte, and whether to seek there. None: it cannot be reached.
+
+    :param tells: whether the file is known to tell its position.
+    """
+    if inner.start is not None:
+        return inner.start + inner.skip, True
+    if not (tells or inner.skip):
+        return 0, False
+    if inner.skip and not is_seekable(inner.file):
+        return None
+    # By tell(): the descriptor of a buffered reader runs ahead of it.
+    return inner.file.tell() + inner.skip, True
 
 
 def _has_lines_of_bytes(file: Any) -> bool:
-    """Whether to read it gives what it would give when iterated.
+    """Whether read() gives the bytes that iterating gives.
 
-    A sub-class may change its lines, and lines of text are for a framework to
-    encode; a stream that trickles would wait until a block is full.
+    A sub-class may change its lines. Lines of text are for a framework to encode. A stream
+    that trickles would wait until a block is full.
     """
     kind = type(file)
     name = f"{kind.__module__}.{kind.__qualname__}"
-    return name in _LINES_OF_BYTES and READING.isdisjoint(getattr(file, "__dict__", {}))
+    return name in _LINES_OF_BYTES and _is_unmodified(file)
 
 
-def _counts_otherwise(file: object) -> bool:
-    """Whether its read() takes something else than a number of bytes.
+def _reads_bytes(file: object) -> bool:
+    """Whether its read() takes a number of bytes, and gives bytes.
 
-    What codecs.EncodedFile() makes counts characters. A zipfile.ZipFile reads members by
-    name, and some sub-classes give the archive when they are iterated.
+    The read() of what codecs.EncodedFile() makes counts characters. zipfile.ZipFile reads
+    members by name, and some of its sub-classes give the archive when they are iterated.
+
+    :raises TypeError: for a file opened in text mode.
     """
+    if isinstance(file, io.TextIOBase):
+        raise TypeError(f'{name_of(file)} is open in text mode: open it with mode "rb" to send it')
     zipfile: Any = sys.modules.get("zipfile")
-    return isinstance(file, codecs.StreamRecoder) or (
-        zipfile is not None and isinstance(file, zipfile.ZipFile)
+    return not (
+        isinstance(file, codecs.StreamRecoder)
+        or (zipfile is not None and isinstance(file, zipfile.ZipFile))
     )
 
 
-def _size(file: KernelFile, status: os.stat_result, offset: int) -> int | None:
-    """Bytes of a regular file from offset to its end; None if that is not known.
+def _is_bytesio(file: object) -> bool:
+    return type(file) is io.BytesIO and _is_unmodified(file)
 
-    Files of /proc have bytes and say 0, those of /sys say 4096 for a word. The
-    latter occupy no blocks, like a file that is all holes, but that one has a
-    byte at its end.
+
+def _is_unmodified(file: object) -> bool:
+    """Whether no reading method was replaced on this instance."""
+    return READING_METHODS.isdisjoint(getattr(file, "__dict__", {}))
+
+
+def _end(file: Any, status: os.stat_result | None, start: int) -> int | None:
+    """Position of the end of the file, not before start; None: it is not known."""
+    if status is not None:
+        return _end_of_file(file, status, start)
+    if _is_bytesio(file):
+        with file.getbuffer() as buffer:
+            end: int = max(start, buffer.nbytes)
+            return end
+    return None
+
+
+def _mtime_ns(file: KernelFile, status: os.stat_result) -> int | None:
+    """When a file that was opened by its path was last changed; None: it was not."""
+    opened_by_path = isinstance(file.name, (str, bytes, os.PathLike))
+    return status.st_mtime_ns if opened_by_path else None
+
+
+def _end_of_file(file: KernelFile, status: os.stat_result, start: int) -> int | None:
+    """The same of a regular file.
+
+    Files of /proc have bytes and say 0; those of /sys say 4096 for a word. The latter
+    occupy no blocks. Neither does a file that is all holes, but that one has a byte at
+    its end.
     """
     size = status.st_size
     if not size:
-        # There is nothing in it, if there is nothing to be seen.
-        if isinstance(file, io.FileIO) or file.tell() != offset or file.peek(1):
+        # It is empty if there is nothing to see.
+        if isinstance(file, io.FileIO) or file.tell() != start or file.peek(1):
             return None
     elif getattr(status, "st_blocks", 1) == 0 and not os.pread(file.fileno(), 1, size - 1):
         return None
-    return max(0, size - offset)
+    return max(start, size)
 
 
 def _status(file: object) -> tuple[os.stat_result, str] | tuple[None, str]:
-    """Its fstat, if it is a kernel file: its descriptor holds what its read() gives.
+    """The fstat of a kernel file, one whose descriptor holds what its read() gives.
 
-    Else None, and why it is not.
+    For any other file None, and the reason.
     """
     if type(file) is io.BufferedReader or type(file) is io.BufferedRandom:
         raw: object = file.raw
         if type(file) is io.BufferedRandom:
-            # As read() would do: the descriptor has not seen these writes yet.
+            # read() would do the same: these writes have not reached the descriptor yet.
             file.flush()
     elif type(file) is io.FileIO:
         raw = file
     else:
         return None, "its descriptor, if it has one, may hold other bytes than read() gives"
     if type(raw) is not io.FileIO or not raw.readable():
-        return None, "it reads from something else than a file"
-    if not (READING.isdisjoint(vars(file)) and READING.isdisjoint(vars(raw))):
-        return None, "somebody gave it reading methods of his own"
+        return None, "it does not read from a file"
+    if not (_is_unmodified(file) and _is_unmodified(raw)):
+        return None, "a reading method was replaced on it"
     status = os.fstat(raw.fileno())
     if not stat.S_ISREG(status.st_mode):
         return None, "it is a pipe or a device"

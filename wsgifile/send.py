@@ -1,4 +1,4 @@
-"""What is to be sent, as a value; and who wants to know what becomes of it."""
+"""What is sent, as a value, and who is told how it ended."""
 
 from __future__ import annotations
 
@@ -9,51 +9,47 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from .blocks import BlockReader, ChainedReader, name_of
 from .log import logger, one_line
 from .plan import Plan
 from .read_ahead import ReadAhead
 from .recognise import FileRegion, FileSlice
 from .transfer import Declined, Transfer
-from .wrapper import FileWrapper, Joined, name_of
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
-__all__ = ["Send", "Watch", "watching"]
+__all__ = ["Send", "Watch", "watchers"]
 
-#: Who is told of each response that is a file, besides on_sent: ``--explain`` is.
-watching: list[Callable[[Send, Watch, Transfer], object]] = []
+#: Called at the end of each response that is a file, besides on_sent. For ``--explain``.
+watchers: list[Callable[[Send, Watch, Transfer], object]] = []
 
 
 @dataclass(slots=True)
 class Watch:
-    """Notes on one response, which are made only if somebody wants to know."""
+    """Notes on one response. They are made only if somebody wants to know how it ends."""
 
     environ: WSGIEnvironment = field(repr=False)
     on_sent: Callable[[Transfer], object] | None
-    #: Whether it might have been left to a proxy.
+    #: Whether the file might have been left to a proxy.
     offload: bool
     began: float = field(default_factory=time.perf_counter)
-    #: The server, as far as it was seen.
+    #: The :class:`~wsgifile.server.Server` that was found.
     server: Any = None
-    #: Senders that were asked and declined, and why.
+    #: Senders that were asked and declined, with the reason.
     declined: list[tuple[str, Declined]] = field(default_factory=list)
 
     def end(self, send: Send, sender: str, sent: int | None, error: BaseException | None) -> None:
         """The response is over. To be called once."""
-        plan, region = send.plan, send.region
-        offset = None
-        if plan.parts is None and region.offset is not None:
-            offset = region.offset + plan.start
         transfer = Transfer(
-            sender,
-            plan.status,
-            offset,
-            plan.count,
-            sent,
-            time.perf_counter() - self.began,
-            error,
-            self.environ,
+            sender=sender,
+            status=send.plan.status,
+            offset=send.offset,
+            count=send.plan.count,
+            sent=sent,
+            seconds=time.perf_counter() - self.began,
+            error=error,
+            environ=self.environ,
         )
         try:
             if logger.isEnabledFor(logging.DEBUG):
@@ -61,15 +57,15 @@ class Watch:
                     "%s: %s bytes of %s by %s in %.4f s%s",
                     transfer.status,
                     "?" if sent is None else sent,
-                    one_line(name_of(region.filelike)),
+                    one_line(name_of(send.region.filelike)),
                     sender,
                     transfer.seconds,
                     "" if error is None else f", ended by {one_line(repr(error))}",
                 )
         except Exception:
-            # Of somebody else's name or repr: no reason for a response to fail.
+            # The name or repr is somebody else's code. The response must not fail by it.
             logger.exception("a file cannot be named")
-        for watcher in watching:
+        for watcher in watchers:
             watcher(send, self, transfer)
         if self.on_sent is not None:
             try:
@@ -80,51 +76,53 @@ class Watch:
 
 @dataclass(slots=True)
 class Send:
-    """What is to be sent, as a value."""
+    """What is to be sent."""
 
     #: What the application returned, to be closed at the end.
     app_iter: object
     region: FileRegion
     plan: Plan
-    #: Bytes to read at once.
+    #: Number of bytes to read at once.
     block_size: int
-    #: How many blocks to read ahead, of a file that may let us wait.
+    #: Number of blocks to read ahead, of a file whose read() may block.
     read_ahead: int
-    #: Who wants to know what becomes of it.
     watch: Watch | None = None
 
-    def blocks(self) -> FileWrapper | Joined | ReadAhead:
-        """The bytes to send by way of read()."""
-        plan = self.plan
-        if plan.parts is None:
-            blocks = self._blocks(plan.start, plan.count)
-            # What has a size is on a disk of this machine or in memory.
-            if self.read_ahead and self.region.size is None and plan.count != 0:
-                return ReadAhead(blocks, self.read_ahead, self.block_size)
-            return blocks
-        return Joined(
-            FileWrapper.bounded(io.BytesIO(part), 0, len(part))
-            if isinstance(part, bytes)
-            else self._blocks(part[0], part[1] - part[0])
-            for part in plan.parts
-        )
+    @property
+    def offset(self) -> int | None:
+        """Position of the first byte in the file; None: not known, or several ranges."""
+        first, *more = self.plan.parts
+        return None if more or isinstance(first, bytes) or not self.region.seek else first[0]
 
-    def _blocks(self, start: int, count: int | None) -> FileWrapper:
-        offset = self.region.offset
-        # Of what does not tell its position there are no ranges.
-        at = None if offset is None else offset + start
-        blocks = FileWrapper.bounded(self.region.filelike, at, count)
-        if count is None:
-            blocks.remaining = self.region.limit
-        return blocks
+    def blocks(self) -> BlockReader | ChainedReader | ReadAhead:
+        """The bytes to send, by read()."""
+        first, *more = self.plan.parts
+        if more or isinstance(first, bytes):
+            return ChainedReader(map(self._reader, self.plan.parts))
+        reader = self._reader(first)
+        # A file whose end is known is on a local disk or in memory.
+        if self.read_ahead and self.region.end is None and self.plan.count != 0:
+            return ReadAhead(reader, self.read_ahead, self.block_size)
+        return reader
 
-    def slice(self) -> FileSlice | Declined:
+    def _reader(self, part: bytes | tuple[int, int | None]) -> BlockReader:
+        if isinstance(part, bytes):
+            return BlockReader(io.BytesIO(part), 0, len(part))
+        region, (start, stop) = self.region, part
+        if stop is None:
+            # Nobody was promised how many bytes come, so the file may end before the limit.
+            return BlockReader(
+                region.filelike, start, region.limit, seek_first=region.seek, exact=False
+            )
+        return BlockReader(region.filelike, start, stop, seek_first=region.seek)
+
+    def file_slice(self) -> FileSlice | Declined:
         """The bytes to send as a slice of a kernel file, if they are one."""
         region, plan = self.region, self.plan
-        if region.kernel is None or region.offset is None:
-            return Declined(region.why)
+        if region.kernel is None:
+            return Declined(region.reason)
         if plan.count is None or not plan.sized:
             return Declined("there is no Content-Length")
-        if plan.parts is not None:
-            return Declined("several ranges, or the text of an error, are no slice of it")
-        return FileSlice(region.kernel, region.offset + plan.start, plan.count)
+        if self.offset is None:
+            return Declined("several ranges, or the text of an error, are not one slice of it")
+        return FileSlice(region.kernel, self.offset, self.offset + plan.count)

@@ -1,13 +1,14 @@
-"""The chain: who sends the file.
+"""Who sends the file: the policy, and two of the senders.
 
-The policy stands in :func:`open_body`, whole: a small file is read at once; else
-the server's own wrapper, then os.sendfile, then a read(size) loop. A sender
-returns the body for the server, or :class:`~wsgifile.transfer.Declined`, and **declined
-means nothing was touched**: no byte sent, no position moved, no header changed.
+:func:`open_body` holds the whole policy. A small file is read at once. Otherwise the
+senders are asked in turn: the server's own wrapper, then os.sendfile, then a loop of
+``read(size)``. A sender returns the body for the server, or
+:class:`~wsgifile.transfer.Declined`, and **declined means nothing was touched**: no byte
+sent, no position moved, no header changed.
 
-Those two take the bytes from a descriptor past what WSGI defines, so they
-ask the :class:`~wsgifile.servers.Server` at hand, which declines unless nothing
-stands between it and us.
+The first two senders take the bytes from a descriptor, outside of what WSGI defines. So
+they ask the :class:`~wsgifile.server.Server`, which declines if anything stands between
+the server and us.
 """
 
 from __future__ import annotations
@@ -16,56 +17,55 @@ import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from .body import Body, Whole
-from .page_cache import lets_wait
+from .blocks import BlockReader, FileReadError
+from .body import Body, OneBlock
+from .page_cache import may_block
 from .recognise import FileSlice
 from .send import Send
 from .server import Server
-from .sockets import apart, can_sendfile, sendfile
+from .sockets import can_sendfile, run_in_thread, sendfile
 from .transfer import Declined
-from .wrapper import FileReadError, FileWrapper
 
 __all__ = ["open_body"]
 
-#: Up to so many bytes are read at once: a list of one block is what servers do best.
-#: 4 KiB on wsgiref: 5,500 requests/s, by os.sendfile 4,600. With 256 KiB, a file of
-#: 100 KiB on gunicorn: 4,500, by os.sendfile 5,200.
+#: Up to this number of bytes is read at once. A file of 4 KiB: 5,500 requests/s, by
+#: os.sendfile 4,600. With 256 KiB here, a file of 100 KiB: 4,500, by os.sendfile 5,200.
 SMALL = 65536
 
 _HAS_PREAD = hasattr(os, "pread")
 
 
 def open_body(send: Send, server: Server) -> Iterable[bytes]:
-    """The body by the first sender that does not decline."""
+    """The body, by the first sender that does not decline."""
     plan = send.plan
     if send.watch is not None:
         send.watch.server = server
-    if plan.sized and plan.count and plan.count <= SMALL and send.region.size is not None:
-        data = read_whole(send, plan.count)
+    if plan.sized and plan.count and plan.count <= SMALL and send.region.end is not None:
+        data = read_all(send, plan.count)
         if data is not None:
-            server.send_blocks()
-            return Whole(send, data)
+            server.prepare_to_send()
+            return OneBlock(send, data)
     if plan.count == 0:
         return Body(send, server)
-    what = send.slice()
-    for name, sender in _CHAIN:
-        body = what if isinstance(what, Declined) else sender(send, server, what)
+    file_slice = send.file_slice()
+    for name, sender in _SENDERS:
+        body = file_slice if isinstance(file_slice, Declined) else sender(send, server, file_slice)
         if not isinstance(body, Declined):
             return body
         if send.watch is not None:
             send.watch.declined.append((name, body))
-    return Body(send, server)  # Blocks of read(size). The server does the sending.
+    return Body(send, server)
 
 
-def read_whole(send: Send, count: int) -> bytes | None:
-    """All there is to send, of a file that lets nobody wait.
+def read_all(send: Send, count: int) -> bytes | None:
+    """All count bytes to send, of a file whose read() does not block.
 
-    None if it cannot be had: a body knows how to tell that to each server.
+    None if they cannot be had. Then a Body meets the error again, and can tell the server.
     """
-    region, plan, data = send.region, send.plan, b""
+    region, offset, data = send.region, send.offset, b""
     try:
-        if _HAS_PREAD and region.kernel and region.offset is not None and not plan.parts:
-            data = os.pread(region.kernel.fileno(), count, region.offset + plan.start)
+        if _HAS_PREAD and region.kernel and offset is not None:
+            data = os.pread(region.kernel.fileno(), count, offset)
         else:
             blocks = send.blocks()
             while len(data) < count:
@@ -75,40 +75,44 @@ def read_whole(send: Send, count: int) -> bytes | None:
     return data if len(data) == count else None
 
 
-def server_wrapper(send: Send, server: Server, what: FileSlice) -> Iterable[bytes] | Declined:
+def server_wrapper(
+    send: Send, server: Server, file_slice: FileSlice
+) -> Iterable[bytes] | Declined:
     """The server's own wsgi.file_wrapper, made safe."""
-    return server.wrap(send, what)
+    return server.wrap(send, file_slice)
 
 
-def os_sendfile(send: Send, server: Server, what: FileSlice) -> Body | Declined:
-    """os.sendfile to the server's socket, if that is one which we know to wait for."""
+def os_sendfile(send: Send, server: Server, file_slice: FileSlice) -> Body | Declined:
+    """os.sendfile to the server's socket, if we know how that socket waits."""
     sock = server.socket()
     if isinstance(sock, Declined):
         return sock
     if not can_sendfile(sock):
-        return Declined("the socket is none of the kinds that are known, or encrypts")
-    call = apart(sock)
-    if call is not None and lets_wait(what.file.fileno()):
-        return ReadApart(send, server, call)
-    return SendfileBody(send, server, what, sock)
+        return Declined("the socket encrypts, or its type is not known")
+    call = run_in_thread(sock)
+    if call is not None and may_block(file_slice.file.fileno()):
+        return ReadInThread(send, server, call)
+    return SendfileBody(send, server, file_slice, sock)
 
 
-#: In their order, and under names by which it is told who declined.
-_CHAIN: tuple[tuple[str, Callable[[Send, Server, FileSlice], Iterable[bytes] | Declined]], ...] = (
+#: In this order. The names are for whoever asks who declined.
+_SENDERS: tuple[
+    tuple[str, Callable[[Send, Server, FileSlice], Iterable[bytes] | Declined]], ...
+] = (
     ("the server's wrapper", server_wrapper),
     ("os.sendfile", os_sendfile),
 )
 
 
-class ReadApart(Body):
-    """Blocks that are read in a thread of the system, as others would wait for them, too."""
+class ReadInThread(Body):
+    """Blocks that another thread reads, because this one serves other clients too."""
 
     def __init__(self, send: Send, server: Server, call: Callable[..., bytes]) -> None:
         super().__init__(send, server)
         self._call = call
 
     def read_block(self, size: int) -> bytes:
-        """By another thread, as a file on disk does not mind who reads it."""
+        """Up to size more bytes. Any thread may read a file on disk."""
         return self._call(self.blocks.next_block, size)
 
 
@@ -117,18 +121,18 @@ class SendfileBody(Body):
 
     sender = "os.sendfile"
     sent: int
-    blocks: FileWrapper  # As what is one slice.
+    blocks: BlockReader  # As it is one slice.
 
-    def __init__(self, send: Send, server: Server, what: FileSlice, sock: Any) -> None:
+    def __init__(self, send: Send, server: Server, file_slice: FileSlice, sock: Any) -> None:
         super().__init__(send, server)
-        self._what = what
+        self._file_slice = file_slice
         self._sock = sock
 
     def begin(self) -> None:
-        """Send all. What is left then, of a file that runs short, read() will see to."""
-        self.server.send_blocks()
-        self.server.write(b"")  # The header leaves now.
-        for sent in sendfile(self._sock, self._what):
+        """Send all of it. If the file runs short, read() finds out afterwards."""
+        self.server.prepare_to_send()
+        self.server.write(b"")  # This sends the header.
+        for sent in sendfile(self._sock, self._file_slice):
             self.blocks.skip(sent)
             self.sent += sent
             self.server.count_sent(sent)

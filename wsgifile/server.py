@@ -1,4 +1,4 @@
-"""What senders may ask of a server. Each in ``servers`` is derived from this one."""
+"""The contract with a server. Each file in ``servers`` derives from the class here."""
 
 from __future__ import annotations
 
@@ -18,14 +18,13 @@ __all__ = ["Server", "closed_over"]
 
 
 class Server:
-    """What senders may ask of a server, for one request. These answers decline."""
+    """What senders may ask of a server, for one request. These defaults decline."""
 
-    #: Whether its sockets wait with what is written for the client to acknowledge what
-    #: was written before: up to 40 ms between the header and the end of a body. And then
-    #: they make large packets, which is slow (see ``sockets``).
+    #: Whether a small write waits until the client has acknowledged the one before (Nagle's
+    #: algorithm). Then up to 40 ms pass between the header and the end of a body.
     nagle = False
-    #: Where the server iterates: the beginning of the module's name, and the
-    #: local variable that holds what the application returned.
+    #: Where the server iterates: the first part of the module's name, and the local variable
+    #: that holds what the application returned.
     loop: tuple[str, str] | None = None
 
     def __init__(self, environ: WSGIEnvironment, start_response: StartResponse) -> None:
@@ -40,16 +39,16 @@ class Server:
         software = self.environ.get("SERVER_SOFTWARE")
         return str(software or type(self).__module__.rpartition(".")[2])
 
-    def wrap(self, send: Send, what: FileSlice) -> Iterable[bytes] | Declined:
-        """A body for what, which the server takes for its own ``wsgi.file_wrapper``."""
-        return Declined("this server has none, or os.sendfile is faster")
+    def wrap(self, send: Send, file_slice: FileSlice) -> Iterable[bytes] | Declined:
+        """A body that the server takes for its own ``wsgi.file_wrapper``."""
+        return Declined("the server has none, or os.sendfile is faster")
 
     def socket(self) -> Any:
         """The client's socket, or Declined."""
-        return Declined("the socket is not to be had: of this server, or behind a filter")
+        return Declined("the socket of this server is not known, or a filter hides it")
 
-    def iterates(self, body: object, frame: FrameType | None) -> bool:
-        """Whether it is the server itself that asks body for a block, from frame."""
+    def is_iterating(self, body: object, frame: FrameType | None) -> bool:
+        """Whether the server itself, not a filter, asks body for a block from this frame."""
         if self.loop is None or frame is None:
             return False
         module, variable = self.loop
@@ -61,25 +60,25 @@ class Server:
         )
 
     def count_sent(self, count: int) -> None:
-        """Tell the server's access log of bytes that it has not seen."""
+        """Tell the server's access log of bytes that did not pass through the server."""
 
-    def send_header(self, write: Callable[[bytes], object]) -> None:
-        """Send the header of a response without a body, if the server does not do it well."""
+    def flush_header(self) -> None:
+        """Send the header of a response without a body, if the server gets that wrong."""
 
-    def send_blocks(self) -> None:
-        """Get ready to send header and blocks, each of which is a write of its own."""
+    def prepare_to_send(self) -> None:
+        """Called before the header and the first block, which are separate writes."""
         if self.nagle:
             no_delay(self.socket())
 
     def end_unsized(self) -> None:
-        """End a response of which the header does not tell where it ends."""
+        """End a response whose header does not tell its length."""
 
     def abort(self, error: BaseException) -> bytes:
-        """Make error end the connection: raise it, or do what the server takes better."""
+        """End the connection because of this error: raise it, or do what the server needs."""
         raise error
 
 
 def closed_over(function: Any, name: str) -> Any:
-    """A variable of the function in which function is defined."""
+    """The variable of this name that the nested function uses from the function around it."""
     cell: CellType = function.__closure__[function.__code__.co_freevars.index(name)]
     return cell.cell_contents

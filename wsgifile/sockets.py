@@ -1,7 +1,7 @@
-"""os.sendfile to a socket, waiting in the way that this socket waits.
+"""os.sendfile to a socket, waiting in the way that this kind of socket waits.
 
-By the socket's exact type: TLS encrypts what passes, and what another
-sub-class does is not known.
+The kind goes by the socket's exact type: a TLS socket encrypts what passes through it, and
+nobody knows what another sub-class does.
 """
 
 from __future__ import annotations
@@ -12,31 +12,49 @@ import select
 import socket
 import time
 from collections.abc import Callable, Iterator
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
+from . import registry
 from .log import warn_once
-from .page_cache import Lookout, bring_in
+from .page_cache import Lookahead, prefetch
+from .recognise import FileSlice
 
-if TYPE_CHECKING:
-    from .recognise import FileSlice
+__all__ = [
+    "SocketKind",
+    "can_sendfile",
+    "cannot_sendfile",
+    "is_standard",
+    "no_delay",
+    "run_in_thread",
+    "send_some",
+    "sendfile",
+]
 
-__all__ = ["apart", "can_sendfile", "gives_up", "is_plain", "no_delay", "send_some", "sendfile"]
-
-#: The most bytes that are sent in one go, before others have their turn.
+#: The largest number of bytes sent at once, before other connections get their turn.
 _AT_ONCE = 1 << 20
-#: And in one call: the less there is in the socket's queue, the sooner a page that is
-#: in the processor's cache gets to the client. 1 GiB by waitress to a client on
-#: loopback, GB/s by size of the calls: 12 KiB 3.3, 15 KiB 3.9, 16 KiB 4.1, 17 to 19 KiB
-#: 4.6, 20 KiB 4.5, 24 KiB 3.8, 32 KiB 4.3, 56 KiB 3.4, 112 KiB 3.2, 1 MiB 2.5. Reading
-#: 256 KiB at once: 3.0.
+#: The largest number of bytes sent in one call. The less there is in the socket's queue, the
+#: sooner a page that is in the processor's cache gets to the client. 1 GiB by waitress to a
+#: client on loopback, GB/s by size of the calls: 12 KiB 3.3, 15 KiB 3.9, 16 KiB 4.1, 17 to
+#: 19 KiB 4.6, 20 KiB 4.5, 24 KiB 3.8, 32 KiB 4.3, 56 KiB 3.4, 112 KiB 3.2, 1 MiB 2.5.
+#: Reading 256 KiB at once: 3.0.
 _CALL = 18 << 10
-#: For a client that is behind that is in vain. 12 of them, with small windows: 0.21 of
-#: the CPU time of waitress's own wrapper, with calls of 16 KiB 0.27.
+#: The same for a client that falls behind, where small calls gain nothing. 12 clients with
+#: small windows: 0.21 of the CPU time of waitress's own wrapper, with calls of 16 KiB 0.27.
 _CALL_BEHIND = 64 << 10
-#: A call of so many seconds has waited for the client, or for other threads that want
-#: the interpreter. Then it is better to call less often.
+#: A call that takes this number of seconds has waited for the client, or for other threads
+#: that want the interpreter. Then fewer and larger calls are better.
 _LONG = 0.002
+
+
+class SocketKind(NamedTuple):
+    """How sockets of one type wait."""
+
+    #: Waits until the socket takes more.
+    wait: Callable[[Any], None]
+    #: ``call(function, *args)`` in a system thread. None: there is no need, because the
+    #: thread at hand serves no other socket.
+    call: Callable[..., Any] | None
 
 
 def _poll(sock: Any) -> None:
@@ -47,87 +65,74 @@ def _poll(sock: Any) -> None:
         raise TimeoutError("timed out")
 
 
-def _gevent(sock: Any) -> None:
-    import_module("gevent.socket").wait_write(sock.fileno(), sock.gettimeout())
+_STANDARD = SocketKind(_poll, None)
 
 
-def _gevent_apart(function: Callable[..., Any], *args: Any) -> Any:
-    return import_module("gevent").get_hub().threadpool.apply(function, args)
+def _kind(sock: Any) -> SocketKind | None:
+    return _kind_of(type(sock))  # type: ignore[arg-type]  # mypy takes types for unhashable.
 
 
-def _eventlet(sock: Any) -> None:
-    import_module("eventlet.hubs").trampoline(
-        sock, write=True, timeout=sock.gettimeout(), timeout_exc=TimeoutError
-    )
+@lru_cache(64)
+def _kind_of(kind: type) -> SocketKind | None:
+    name = kind.__module__, kind.__qualname__
+    if name == ("socket", "socket"):
+        return _STANDARD
+    known = registry.SOCKETS.get(name)
+    return None if known is None else registry.load(known).SOCKET
 
 
-def _eventlet_apart(function: Callable[..., Any], *args: Any) -> Any:
-    return import_module("eventlet.tpool").execute(function, *args)
-
-
-#: By module and name of a socket's type: how to wait until it takes more, and how to
-#: call what blocks in a thread of the system, if others would wait for it as well.
-#: Monkey patching puts other types in the place of ``socket.socket``.
-_TYPES: dict[tuple[str, str], tuple[Callable[[Any], None], Callable[..., Any] | None]] = {
-    ("socket", "socket"): (_poll, None),
-    ("gevent._socket3", "socket"): (_gevent, _gevent_apart),
-    ("eventlet.greenio.base", "GreenSocket"): (_eventlet, _eventlet_apart),
-}
-
-
-def _kind(sock: object) -> tuple[str, str]:
-    return type(sock).__module__, type(sock).__qualname__
-
-
-def is_plain(sock: object) -> bool:
+def is_standard(sock: Any) -> bool:
     """Whether this is the standard library's own socket."""
-    return _kind(sock) == ("socket", "socket")
+    return _kind(sock) is _STANDARD
 
 
 def can_sendfile(sock: Any) -> bool:
-    """Whether :func:`sendfile` is for this socket; not for one that must not wait."""
-    return hasattr(os, "sendfile") and _kind(sock) in _TYPES and sock.gettimeout() != 0
+    """Whether :func:`sendfile` can use this socket. It cannot if the socket must not wait."""
+    return hasattr(os, "sendfile") and _kind(sock) is not None and sock.gettimeout() != 0
 
 
-def apart(sock: Any) -> Callable[..., Any] | None:
-    """``call(function, *args)`` in a thread of the system; None: there is no need.
+def run_in_thread(sock: Any) -> Callable[..., Any] | None:
+    """``call(function, *args)`` in a system thread, for calls that block; None: no need.
 
-    There is where the same thread serves other sockets of this type.
+    There is a need if one thread serves many sockets of this type.
     """
-    return _TYPES[_kind(sock)][1]
+    kind = _kind(sock)
+    return None if kind is None else kind.call
 
 
-def sendfile(sock: Any, what: FileSlice) -> Iterator[int]:
-    """Send what, and yield the number of bytes after each step.
+def sendfile(sock: Any, file_slice: FileSlice) -> Iterator[int]:
+    """Send the slice, and yield the number of bytes after each step.
 
-    It ends early if the file does, or if the system cannot send this one: then
-    reading goes on from there, or finds out. On a cooperative socket others
-    get their turn before each step.
+    It ends early if the file does, or if the system cannot send this file; read() then goes
+    on from there, or meets the error. On a cooperative socket others get their turn before
+    each step.
 
-    :raises OSError: when the client has gone, TimeoutError when it takes nothing.
+    :raises OSError: if the client has left; TimeoutError if it takes nothing.
     """
-    wait, call = _TYPES[_kind(sock)]
+    kind = _kind(sock)
+    assert kind is not None
     behind = False
-    offset = what.offset
-    end = offset + what.count
-    lookout = Lookout(offset)
-    while offset < end:
-        count = min(end - offset, _AT_ONCE)
-        if call is not None:
-            wait(sock)
-            # Nor do they wait for the disk.
-            fd, left = what.file.fileno(), end - offset
-            if offset >= lookout.until and not lookout.finds(fd, offset, left, near=behind):
-                call(bring_in, fd, offset, count)
-                lookout.until = offset + count
-            count = min(count, lookout.until - offset)
+    offset, stop = file_slice.start, file_slice.stop
+    lookahead = Lookahead(offset)
+    while offset < stop:
+        count = min(stop - offset, _AT_ONCE)
+        if kind.call is not None:
+            kind.wait(sock)
+            # Others must not wait for the disk either.
+            fd, left = file_slice.file.fileno(), stop - offset
+            if offset >= lookahead.until and not lookahead.check(fd, offset, left, near=behind):
+                kind.call(prefetch, fd, offset, count)
+                lookahead.until = offset + count
+            count = min(count, lookahead.until - offset)
         try:
-            sent = send_some(sock.fileno(), what.file.fileno(), offset, count, behind)
+            sent = send_some(
+                sock.fileno(), file_slice.file.fileno(), offset=offset, count=count, behind=behind
+            )
         except BlockingIOError:
-            wait(sock)
+            kind.wait(sock)
             continue
         except OSError as error:
-            if gives_up(error):
+            if cannot_sendfile(error):
                 return
             raise
         if not sent:
@@ -137,13 +142,13 @@ def sendfile(sock: Any, what: FileSlice) -> Iterator[int]:
         yield sent
 
 
-def send_some(out: int, in_: int, offset: int, count: int, behind: bool) -> int:
-    """os.sendfile, in calls of a good size, until one of them says to stop.
+def send_some(out: int, in_: int, *, offset: int, count: int, behind: bool) -> int:
+    """os.sendfile, in calls of a good size, until the socket takes no more for now.
 
-    The number of bytes sent; 0 at the end of the file. behind: whether the client
-    was, the last time, so that more waits for it anyway.
-
-    :raises OSError: if nothing was sent, BlockingIOError as the socket takes nothing.
+    :param behind: whether the client was behind the last time, so that more waits for it
+        anyway.
+    :returns: the number of bytes sent; 0 at the end of the file.
+    :raises OSError: if nothing was sent; BlockingIOError if the socket takes nothing.
     """
     least = call = _CALL_BEHIND if behind else _CALL
     sent, began = 0, time.perf_counter()
@@ -168,10 +173,14 @@ _CANNOT = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM})
 _OF_THE_FILE = frozenset({errno.EIO, errno.ESTALE})
 
 
-def gives_up(error: OSError) -> bool:
-    """Whether os.sendfile cannot send this at all, which is logged, or the disk is bad."""
+def cannot_sendfile(error: OSError) -> bool:
+    """Whether this error of os.sendfile is about the file or the system, not the client.
+
+    Then the file is to be read instead. For an error of the disk, reading meets it again, as
+    an error that no server takes for the client's.
+    """
     if error.errno in _OF_THE_FILE:
-        return True  # To read it tells, by an error that is not taken for the client's.
+        return True
     if error.errno not in _CANNOT:
         return False
     warn_once("os.sendfile gave up, files are read instead: %s", error)
@@ -181,9 +190,9 @@ def gives_up(error: OSError) -> bool:
 def no_delay(sock: Any) -> None:
     """Have the socket send what it has without waiting for acknowledgements.
 
-    (Nor would TCP_CORK be of use: it makes large packets, which are slower as above.)
+    TCP_CORK instead would make large packets, which are slower (see _CALL).
     """
-    if _kind(sock) in _TYPES and sock.family in _TCP:
+    if _kind(sock) is not None and sock.family in _TCP:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 

@@ -1,7 +1,7 @@
-"""A few threads for calls that may block, shared by the responses of the process.
+"""A few threads for calls that may block, shared by all responses of the process.
 
-Not concurrent.futures, whose threads the interpreter waits for at its end: a
-source that hangs must not keep a server from stopping.
+concurrent.futures would not do. The interpreter waits for its threads before it exits, and
+a source that hangs must not keep a server from stopping.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from .log import logger
 
 __all__ = ["Pool", "pool"]
 
-#: At most so many calls at once. Others wait for their turn, or are made by who needs them.
+#: The largest number of calls at once. Further ones wait, or their caller makes them itself.
 _THREADS = 64
-#: A thread that has had nothing to do for so many seconds ends.
+#: A thread ends after this number of seconds without a job.
 _IDLE = 10.0
 
 
 class Pool:
-    """Threads, which are started as they are needed.
+    """Threads that are started when they are needed.
 
-    Under gevent's or eventlet's monkey patching these are green ones: sources that
-    wait for a socket let others run, and are only ever used by one system thread.
+    Under monkey patching by gevent or eventlet they are green threads. Then a source that
+    waits for a socket lets others run, and only one system thread ever uses it.
     """
 
     def __init__(self, threads: int = _THREADS) -> None:
@@ -35,7 +35,7 @@ class Pool:
         self._changed = threading.Condition()
 
     def submit(self, job: Callable[[], object]) -> bool:
-        """Have job called; what it raises is logged. False: there is no thread to be had."""
+        """Have a thread call job; what it raises is logged. False: no thread can be started."""
         with self._changed:
             self._jobs.append(job)
             if len(self._jobs) <= self._idle:
@@ -44,7 +44,7 @@ class Pool:
                 try:
                     threading.Thread(target=self._work, name="wsgifile", daemon=True).start()
                 except RuntimeError:
-                    # The system has no more, or the interpreter is about to end.
+                    # The system has no more threads, or the interpreter is exiting.
                     if not self._threads:
                         self._jobs.remove(job)
                         return False
@@ -67,16 +67,16 @@ class Pool:
                 job()
             except Exception:
                 logger.exception("a job of the pool failed")
-            del job  # What it holds is not to live until the next one comes.
+            del job  # Or what it refers to would live until the next job comes.
 
 
 _pools: dict[tuple[int, str], Pool] = {}
 
 
 def pool(purpose: str) -> Pool:
-    """The process's pool for a purpose: what hangs for one is not to stop another.
+    """The process's pool for a purpose. What hangs for one purpose must not stop another.
 
-    After a fork there are no threads in the old one.
+    A forked process gets a pool of its own, because threads do not survive a fork.
     """
     key = os.getpid(), purpose
     return _pools.get(key) or _pools.setdefault(key, Pool())

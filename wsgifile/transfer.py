@@ -1,4 +1,4 @@
-"""What became of a file, and why a sender did not send it."""
+"""How sending a file ended, and why a sender did not send it."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ __all__ = ["Declined", "Transfer"]
 
 @dataclass(slots=True)
 class Declined:
-    """A sender does not send: it has touched nothing."""
+    """A sender does not send. It has touched nothing: no byte, no position, no header."""
 
-    why: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Transfer:
-    """A response that was a file, when it is over: what ``on_sent`` is called with.
+    """A response that was a file, when it is over: the argument of ``on_sent``.
 
-    Who keeps it keeps the request's environ, and by an error's traceback the file.
+    Keeping it keeps the request's environ and, if there was an error, the file.
     """
 
-    #: "wsgi.file_wrapper" (the server's own), "os.sendfile", "read", the header by which
-    #: it was left to a proxy, or "none" where there is nothing to send, as for HEAD.
+    #: "wsgi.file_wrapper" (the server's own), "os.sendfile", "read", the header that left the
+    #: file to a proxy, or "none" if there was nothing to send, as for HEAD.
     sender: str
-    #: The status as it was sent, "206 Partial Content".
+    #: The status as it was sent: "206 Partial Content".
     status: str
-    #: Position in the file of the first byte; None: not known, or several ranges.
+    #: Position of the first byte in the file; None: not known, or several ranges.
     offset: int | None
-    #: Bytes that were to be sent; None: not known before.
+    #: Number of bytes to send; None: it was not known before.
     count: int | None
-    #: Bytes that the server, or its socket, has taken; None: only the server knows.
-    #: Less than count if the client left. Up to 64 KiB are handed over at once.
+    #: Number of bytes that the server or its socket took; None: only the server knows. It
+    #: is less than count if the client left. Up to 64 KiB are handed over at once.
     sent: int | None
-    #: From when the header was ready to the end of the response.
+    #: Seconds from when the header was ready to the end of the response.
     seconds: float
-    #: What ended it before its time; None also if the server has not told.
+    #: What ended the response early; None: nothing, or the server did not say.
     error: BaseException | None
-    #: The request's. Not in the repr, as there are passwords in it.
+    #: The request's environ. Not in the repr, because it may hold passwords.
     environ: WSGIEnvironment = field(repr=False)

@@ -80,8 +80,7 @@ WAYS = [
     Way("cherrypy", "serve_file", threaded=True, etag=False),
     Way("cherrypy", "static/data", threaded=True, etag=False),
     Way("cherrypy", "open", threaded=True, head_sized=False),
-    Way("web_py", "open"),
-    # What the hook needs may be gone afterwards, and it may close the file.
+    Way("web_py", "open", "own", "own", etag=False),
     Way("web_py", "hooked", "own", "own", etag=False),
     Way("paste", "data"),
     Way("paste_file", ""),

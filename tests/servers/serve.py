@@ -16,7 +16,7 @@ from wsgiref.validate import validator
 import cases
 import frameworks
 
-import wsgifile.wrapper
+import wsgifile.blocks
 
 HOST = "127.0.0.1"
 #: Whether coverage is, by .ci/run.
@@ -36,15 +36,15 @@ def record(owner: Any, name: str, kind: str, what: Any) -> None:
     setattr(owner, name, recording)
 
 
-def first_read(wrapper: Any, size: int) -> int | None:
-    told, wrapper.told = getattr(wrapper, "told", False), True
-    return None if told or wrapper.remaining == 0 else size
+def first_read(reader: Any, size: int) -> int | None:
+    told, reader.told = getattr(reader, "told", False), True
+    return None if told or reader.remaining == 0 else size
 
 
 record(os, "sendfile", "sendfile", lambda out, in_, offset, count: offset)
 if "uwsgi" in sys.modules:
     record(sys.modules["uwsgi"], "sendfile", "wrapper", lambda *args: "uwsgi")
-record(wsgifile.wrapper.FileWrapper, "next_block", "read", first_read)
+record(wsgifile.blocks.BlockReader, "next_block", "read", first_read)
 
 
 class UpperIter:

@@ -1,51 +1,32 @@
-"""What we know of servers: one small file each, and one row in a table.
+"""What we know of each server, one small file each.
 
-Whatever goes past WSGI, to the server's wrapper or its socket, is right only
-if the server's callable is real: if the start_response that we were given is
-the server's own, not one of a filter between us. :func:`find` looks, and
-imports a server's file here only then, when that server is long loaded.
+Whatever goes past WSGI, to the server's wrapper or its socket, is right only if nothing
+stands between the server and us: if the start_response that we were given is the server's
+own. :func:`find` looks at that. It imports a server's file here only when it meets that
+server, which has long been loaded by then.
 
-To add a server: a class derived from :class:`~wsgifile.server.Server` that is named so too, in
-a file of its own, and its row in ``SERVERS``; and if its wrapper sends by the
-descriptor a row in ``unknown.DECLINED``, as that is what a filter leaves of it.
+To add a server, see ``docs/adding_a_server.rst``.
 """
 
 from __future__ import annotations
 
 import sys
 from functools import lru_cache
-from importlib import import_module
 from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
 
+from .. import registry
 from ..server import Server
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
-__all__ = ["SERVERS", "find"]
-
-#: Where start_response comes from, as (module, function) or (module, type of
-#: the object whose method it is), and the file here that knows this server.
-SERVERS: dict[tuple[str | None, str], str] = {
-    ("cheroot.wsgi", "Gateway_10"): "cheroot",
-    ("django.core.servers.basehttp", "ServerHandler"): "wsgiref",
-    ("eventlet.wsgi", "start_response"): "eventlet",
-    ("fastwsgi", ""): "fastwsgi",
-    ("gevent.pywsgi", "WSGIHandler"): "gevent",
-    ("gunicorn.http.wsgi", "Response"): "gunicorn",
-    ("paste.httpserver", "WSGIHandler"): "paste",
-    ("tornado.wsgi", "start_response"): "tornado",
-    (None, "uwsgi_spit"): "uwsgi",
-    ("waitress.task", "start_response"): "waitress",
-    ("werkzeug.serving", "start_response"): "werkzeug",
-    ("wsgiref.simple_server", "ServerHandler"): "wsgiref",
-}
+__all__ = ["find"]
 
 
 def find(environ: WSGIEnvironment, start_response: Any) -> Server:
-    """The server whose own start_response this is, or what there is for any other."""
-    # Not by __module__ and __qualname__ of functions, which functools.wraps copies.
+    """The server whose own start_response this is, or ``unknown.Server``."""
+    # Not by __module__ and __qualname__ of a function, which functools.wraps copies.
     kind = type(start_response)
     if kind is FunctionType:
         module, name = start_response.__globals__.get("__name__"), start_response.__code__.co_name
@@ -55,14 +36,13 @@ def find(environ: WSGIEnvironment, start_response: Any) -> Server:
     elif kind is BuiltinFunctionType:
         module, name = start_response.__module__, start_response.__name__
     else:
-        # Nothing of any other type: fastwsgi crashes when its own is looked at. That
-        # one is seen again when it iterates.
+        # An object of any other type is not looked at, because fastwsgi crashes when its own
+        # is. That server is recognised when it iterates.
         module, name = "fastwsgi" if "fastwsgi" in sys.modules else None, ""
-    return _class(module, name)(environ, start_response)
+    return _class_of(module, name)(environ, start_response)
 
 
 @lru_cache(256)
-def _class(module: str | None, name: str) -> type[Server]:
-    known = SERVERS.get((module, name), "unknown")
-    found: type[Server] = import_module(f"{__name__}.{known}").Server
+def _class_of(module: str | None, name: str) -> type[Server]:
+    found: type[Server] = registry.load(registry.SERVERS.get((module, name), "unknown")).Server
     return found

@@ -1,6 +1,6 @@
 """cheroot, which is CherryPy's server.
 
-It has no wrapper. Its socket has a timeout, 10 seconds if nobody says otherwise.
+It has no wrapper. Its socket has a timeout, 10 seconds by default.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ __all__ = ["Server"]
 
 
 class Server(Base):
-    """cheroot.wsgi: start_response is a method of its Gateway."""
+    """cheroot.wsgi. Its start_response is a method of Gateway_10."""
 
     loop: tuple[str, str] | None = ("cheroot.wsgi", "response")
 
     def socket(self) -> Any:
-        """The connection of the request."""
+        """The request's connection."""
         return self.start_response.__self__.req.conn.socket

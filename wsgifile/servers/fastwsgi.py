@@ -1,8 +1,7 @@
-"""fastwsgi, which crashes some time after it has iterated into an error.
+"""fastwsgi, which crashes some time after the body it iterates has raised an error.
 
-It leaves the error set in the interpreter, for whatever comes next to fall
-over. An item that is no bytes is an error to it as well, and ends the
-connection without that.
+It leaves the error set in the interpreter, and whatever runs next fails. A block that is
+not bytes is an error to it as well, and ends the connection without a crash.
 """
 
 from __future__ import annotations
@@ -17,12 +16,12 @@ __all__ = ["Server"]
 
 
 class Server(unknown.Server):
-    """fastwsgi: start_response is of a type in C that is not made to be looked at."""
+    """fastwsgi. Its start_response is of a type in C that crashes when it is looked at."""
 
-    def iterates(self, body: object, frame: FrameType | None) -> bool:
-        """It is in C, below a function of its own in Python."""
+    def is_iterating(self, body: object, frame: FrameType | None) -> bool:
+        """It iterates in C, called by a Python function of its own."""
         return frame is not None and frame.f_globals.get("__name__") == "fastwsgi"
 
     def abort(self, error: BaseException) -> Any:
-        """None, which ends the connection."""
+        """Return None, which ends the connection."""
         traceback.print_exception(error, file=self.environ["wsgi.errors"])

@@ -1,18 +1,32 @@
-"""gevent.pywsgi, which has no wrapper."""
+"""gevent.pywsgi, which has no wrapper, and gevent's sockets."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from types import FrameType
 from typing import Any
 
 from ..server import Server as Base
+from ..sockets import SocketKind
 
-__all__ = ["Server"]
+__all__ = ["SOCKET", "Server"]
+
+
+def _wait(sock: Any) -> None:
+    import_module("gevent.socket").wait_write(sock.fileno(), sock.gettimeout())
+
+
+def _run_in_thread(function: Callable[..., Any], *args: Any) -> Any:
+    return import_module("gevent").get_hub().threadpool.apply(function, args)
+
+
+#: One thread serves all sockets of this type.
+SOCKET = SocketKind(_wait, _run_in_thread)
 
 
 class Server(Base):
-    """gevent.pywsgi: start_response is a method of its WSGIHandler."""
+    """gevent.pywsgi. Its start_response is a method of WSGIHandler."""
 
     nagle = True
 
@@ -20,21 +34,21 @@ class Server(Base):
         """The handler's connection."""
         return self._handler.socket
 
-    def iterates(self, body: object, frame: FrameType | None) -> bool:
+    def is_iterating(self, body: object, frame: FrameType | None) -> bool:
         """The handler keeps what the application returned."""
         return self._handler.result is body
 
     def count_sent(self, count: int) -> None:
-        """For the number in its log."""
+        """The number in its log."""
         self._handler.response_length += count
 
-    def send_header(self, write: Callable[[bytes], object]) -> None:
-        """Not the last chunk after it, with which a HEAD would end, too."""
-        write(b"")
+    def flush_header(self) -> None:
+        """Send it now, and no last chunk after it, which gevent adds even for HEAD."""
+        self.write(b"")
         self._handler.response_use_chunked = False
 
     def end_unsized(self) -> None:
-        """Close the connection of an HTTP/1.0 client that asked to keep it."""
+        """Close the connection, even if an HTTP/1.0 client asked to keep it."""
         if not self._handler.response_use_chunked:
             self._handler.close_connection = True
 

@@ -1,8 +1,8 @@
 """gunicorn, whose wrapper is one socket.sendfile of Content-Length bytes.
 
-It starts from the descriptor's own position, does not look how many bytes there
-were, and takes almost twice the time of our own calls of os.sendfile: 0.38 CPU
-seconds for a GB, ours 0.21. So it is left alone. Its sockets block, or are gevent's.
+That call starts from the descriptor's own position, does not check how many bytes were
+sent, and takes almost twice the CPU time of our own calls of os.sendfile: 0.38 seconds for
+a GB, ours 0.21. So it is not used. gunicorn's sockets block, or are gevent's.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ __all__ = ["Server"]
 
 
 class Server(Base):
-    """gunicorn.http.wsgi: start_response is a method of its Response."""
+    """gunicorn.http.wsgi. Its start_response is a method of Response."""
 
     loop: tuple[str, str] | None = ("gunicorn.workers.", "respiter")
 
     def socket(self) -> Any:
-        """The response's, unless gunicorn is told not to use sendfile."""
+        """The response's socket, unless sendfile is off in gunicorn's settings."""
         if not self._response.can_sendfile():
-            return Declined("gunicorn is told not to use sendfile, or encrypts")
+            return Declined("sendfile is off in gunicorn's settings, or gunicorn encrypts")
         return self._response.sock
 
     def count_sent(self, count: int) -> None:
-        """For the number in its log."""
+        """The number in its log."""
         self._response.sent += count
 
     @property

@@ -10,7 +10,7 @@ __all__ = ["Server"]
 
 
 class Server(Base):
-    """paste.httpserver: start_response is a method of its WSGIHandler."""
+    """paste.httpserver. Its start_response is a method of WSGIHandler."""
 
     loop: tuple[str, str] | None = ("paste.httpserver", "result")
     nagle = True

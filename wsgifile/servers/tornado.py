@@ -1,8 +1,8 @@
 """Tornado's WSGIContainer, which collects the whole body before it sends a byte.
 
-An application's error leaves the client waiting for ever. As nothing is out by
-then, one in the body can still become a 500. One before the body cannot: it is
-raised where Tornado has called the application, and that is past helping.
+An application's error leaves the client waiting for ever. An error in the body can still
+become a 500, because nothing has been sent by then. An error before the body cannot: it is
+raised where Tornado calls the application, and we cannot change that.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ __all__ = ["Server"]
 
 
 class Server(Base):
-    """tornado.wsgi: start_response is a function in WSGIContainer.handle_request."""
+    """tornado.wsgi. Its start_response is a function in WSGIContainer.handle_request."""
 
     loop: tuple[str, str] | None = ("tornado.wsgi", "app_response_iter")
 
     def abort(self, error: BaseException) -> bytes:
-        """A 500 in the place of what there is so far."""
+        """Replace what was collected so far by a 500."""
         traceback.print_exception(error, file=self.environ["wsgi.errors"])
         message = b"Internal Server Error\n"
         closed_over(self.start_response, "response")[:] = [message]

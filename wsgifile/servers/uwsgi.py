@@ -1,10 +1,9 @@
-"""uWSGI, whose wrapper sends a file from 0 to its end, whatever was asked for.
+"""uWSGI, whose wrapper sends a file from 0 to its end, whatever the application asked for.
 
-Whether it may is decided by identity: what it was given as a file is what the
-application returned. Then it asks that for its descriptor, and nobody else
-asks from C. So that question has the slice sent, by ``uwsgi.sendfile()``, and
-is answered with "no descriptor". Then uWSGI reads, to find that nothing is
-left or that the file ran short.
+uWSGI compares by identity: if the application returns the object that it gave to the
+wrapper, uWSGI asks that object for its descriptor. Nobody else asks from C. So our object
+sends the slice at that moment, by ``uwsgi.sendfile()``, and answers that it has no
+descriptor. uWSGI then reads, and finds that nothing is left, or that the file ran short.
 """
 
 from __future__ import annotations
@@ -19,76 +18,77 @@ from importlib import import_module
 from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any
 
-from ..body import Body, caller
+from ..blocks import BlockReader
+from ..body import Body, calling_frame
 from ..recognise import FileSlice
 from ..send import Send
 from ..server import Server as Base
 from ..transfer import Declined
-from ..wrapper import FileWrapper
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 __all__ = ["Server"]
 
-#: uwsgi.sendfile() takes offset and length for C's int.
+#: uwsgi.sendfile() takes the offset and the length as C's int.
 _MAX = 2**31
-#: struct linger, with which close() does not send what is left, but a reset.
+#: struct linger, by which close() sends a reset and drops what is left.
 _RESET = struct.pack("ii", 1, 0)
 
 
 class Server(Base):
-    """uWSGI: start_response is a function in C, uwsgi_spit."""
+    """uWSGI. Its start_response is a function in C, uwsgi_spit."""
 
     def __init__(self, environ: WSGIEnvironment, start_response: StartResponse) -> None:
         super().__init__(environ, start_response)
-        # All of them, with the instruction at which each is waiting: a frame
-        # that has not moved when a block is asked for is below uWSGI. Not the
-        # frames themselves, which would keep alive what they refer to.
+        # All frames below us, and the instruction at which each one waits. If a block is
+        # asked for from a frame that has not moved on, uWSGI was called from that frame.
+        # The frames themselves are not kept, because they would keep their variables alive.
         self._callers = set()
         frame: FrameType | None = sys._getframe(1)
         while frame is not None:
             self._callers.add(_place(frame))
             frame = frame.f_back
 
-    def wrap(self, send: Send, what: FileSlice) -> Body | Declined:
-        """A file for its wrapper, if uwsgi.sendfile() can reach what is to be sent."""
+    def wrap(self, send: Send, file_slice: FileSlice) -> Body | Declined:
+        """A body for its wrapper, if uwsgi.sendfile() can reach the end of the slice."""
         wrapper: Any = self.environ.get("wsgi.file_wrapper")
-        its_own = getattr(wrapper, "__name__", None) == "uwsgi_sendfile"
-        if not its_own or what.offset + what.count >= _MAX:
-            return Declined("it is not uWSGI's, or the end is more than 2 GiB away")
-        body = Wrapper(send, self, what)
+        if getattr(wrapper, "__name__", None) != "uwsgi_sendfile":
+            return Declined("it is not uWSGI's")
+        if file_slice.stop >= _MAX:
+            return Declined("uwsgi.sendfile() does not reach beyond 2 GiB")
+        body = SelfSendingFile(send, self, file_slice)
         wrapper(body, send.block_size)
         return body
 
-    def iterates(self, body: object, frame: FrameType | None) -> bool:
-        """uWSGI is in C, and asks from its own thread's, or from below what started it.
+    def is_iterating(self, body: object, frame: FrameType | None) -> bool:
+        """uWSGI asks from C: from a thread of its own, or called by what started it.
 
-        So may a filter be, but none that could answer for an error.
+        A filter in C would look the same, but it could not answer an error either.
         """
         return frame is None or _place(frame) in self._callers
 
     def end_unsized(self) -> None:
-        """Have --http11-socket end the connection, which it always keeps open."""
+        """End the connection, which --http11-socket always keeps open."""
         if not self._routed:
             self._end()
 
     def abort(self, error: BaseException) -> bytes:
-        """End the connection: --http11-socket would keep it open."""
+        """End the connection, which --http11-socket would keep open."""
         self._end()
         raise error
 
     @property
     def _routed(self) -> bool:
-        """Whether the connection is one of the process that listens to --http."""
+        """Whether the client is connected to the router of --http, which passes requests on."""
         return "UWSGI_ROUTER" in self.environ
 
     def _end(self) -> None:
         fd = import_module("uwsgi").connection_fd()
         with contextlib.suppress(OSError), socket.socket(fileno=os.dup(fd)) as connection:
             if self._routed:
-                # To the router an end is an end like any other, and with
-                # --http-keepalive it keeps the client's connection. A reset is an error.
+                # With --http-keepalive the router takes the end of our connection for the
+                # end of the body, and keeps the client's. A reset is an error to it.
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             else:
                 connection.shutdown(socket.SHUT_RDWR)
@@ -98,41 +98,42 @@ def _place(frame: FrameType) -> tuple[int, CodeType, int]:
     return id(frame), frame.f_code, frame.f_lasti
 
 
-class Wrapper(Body):
-    """A slice of a file. If a filter iterates or reads it, it is a Body like any other."""
+class SelfSendingFile(Body):
+    """A slice of a file that sends itself when uWSGI asks for its descriptor.
+
+    If a filter iterates or reads it, it is like any other Body.
+    """
 
     sender: str = "wsgi.file_wrapper"
     sent: int | None
-    blocks: FileWrapper
+    blocks: BlockReader
 
-    def __init__(self, send: Send, server: Base, what: FileSlice) -> None:
+    def __init__(self, send: Send, server: Base, file_slice: FileSlice) -> None:
         super().__init__(send, server)
-        self._what = what
+        self._file_slice = file_slice
 
     def begin(self) -> None:
-        """A filter in C, or uWSGI would have asked for the descriptor."""
+        """A filter in C iterates. uWSGI would have asked for the descriptor."""
         self.sender = "read"
         super().begin()
 
     def fileno(self) -> int:
-        """Send, if it is uWSGI that asks.
+        """Send the slice, if uWSGI is asking.
 
         :raises io.UnsupportedOperation: always.
         """
-        if self.server.iterates(self, caller()) and not self._begun:
+        if self.server.is_iterating(self, calling_frame()) and not self._begun:
             self._begun = True
-            what = self._what
-            # It tells nothing about how far it came, and closes what it gets.
-            # If the client has gone it has logged that, and will close.
+            fd = self._file_slice.file.fileno()
+            start, stop = self._file_slice.start, self._file_slice.stop
+            # uwsgi.sendfile() does not tell how much it sent, and closes the descriptor. If
+            # the client has left, uWSGI has logged that and will close the connection.
             with contextlib.suppress(OSError):
-                import_module("uwsgi").sendfile(
-                    os.dup(what.file.fileno()), 0, what.offset, what.count
-                )
+                import_module("uwsgi").sendfile(os.dup(fd), 0, start, stop - start)
             self.sent = None
-            left = os.fstat(what.file.fileno()).st_size - what.offset
-            self.blocks.skip(max(0, min(what.count, left)))
+            self.blocks.skip(max(0, min(stop, os.fstat(fd).st_size) - start))
         raise io.UnsupportedOperation("fileno")
 
     def read(self, size: int = -1) -> bytes:
-        """Up to size bytes of what is left, all of it if size is negative."""
-        return b"".join(self) if size < 0 else self.next_block(size, caller())
+        """Up to size bytes of what is left; all of it if size is negative."""
+        return b"".join(self) if size < 0 else self.next_block(size, calling_frame())

@@ -1,7 +1,6 @@
-"""Werkzeug's development server, which is Flask's too.
+"""Werkzeug's development server, which Flask uses too.
 
-It has no wrapper. Its socket blocks, and every connection ends with its
-response.
+It has no wrapper. Its socket blocks, and each connection ends with its response.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ __all__ = ["Server"]
 
 
 class Server(Base):
-    """werkzeug.serving: start_response is a function in WSGIRequestHandler.run_wsgi."""
+    """werkzeug.serving. Its start_response is a function in WSGIRequestHandler.run_wsgi."""
 
     loop: tuple[str, str] | None = ("werkzeug.serving", "application_iter")
     nagle = True

@@ -1,6 +1,6 @@
-"""wsgiref, the standard library's reference server, and Django's runserver made of it.
+"""wsgiref, the standard library's reference server, and Django's runserver, made of it.
 
-Its wrapper is a loop of 8 KiB reads, not worth using. Its socket blocks.
+Its wrapper is a loop of 8 KiB reads, which os.sendfile beats. Its socket blocks.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ __all__ = ["Server"]
 
 
 class Server(Base):
-    """wsgiref.simple_server: start_response is a method of its ServerHandler.
+    """wsgiref.simple_server. Its start_response is a method of ServerHandler.
 
-    Or of Django's, which is derived from it and keeps connections open.
+    Django's ServerHandler derives from that one, and keeps connections open.
     """
 
     nagle = True
@@ -25,12 +25,12 @@ class Server(Base):
         """The request handler's connection."""
         return self._handler.request_handler.connection
 
-    def iterates(self, body: object, frame: FrameType | None) -> bool:
+    def is_iterating(self, body: object, frame: FrameType | None) -> bool:
         """The handler keeps what the application returned."""
         return self._handler.result is body
 
     def count_sent(self, count: int) -> None:
-        """For the number at the end of its log line."""
+        """The number at the end of its log line."""
         self._handler.bytes_sent += count
 
     def abort(self, error: BaseException) -> bytes:

@@ -1,0 +1,221 @@
+"""Blocks of a file-like object, checked and bounded.
+
+Every byte that does not leave by a descriptor comes from :meth:`BlockReader.next_block`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+__all__ = [
+    "DEFAULT_BLOCK_SIZE",
+    "BlockReader",
+    "ChainedReader",
+    "FileLike",
+    "FileReadError",
+    "ShortFileError",
+    "check_int",
+    "close_app_iter",
+    "is_seekable",
+    "name_of",
+]
+
+#: Bytes.
+DEFAULT_BLOCK_SIZE = 262144
+
+
+class FileLike(Protocol):
+    """What PEP 3333 asks of a file-like object: ``read(size)`` returns bytes."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+
+class FileReadError(Exception):
+    """The file could not be read as promised.
+
+    The header is usually out by then, so the only honest end is a broken
+    connection: let this error reach the server.
+
+    It is not an OSError, although an OSError is the usual cause. Servers take an
+    OSError for a client that has left, and ignore it; Paste even keeps the
+    connection open.
+    """
+
+    @classmethod
+    def of(cls, filelike: object, error: OSError) -> FileReadError:
+        """The error to raise when reading the file raised this OSError."""
+        return cls(f"reading {name_of(filelike)} failed: {error}")
+
+
+class ShortFileError(FileReadError):
+    """The file ended before the promised number of bytes was sent."""
+
+    def __init__(self, filelike: object, expected: int, sent: int) -> None:
+        super().__init__(
+            f"{name_of(filelike)} ended after {sent} of the {expected} bytes promised"
+        )
+        #: Number of bytes promised, usually by Content-Length.
+        self.expected = expected
+        #: Number of bytes that the file had.
+        self.sent = sent
+
+
+class BlockReader:
+    """The bytes from start up to stop of a file, in blocks.
+
+    Nothing is read, and no position moves, before the first block.
+
+    :param start: position of the first byte.
+    :param stop: position behind the last byte. None: the end of the file.
+    :param seek_first: whether to seek to start first. False: read from where the file
+        stands, and call that position start.
+    :param exact: whether a file that ends before stop is an error.
+    """
+
+    def __init__(
+        self,
+        filelike: FileLike,
+        start: int = 0,
+        stop: int | None = None,
+        *,
+        seek_first: bool = False,
+        exact: bool = True,
+    ) -> None:
+        self.filelike = filelike
+        self.start = start
+        self.stop = stop
+        #: Position of the next byte.
+        self.position = start
+        #: Whether the file has yet to be moved to that position.
+        self.seek_first = seek_first
+        self.exact = exact
+        self._read = _read_method(filelike)
+
+    @property
+    def remaining(self) -> int | None:
+        """Number of bytes still to come; None: all until the end of the file."""
+        return None if self.stop is None else self.stop - self.position
+
+    def next_block(self, size: int) -> bytes:
+        """Up to size more bytes; ``b""`` at the end.
+
+        :raises ShortFileError: if the file ends before stop.
+        :raises FileReadError: if reading or seeking fails.
+        :raises TypeError: if ``read`` returns something other than bytes.
+        :raises ValueError: if ``read`` returns more than it was asked for.
+        """
+        if self.stop is not None:
+            size = min(size, self.stop - self.position)
+            if not size:
+                return b""
+        try:
+            if self.seek_first:
+                self.filelike.seek(self.position)  # type: ignore[attr-defined]
+                self.seek_first = False
+            data = self._read(size)
+        except OSError as error:
+            raise FileReadError.of(self.filelike, error) from error
+        except StopIteration:
+            # A read() made of next(). The server must not see this as the end of the body.
+            data = b""
+        if type(data) is not bytes:
+            data = _as_bytes(data, self.filelike)
+        if len(data) > size:
+            raise ValueError(
+                f"read({size}) of {name_of(self.filelike)} returned {len(data)} bytes"
+            )
+        if not data and self.stop is not None and self.exact:
+            raise ShortFileError(self.filelike, self.stop - self.start, self.position - self.start)
+        self.position += len(data)
+        return data
+
+    def skip(self, count: int) -> None:
+        """Go on by count bytes, which somebody else has sent."""
+        assert self.seek_first
+        self.position += count
+
+
+class ChainedReader:
+    """The blocks of several readers, one after the other."""
+
+    def __init__(self, readers: Iterable[BlockReader]) -> None:
+        self._readers = deque(readers)
+
+    def next_block(self, size: int) -> bytes:
+        """Up to size more bytes; ``b""`` at the end."""
+        while self._readers:
+            if block := self._readers[0].next_block(size):
+                return block
+            self._readers.popleft()
+        return b""
+
+
+def check_int(name: str, value: int, least: int) -> None:
+    """Raise TypeError unless value is an int, ValueError if it is less than least."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} must be an int, not {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, not {value}")
+
+
+def name_of(filelike: object) -> str:
+    """The file's name for a message, quoted as it may contain line ends; else its repr."""
+    name = getattr(filelike, "name", None)
+    return repr(filelike if name is None else name)
+
+
+def close_app_iter(app_iter: object) -> None:
+    """Call close() if there is one; some file-likes say ``close = False``.
+
+    The attribute is looked up this late because Django replaces ``close`` on the
+    file's instance by the response's.
+    """
+    close = getattr(app_iter, "close", None)
+    if callable(close):
+        close()
+
+
+def is_seekable(filelike: object) -> bool:
+    """Whether it can tell its position and go to another one.
+
+    By its ``seekable()``, else by whether it has ``seek`` and ``tell``.
+    """
+    seekable = getattr(filelike, "seekable", None)
+    if callable(seekable):
+        return bool(seekable())
+    return hasattr(filelike, "seek") and hasattr(filelike, "tell")
+
+
+def _read_method(filelike: Any) -> Any:
+    """The method to read with: ``read1`` where it gives the same bytes, else ``read``.
+
+    ``read(n)`` of a buffered file waits for n bytes, so a pipe would not trickle.
+    ``read1(n)`` is one read of the source. A sub-class or an instance with a
+    ``read`` of its own may return other bytes by it, so its ``read1`` is not used.
+    """
+    if "read" not in getattr(filelike, "__dict__", ()):
+        for kind in type(filelike).__mro__:
+            if callable(vars(kind).get("read1")):
+                # read1() returns b"" also when a non-blocking source has nothing yet;
+                # read() tells that from the end of the file.
+                return lambda size: filelike.read1(size) or filelike.read(size)
+            if "read" in vars(kind):
+                break
+    return filelike.read
+
+
+def _as_bytes(data: object, filelike: object) -> bytes:
+    if isinstance(data, (bytes, bytearray, memoryview)):
+        return bytes(data)
+    if isinstance(data, str):
+        raise TypeError(
+            f'read() of {name_of(filelike)} returned str, not bytes: open the file with mode "rb"'
+        )
+    if data is None:
+        raise TypeError(
+            f"read() of {name_of(filelike)} returned None, not bytes:"
+            " a non-blocking file that has no data yet cannot be sent"
+        )
+    raise TypeError(f"read() of {name_of(filelike)} returned {type(data).__name__}, not bytes")

@@ -1,0 +1,40 @@
+"""What the constructor or the ini configures, checked once. Nothing of a request is in here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .blocks import DEFAULT_BLOCK_SIZE, check_int
+from .offload import Offload, Proxies
+from .transfer import Transfer
+
+__all__ = ["Options"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """The options of :class:`~wsgifile.FileWrapperMiddleware`, which explains them."""
+
+    block_size: int = DEFAULT_BLOCK_SIZE
+    ranges: bool = True
+    validators: bool = True
+    read_ahead: int = 0
+    offload: Offload | None = None
+    #: None: every request comes through the proxy.
+    trusted_proxies: Proxies | None = None
+    on_sent: Callable[[Transfer], object] | None = None
+
+    def __post_init__(self) -> None:
+        check_int("block_size", self.block_size, 1)
+        check_int("read_ahead", self.read_ahead, 0)
+        for name in ("ranges", "validators"):
+            value = getattr(self, name)
+            if not isinstance(value, bool):
+                raise TypeError(f"{name} must be True or False, not {value!r}")
+        if self.offload is not None and not isinstance(self.offload, Offload):
+            raise TypeError(f"offload must be XAccelRedirect or XSendfile, not {self.offload!r}")
+        if self.trusted_proxies is not None and self.offload is None:
+            raise ValueError("trusted_proxies is for offload, which is not set")
+        if self.on_sent is not None and not callable(self.on_sent):
+            raise TypeError(f"on_sent must be callable, not {self.on_sent!r}")
