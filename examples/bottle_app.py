@@ -4,7 +4,7 @@ In this directory:
 
     bottle --bind 127.0.0.1:8080 --server cheroot bottle_app:application
 
-then get http://127.0.0.1:8080/files/hello.txt and http://127.0.0.1:8080/source. Needs
+then open http://127.0.0.1:8080/files/hello.txt and http://127.0.0.1:8080/source. Needs
 Bottle and cheroot.
 """
 
@@ -16,7 +16,7 @@ from bottle import Bottle, response, static_file
 from wsgifile import FileWrapperMiddleware
 
 logging.basicConfig(level=logging.INFO)
-logging.getLogger("wsgifile").setLevel(logging.DEBUG)  # A line for each file.
+logging.getLogger("wsgifile").setLevel(logging.DEBUG)  # One line per file.
 
 FILES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "files")
 app = Bottle()

@@ -4,7 +4,7 @@ In this directory:
 
     gunicorn --bind 127.0.0.1:8080 falcon_app:application
 
-then get http://127.0.0.1:8080/files/hello.txt and http://127.0.0.1:8080/source. Needs
+then open http://127.0.0.1:8080/files/hello.txt and http://127.0.0.1:8080/source. Needs
 Falcon and gunicorn.
 """
 
@@ -16,7 +16,7 @@ import falcon
 from wsgifile import FileWrapperMiddleware
 
 logging.basicConfig(level=logging.INFO)
-logging.getLogger("wsgifile").setLevel(logging.DEBUG)  # A line for each file.
+logging.getLogger("wsgifile").setLevel(logging.DEBUG)  # One line per file.
 
 
 class Source:

@@ -4,7 +4,7 @@ In this directory:
 
     flask --app flask_app run --port 8080
 
-then look at http://127.0.0.1:8080/. Needs Flask.
+then open http://127.0.0.1:8080/. Needs Flask.
 """
 
 import csv
@@ -17,7 +17,7 @@ from flask import Flask, render_template_string, send_file, send_from_directory
 from wsgifile import FileWrapperMiddleware
 
 logging.basicConfig(level=logging.INFO)
-logging.getLogger("wsgifile").setLevel(logging.DEBUG)  # A line for each file.
+logging.getLogger("wsgifile").setLevel(logging.DEBUG)  # One line per file.
 
 app = Flask(__name__)
 app.wsgi_app = FileWrapperMiddleware(app.wsgi_app)
@@ -38,7 +38,7 @@ def index():
 
 @app.get("/files/<path:name>")
 def download(name):
-    # 404 for what is not below FILES.
+    # Anything that is not below FILES gets 404.
     return send_from_directory(FILES, name, as_attachment=True)
 
 

@@ -1,16 +1,16 @@
-"""A configuration of gunicorn: threads, and a log that tells who sent each file.
+"""A configuration for gunicorn: threads, and a log of how each file was sent.
 
-In this directory, with a film of yours:
+In this directory, with a film of your own:
 
     FILM=film.mp4 gunicorn --config gunicorn_conf.py video:application
 
-then look at http://127.0.0.1:8080/, and at the log. Needs gunicorn, which finds a
-gunicorn.conf.py of the current directory by itself.
+then open http://127.0.0.1:8080/, and look at the log. Needs gunicorn. gunicorn finds a file
+named gunicorn.conf.py in the current directory without ``--config``.
 """
 
 bind = "127.0.0.1:8080"
 worker_class = "gthread"
 workers = 2
-threads = 16  # A download holds one until the client has it.
+threads = 16  # A download holds a thread until the client has it.
 accesslog = "-"
-logconfig_dict = {"loggers": {"wsgifile": {"level": "DEBUG"}}}  # A line for each file.
+logconfig_dict = {"loggers": {"wsgifile": {"level": "DEBUG"}}}  # One line per file.

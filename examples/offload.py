@@ -1,14 +1,14 @@
-"""nginx or Apache in front sends the files that the application has chosen.
+"""nginx or Apache in front sends the files that the application chooses.
 
-In this directory, for the files of ``files``:
+In this directory, for the files in ``files``:
 
     python offload.py nginx files
     python offload.py apache files
 
-then look at http://127.0.0.1:8080/. Needs Debian's nginx-light, or apache2 with
-libapache2-mod-xsendfile, and waitress. ``offload-nginx.conf`` and
-``offload-apache.conf`` are their configurations, with names like @DIRECTORY@ to fill
-in. The server in front must be allowed to read the directory.
+then open http://127.0.0.1:8080/. Needs waitress, and Debian's nginx-light, or apache2 with
+libapache2-mod-xsendfile. ``offload-nginx.conf`` and ``offload-apache.conf`` are their
+configurations. This program fills in names like @DIRECTORY@. The server in front must be
+allowed to read the directory.
 """
 
 from __future__ import annotations
@@ -30,27 +30,27 @@ from wsgifile import FileWrapperMiddleware, XAccelRedirect, XSendfile
 from wsgifile.directory import directory_app
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-#: Where Debian has them, for users whose PATH has no sbin.
+#: Debian installs them in sbin, which is not in every user's PATH.
 PATH = os.environ.get("PATH", "") + ":/usr/sbin"
 
 
 def application(server, directory):
-    """The application, which leaves its files to the server in front."""
+    """The application. It leaves its files to the server in front."""
     if server == "nginx":
         offload = XAccelRedirect({directory: "/_files"})
     else:
-        # Not quoted: Debian's mod_xsendfile is 0.12.
+        # Not quoted, because Debian has mod_xsendfile 0.12.
         offload = XSendfile([directory], quoted=False)
     return FileWrapperMiddleware(
         directory_app(directory),
         offload=offload,
-        # Who comes from elsewhere, as a health check may, gets the files from here.
+        # Requests from elsewhere, such as a health check, get the files from here.
         trusted_proxies=["127.0.0.1"],
     )
 
 
 def command(server, directory, port, ports, scratch):
-    """The command that starts the server in front of applications on these ports."""
+    """The command that starts the server in front of the applications on these ports."""
     each = "server 127.0.0.1:{};" if server == "nginx" else "BalancerMember http://127.0.0.1:{}"
     values = {
         "APPLICATIONS": "\n".join(each.format(number) for number in ports),
@@ -64,7 +64,7 @@ def command(server, directory, port, ports, scratch):
         text = template.read()
     for name, value in values.items():
         text = text.replace(f"@{name}@", value)
-    os.chmod(scratch, 0o755)  # Their workers are not root.
+    os.chmod(scratch, 0o755)  # The workers of nginx and Apache are not root.
     conf = os.path.join(scratch, "conf")
     with open(conf, "w") as file:
         file.write(text)
@@ -81,10 +81,10 @@ def main():
     args = parser.parse_args()
     directory = os.path.abspath(args.directory)
     if not os.path.isdir(directory):
-        parser.error(f"{args.directory} is no directory")
+        parser.error(f"{args.directory} is not a directory")
     logging.basicConfig(level=logging.INFO)
-    logging.getLogger("wsgifile").setLevel(logging.DEBUG)  # A line for each file.
-    # Like Ctrl-C, or the server in front would stay behind.
+    logging.getLogger("wsgifile").setLevel(logging.DEBUG)  # One line per file.
+    # Treat it like Ctrl-C. Otherwise the server in front would keep running.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     app = waitress.create_server(application(args.server, directory), host="127.0.0.1", port=0)
     threading.Thread(target=app.run, daemon=True).start()
@@ -97,7 +97,7 @@ def main():
         except KeyboardInterrupt:
             return 0
         finally:
-            # By a signal that it passes on to its workers.
+            # The server passes this signal on to its workers.
             process.terminate()
             process.wait()
 

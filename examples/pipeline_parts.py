@@ -16,5 +16,5 @@ def hello_filter(global_conf, greeting):
 
 
 def directory_app(global_conf, path):
-    """The files of a directory."""
+    """An application that serves the files of a directory."""
     return directory.directory_app(path)

@@ -1,11 +1,11 @@
-"""A plain WSGI application that returns an open file, and nothing else to it.
+"""A plain WSGI application that only returns an open file.
 
 In this directory:
 
     wsgifile plain:app --port 8080
 
-serves it through the middleware, on http://127.0.0.1:8080/. So does any other server,
-as it is wrapped below:
+serves it through the middleware, on http://127.0.0.1:8080/. Any other server does too,
+because the application is wrapped below:
 
     gunicorn --bind 127.0.0.1:8080 plain:application
 """

@@ -1,10 +1,10 @@
-"""Counters of what was sent, in the format of Prometheus.
+"""Counters of what was sent, in Prometheus format.
 
 In this directory:
 
     gunicorn --bind 127.0.0.1:8080 --threads 4 prometheus:application
 
-then get http://127.0.0.1:8080/ some times, and look at
+then open http://127.0.0.1:8080/ a few times, and look at
 http://127.0.0.1:8080/metrics. Needs prometheus_client and gunicorn.
 """
 
@@ -13,9 +13,9 @@ from prometheus_client import Counter, Histogram, make_wsgi_app
 from wsgifile import FileWrapperMiddleware
 
 RESPONSES = Counter("wsgifile_responses", "Responses that were files", ["sender", "status"])
-BYTES = Counter("wsgifile_sent_bytes", "Bytes of files, as far as the server tells")
-ERRORS = Counter("wsgifile_errors", "Files that could not be sent to their end", ["type"])
-SECONDS = Histogram("wsgifile_seconds", "From the header of a file to its end")
+BYTES = Counter("wsgifile_sent_bytes", "Bytes of files, where the server tells")
+ERRORS = Counter("wsgifile_errors", "Files that were not sent completely", ["type"])
+SECONDS = Histogram("wsgifile_seconds", "Time from the header of a file to its end")
 
 
 def count(transfer):

@@ -1,10 +1,10 @@
-"""Pyramid, and with it WebOb: a static view, a FileResponse, and an open file.
+"""Pyramid and WebOb: a static view, a FileResponse, and an open file.
 
 In this directory:
 
     waitress-serve --listen 127.0.0.1:8080 pyramid_app:application
 
-then get http://127.0.0.1:8080/files/hello.txt, http://127.0.0.1:8080/download and
+then open http://127.0.0.1:8080/files/hello.txt, http://127.0.0.1:8080/download and
 http://127.0.0.1:8080/source. Needs Pyramid.
 """
 
@@ -17,7 +17,7 @@ from pyramid.response import FileResponse, Response
 from wsgifile import FileWrapperMiddleware
 
 logging.basicConfig(level=logging.INFO)
-logging.getLogger("wsgifile").setLevel(logging.DEBUG)  # A line for each file.
+logging.getLogger("wsgifile").setLevel(logging.DEBUG)  # One line per file.
 
 FILES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "files")
 

@@ -1,11 +1,11 @@
-"""A download that comes from another server, read ahead of the client.
+"""A download from another server, read ahead of the client.
 
 In this directory:
 
     waitress-serve --listen 127.0.0.1:8080 slow_source:application
 
-then get http://127.0.0.1:8080/. Needs waitress. The other server is in here, too, and
-slow; another one is asked with SOURCE=http://... in front of the command.
+then open http://127.0.0.1:8080/. Needs waitress. This file also contains the other server,
+which is slow. To use another one, put SOURCE=http://... in front of the command.
 """
 
 import io
@@ -22,15 +22,15 @@ import waitress
 from wsgifile import FileWrapperMiddleware
 
 logging.basicConfig(level=logging.INFO)
-logging.getLogger("wsgifile").setLevel(logging.DEBUG)  # A line for each file.
+logging.getLogger("wsgifile").setLevel(logging.DEBUG)  # One line per file.
 
-#: What is passed on, of the request and of the answer.
+#: Header fields that are passed on, of the request and of the response.
 ASKED = ("Range", "If-Range", "If-None-Match", "If-Modified-Since")
 TOLD = ("Content-Type", "Content-Length", "Content-Range", "ETag", "Last-Modified")
 
 
 def slow_server():
-    """Start a server that takes its time for each 256 KiB; its URL."""
+    """Start a server that is slow for each 256 KiB, and return its URL."""
     data = bytes(range(256)) * 16384
 
     def app(environ, start_response):
@@ -57,7 +57,7 @@ def app(environ, start_response):
     try:
         answer = urlopen(request, timeout=30)
     except HTTPError as error:
-        answer = error  # 304 and 416 are answers like others.
+        answer = error  # 304 and 416 are ordinary responses here.
     headers = [(name, answer.headers[name]) for name in TOLD if name in answer.headers]
     start_response(f"{answer.status} {answer.reason}", headers)
     return answer

@@ -1,11 +1,11 @@
-"""A page with a film, in which the browser can seek: it asks for ranges of the file.
+"""A page with a film. The browser can seek in it, because it asks for ranges of the file.
 
-In this directory, with a film of yours, or one by
+In this directory, with a film of your own or one made by
 ``ffmpeg -f lavfi -i testsrc2=duration=60 film.mp4``:
 
     FILM=film.mp4 gunicorn --bind 127.0.0.1:8080 --threads 4 video:application
 
-then look at http://127.0.0.1:8080/. Needs gunicorn; any other server does as well:
+then open http://127.0.0.1:8080/. Needs gunicorn. Any other server works too:
 
     FILM=film.mp4 wsgifile video:app --port 8080
 """

@@ -1,4 +1,4 @@
-"""WSGI middleware that sends files fast, exactly, and closes them.
+"""WSGI middleware that sends files fast and byte-exact, and closes them.
 
 The modules, in the order in which a response travels:
 

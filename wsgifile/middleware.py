@@ -32,7 +32,7 @@ _MISSING = object()
 
 
 class FileWrapperMiddleware:
-    """WSGI middleware that sends files fast, exactly, and closes them.
+    """WSGI middleware that sends files fast and byte-exact, and closes them.
 
     Put it outermost, next to the server::
 

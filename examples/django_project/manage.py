@@ -1,12 +1,12 @@
 #!/usr/bin/env python
-"""A Django project that gives files: those of its media directory, and two that it makes.
+"""A Django project that serves its media directory, and two files that it makes.
 
 In the directory above:
 
     gunicorn --chdir django_project --bind 127.0.0.1:8080 --threads 4 project.wsgi
 
-then look at http://127.0.0.1:8080/. Needs Django and gunicorn. Django's own server does
-as well, as it takes the application from ``project/wsgi.py``, too:
+then open http://127.0.0.1:8080/. Needs Django and gunicorn. Django's own server works too,
+because it also takes the application from ``project/wsgi.py``:
 
     python django_project/manage.py runserver --noreload 8080
 """

@@ -1,4 +1,4 @@
-"""The table of servers and cases, of what was really run."""
+"""The table of servers and cases that were really run."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _MARKS = {
     "failed": "F",
     "skipped": "s",
 }
-#: Of several tests in one place of the table the worst counts.
+#: If several tests share a cell of the table, the worst result is shown.
 _ORDER = ["passed", "skipped", "xfailed", "failed"]
 
 
 class Matrix:
-    """Collects outcomes by server and case."""
+    """Collects the outcomes by server and case."""
 
     def __init__(self) -> None:
         self.outcomes: dict[str, dict[str, str]] = {}
@@ -38,7 +38,7 @@ class Matrix:
                 cases.append(case)
 
     def lines(self) -> Iterator[str]:
-        """A line for each server, one for each case, and the reasons."""
+        """One line per server, one per case, and then the reasons."""
         servers = [name for name in SERVERS if name in self.counts]
         for number, name in enumerate(servers, 1):
             counts = self.counts[name]
@@ -51,14 +51,14 @@ class Matrix:
             marks = (_MARKS.get(self.outcomes[case].get(name, ""), " ") for name in servers)
             yield f"{case:{width}s}" + " ".join(f" {mark}" for mark in marks).rstrip()
         yield ""
-        yield ". holds    x known not to    F failed    s skipped"
+        yield ". passed    x fails as known    F failed    s skipped"
         for name in servers:
             for reason, cases in self.reasons.get(name, {}).items():
                 yield f"{name}: {reason}:"
                 yield f"    {', '.join(cases)}"
 
     def page(self) -> str:
-        """All that as a page of the documentation."""
+        """The lines as a page of the documentation."""
         title = "What was tested on which server"
         body = "".join(f"    {line}".rstrip() + "\n" for line in self.lines())
         return _PAGE.format(
@@ -74,11 +74,15 @@ _PAGE = """\
 {title}
 {line}
 
-Written by ``pytest tests/servers --matrix docs/matrix.rst``, with Python
-{python} on {system}. Every case is requests to the real server, by a client
-that checks the bytes, what follows them, and the next request; a line of the
-table is a case of ``tests/servers/cases.py``, or a test of
-``tests/servers/test_servers.py``, in all its stacks of filters.
+``pytest tests/servers --matrix docs/matrix.rst`` wrote this page, with Python {python} on
+{system}.
+
+A row of the table is a case of ``tests/servers/cases.py`` or a test of
+``tests/servers/test_servers.py``, with all its stacks of filters. Each one sends requests to
+the real server. The client checks the bytes, what follows them, and the next request.
+
+The list below the table gives the reason for each ``x``. It is a fault of the server that
+wsgifile cannot repair.
 
 ::
 
@@ -86,7 +90,7 @@ table is a case of ``tests/servers/cases.py``, or a test of
 
 
 def _version(server: str) -> str:
-    # "gunicorn_gevent" is skipped without gevent, but is gunicorn.
+    # "gunicorn_gevent" needs the module gevent, but its package is gunicorn.
     for name in (server.partition("_")[0], SERVERS[server].module):
         try:
             return version(name)
@@ -96,7 +100,7 @@ def _version(server: str) -> str:
 
 
 def case_of(function: str, params: dict[str, object]) -> str:
-    """The case's name, or that of the test if it is not of one case only."""
+    """The name of the case, or of the test if the test has no single case."""
     if function == "test_bytes":
         return str(params["name"])
     return function.removeprefix("test_")

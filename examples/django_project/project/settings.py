@@ -1,4 +1,4 @@
-"""The settings of the project. Of what is secret there is nothing in here."""
+"""The settings of the project. They contain no secrets."""
 
 import os
 from pathlib import Path
@@ -8,7 +8,7 @@ from django.core.management.utils import get_random_secret_key
 BASE_DIR = Path(__file__).resolve().parent.parent
 
 DEBUG = os.environ.get("DJANGO_DEBUG") == "1"
-# One that is made here ends with the process, and what was signed by it, too.
+# A key made here is lost with the process, and so is anything signed with it.
 SECRET_KEY = os.environ.get("DJANGO_SECRET_KEY") or get_random_secret_key()
 ALLOWED_HOSTS = os.environ.get("DJANGO_ALLOWED_HOSTS", "127.0.0.1,localhost").split(",")
 
@@ -26,6 +26,6 @@ LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "handlers": {"console": {"class": "logging.StreamHandler"}},
-    # A line for each file.
+    # One line per file.
     "loggers": {"wsgifile": {"handlers": ["console"], "level": "DEBUG"}},
 }

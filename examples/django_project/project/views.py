@@ -1,4 +1,4 @@
-"""Downloads: by the storage, of bytes in memory, and of a temporary file."""
+"""Downloads: a file from the storage, bytes in memory, and a temporary file."""
 
 import csv
 import io
@@ -30,7 +30,7 @@ def download(request, name):
     try:
         file = default_storage.open(name)
     except (OSError, ValueError, SuspiciousFileOperation) as error:
-        # There is none, or the name is none, or leads out of the media directory.
+        # There is no such file, or the name is invalid or leads out of the media directory.
         raise Http404 from error
     return FileResponse(file, as_attachment=True)
 

@@ -1,4 +1,4 @@
-"""The application for the server: Django's, behind wsgifile."""
+"""The application for the server: Django's, with wsgifile around it."""
 
 import os
 
