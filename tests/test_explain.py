@@ -70,9 +70,9 @@ generated = sends(lambda: (block for block in [b"x"]))
 small = sends(lambda: open(HERE + "/small", "rb"))
 filtered = Gzip(FileWrapperMiddleware(plain))
 offloaded = FileWrapperMiddleware(plain, offload=XAccelRedirect({HERE: "/_files"}))
-elsewhere = FileWrapperMiddleware(plain, offload=XAccelRedirect({"/nowhere": "/_files"}))
+elsewhere = FileWrapperMiddleware(plain, offload=XAccelRedirect({"/usr/share": "/_files"}))
 
-small_elsewhere = FileWrapperMiddleware(small, offload=XAccelRedirect({"/nowhere": "/_files"}))
+small_elsewhere = FileWrapperMiddleware(small, offload=XAccelRedirect({"/usr/share": "/_files"}))
 
 class Filter:
     def __init__(self, app, wrap):
