@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 
+import launch
 from known import SERVERS
 
 _MARKS = {
@@ -87,7 +88,7 @@ table is a case of ``tests/servers/cases.py``, or a test of
 
 def _version(server: str) -> str:
     # "gunicorn_gevent" is skipped without gevent, but is gunicorn.
-    for name in (server.partition("_")[0], SERVERS[server].module):
+    for name in (server.partition("_")[0], launch.SERVERS[server].module):
         try:
             return version(name)
         except PackageNotFoundError:
