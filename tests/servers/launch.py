@@ -13,7 +13,9 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -280,6 +282,15 @@ SERVERS = {
     "pyruvate": Server("pyruvate", pyruvate),
     "fastwsgi": Server("fastwsgi", fastwsgi),
 }
+
+
+def version(name: str) -> str:
+    """The version of a server, or nothing if it is part of Python."""
+    # gunicorn_gevent needs gevent, but is gunicorn.
+    for distribution in (name.partition("_")[0], SERVERS[name].module):
+        with suppress(metadata.PackageNotFoundError):
+            return metadata.version(distribution)
+    return ""
 
 
 def start(name: str, path: str, port: int, *, access_log: bool = True, **options: Any) -> None:
