@@ -1,6 +1,6 @@
 """As little as Python can do: no HTTP to speak of, one socket.sendfile() for a request.
 
-``floor.py DIRECTORY PORT``, until a signal.
+``floor.py DIRECTORY HOST PORT``, until a signal.
 """
 
 from __future__ import annotations
@@ -10,11 +10,9 @@ import socket
 import sys
 import threading
 
-from servers import HOST
 
-
-def main(directory: str, port: int) -> None:
-    with socket.create_server((HOST, port), backlog=128) as listener:
+def main(directory: str, host: str, port: int) -> None:
+    with socket.create_server((host, port), backlog=128) as listener:
         while True:
             connection, _ = listener.accept()
             threading.Thread(target=answer, args=(connection, directory), daemon=True).start()
@@ -50,4 +48,4 @@ def header(length: int) -> bytes:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))

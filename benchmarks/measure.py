@@ -75,11 +75,11 @@ def in_turn(
                 figures, shown = {}, f"failed: {error}"
             got[name].append(figures)
             progress(f"{title} {repeat}/{repeats} {name}: {shown}")
-    values = {}
+    values: dict[str, Figures] = {}
     for name, repeated in got.items():
-        values[name] = figures = defaultdict(list)
+        values[name] = defaultdict(list)  # There are no figures if it failed each time.
         for figure in dict.fromkeys(figure for one in repeated for figure in one):
-            figures[figure] = [one.get(figure) for one in repeated]
+            values[name][figure] = [one.get(figure) for one in repeated]
     return values
 
 

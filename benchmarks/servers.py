@@ -116,7 +116,7 @@ def running(server: str, contender: str, files: str, **options: Any) -> Iterator
                 file.write(NGINX.format(scratch=directory, files=files, host=HOST, port=port))
             command = [find_nginx() or "nginx", "-p", directory, "-c", conf, "-e", "stderr"]
         elif server == "floor":
-            command = [sys.executable, os.path.join(HERE, "floor.py"), files, str(port)]
+            command = [sys.executable, os.path.join(HERE, "floor.py"), files, HOST, str(port)]
         else:
             name, own = SERVERS[server]
             app = os.path.join(HERE, "apps.py")
