@@ -156,41 +156,57 @@ def show(results: dict[str, Any], args: argparse.Namespace) -> None:
         print(table(head, small))
 
 
-def targets(results: dict[str, Any]) -> list[Target]:
-    """The ratios to reach, as far as both sides of them were measured."""
-    found = []
+def figures_of(results: dict[str, Any], server: str, case: str) -> dict[str, measure.Figures]:
+    """By contender, as far as they were measured."""
+    result: dict[str, dict[str, Any]] = results["servers"][server]
+    return result.get("big", {}) if case == "big" else result.get("small", {}).get(case, {})
 
-    def figures_of(server: str, case: str) -> dict[str, measure.Figures]:
-        result = results["servers"][server]
-        return result.get("big", {}) if case == "big" else result.get("small", {}).get(case, {})
 
-    def compare(
-        line: str, server: str, case: str, figure: str, upper: str, lower: str, **wanted: float
-    ) -> None:
-        got = figures_of(server, case)
-        if upper in got and lower in got:
-            values = ratios(got[upper][figure], got[lower][figure])
-            what = f"{server}, {case}: {figure}, {upper} / {lower}"
-            found.append(Target(line, what, values, **wanted))
+def compare(
+    results: dict[str, Any],
+    line: str,
+    server: str,
+    case: str,
+    figure: str,
+    upper: str,
+    lower: str,
+    **wanted: float,
+) -> list[Target]:
+    """The ratio of two contenders to reach, if both were measured."""
+    got = figures_of(results, server, case)
+    if upper not in got or lower not in got:
+        return []
+    values = ratios(got[upper][figure], got[lower][figure])
+    what = f"{server}, {case}: {figure}, {upper} / {lower}"
+    return [Target(line, what, values, **wanted)]
 
+
+def big_targets(results: dict[str, Any]) -> list[Target]:
+    found, big = [], partial(compare, results, case="big")
     cpu, throughput = "cpu_s_per_gb", "gb_per_s"
     for server in results["servers"]:
         much = 40 if server in ("waitress", "cheroot") else 15
-        compare("1", server, "big", cpu, "bare", "ours", at_least=much)
+        found += big("1", server, figure=cpu, upper="bare", lower="ours", at_least=much)
     for server in results["servers"]:
-        compare("2", server, "big", cpu, "ours", "by_hand", at_most=1.05)
-        compare("2", server, "big", throughput, "ours", "by_hand", at_least=0.95)
+        both = {"upper": "ours", "lower": "by_hand"}
+        found += big("2", server, figure=cpu, **both, at_most=1.05)
+        found += big("2", server, figure=throughput, **both, at_least=0.95)
         if server in NO_WRAPPER:
-            compare("2", server, "big", cpu, "ours", "loop64", at_most=0.8)
+            found += big("2", server, figure=cpu, upper="ours", lower="loop64", at_most=0.8)
     if "waitress" in results["servers"]:
-        compare("3", "waitress", "big", throughput, "ours", "nginx", at_least=1.0)
-        compare("3", "waitress", "big", throughput, "ours", "floor", at_least=0.85)
+        fast = partial(big, "3", "waitress", figure=throughput, upper="ours")
+        found += fast(lower="nginx", at_least=1.0) + fast(lower="floor", at_least=0.85)
+    return found
+
+
+def small_targets(results: dict[str, Any]) -> list[Target]:
+    found, requests = [], partial(compare, results, "4", figure="requests_per_s")
     for server in results["servers"]:
         for size, connections in SMALL_CASES[:4]:  # Not the file of 10 MiB.
             case = measure.label(size, connections)
             for own in ("ours", "plain"):
-                compare("4", server, case, "requests_per_s", own, "by_hand", at_least=0.9)
-            ours = figures_of(server, case).get("ours")
+                found += requests(server, case, upper=own, lower="by_hand", at_least=0.9)
+            ours = figures_of(results, server, case).get("ours")
             if connections == 1 and ours:
                 # No request waits for a delayed acknowledgement of 40 ms.
                 what = f"{server}, {case}: ms per request, ours (a stall is 40)"
@@ -198,7 +214,7 @@ def targets(results: dict[str, Any]) -> list[Target]:
                 found.append(Target("4", what, values, at_most=10))
         if server == "gevent":
             case = measure.label(*SMALL_CASES[0])
-            compare("4", server, case, "requests_per_s", "ours", "bare", at_least=100)
+            found += requests(server, case, upper="ours", lower="bare", at_least=100)
     return found
 
 
@@ -213,7 +229,7 @@ def main() -> None:
                 continue
             results["servers"][server] = measure_server(server, args, files)
     show(results, args)
-    finish(args, results, targets(results))
+    finish(args, results, big_targets(results) + small_targets(results))
     if args.plots:
         os.makedirs(args.plots, exist_ok=True)
         try:

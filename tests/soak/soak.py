@@ -63,21 +63,22 @@ PATIENCE = 30.0
 #: the first look to the last. With the 95,000 requests of half an hour it would grow by
 #: more if every tenth left a KiB, or every thousandth a block of 256 KiB.
 GROWTH = 6.0
-#: Python's blocks of memory, from the first look to the last. There would be more if
-#: every fiftieth request left an object. Modules that are imported for the first error,
+#: How many blocks of memory Python may have more at the last look than at the first.
+#: It would have more if every fiftieth request left an object. Modules that are imported for the first error,
 #: and source lines kept for tracebacks, are less.
 BLOCKS = 1000
 #: Without these, malloc() keeps freed blocks for each thread, and the resident memory of
 #: a server that has freed everything goes up for long and by 50 MiB and more.
 MALLOC = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "131072"}
 
-#: How the last lines of the tracebacks begin that the clients have provoked, one each;
+#: The clients provoke errors. The last line of the traceback of each begins with one of
+#: these,
 TOLD = (
     "soak_app.ProvokedError",
     "wsgifile.wrapper.FileReadError",
     "wsgifile.wrapper.ShortFileError",
 )
-#: and that of the error of a source, from which one of those was made.
+#: and that of an error that a source raises, which leads to one of those, with this.
 CAUSE = "OSError: provoked"
 #: The statuses that the clients expect.
 STATUSES = (200, 206, 304, 412, 416, 500)
@@ -106,8 +107,9 @@ class Soaked:
             Client(server.port, files, self.tally, actions, rate * share, f"{name}-{number}")
             for number, (actions, share) in enumerate(4 * [(QUICK, 1.0)] + 2 * [(SLOW, 0.1)])
         ]
-        #: Under load; and when there is nothing to do, with the application's counts.
+        #: Under load.
         self.samples: list[Sample] = []
+        #: Before and after it, with the application's counts.
         self.looks: list[tuple[Sample, dict[str, int]]] = []
 
     def sample(self) -> Sample:
@@ -115,9 +117,9 @@ class Soaked:
         return Sample(time.monotonic(), held, self.server.memory())
 
     def start(self) -> None:
-        """Start the clients, after all threads that the server starts as it needs them."""
+        """Start the clients. Before that, make the server start all its threads."""
         with contextlib.ExitStack() as stack:
-            for _ in range(2 * THREADS):  # Clients that do not read keep a thread each.
+            for _ in range(2 * THREADS):  # A client that does not read keeps a thread.
                 connection = Connection(self.server.port, 16 * KIB)
                 stack.enter_context(connection.sock)
                 connection.sock.sendall(request("GET", f"/gzip/{LARGE}"))
@@ -129,7 +131,10 @@ class Soaked:
         return self.server.process.poll() is None and all(c.is_alive() for c in self.clients)
 
     def look(self) -> None:
-        """Once the clients rest, and the server holds no more than at the first look."""
+        """See what the server holds while the clients rest.
+
+        It has some time to hold no more than at the first look.
+        """
         for client in self.clients:
             client.idle.wait()
         end = time.monotonic() + PATIENCE
@@ -193,7 +198,7 @@ class Soaked:
         return Counter(known[0] if (known := PROVOKED.match(line)) else line for line in found)
 
     def figures(self) -> dict[str, str]:
-        """What is printed in the end."""
+        """The table's column for this server."""
         tally, counts, logged = self.tally.counts, self.looks[-1][1], self.tracebacks()
 
         def course(value: Callable[[Sample], float]) -> str:
