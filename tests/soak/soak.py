@@ -64,8 +64,8 @@ PATIENCE = 30.0
 #: more if every tenth left a KiB, or every thousandth a block of 256 KiB.
 GROWTH = 6.0
 #: How many blocks of memory Python may have more at the last look than at the first.
-#: It would have more if every fiftieth request left an object. Modules that are imported for the first error,
-#: and source lines kept for tracebacks, are less.
+#: It would have more if every fiftieth request left an object. Modules that are imported
+#: for the first error, and source lines kept for tracebacks, are less.
 BLOCKS = 1000
 #: Without these, malloc() keeps freed blocks for each thread, and the resident memory of
 #: a server that has freed everything goes up for long and by 50 MiB and more.
