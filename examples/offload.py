@@ -6,7 +6,7 @@ In this directory, for the files of ``files``:
     python offload.py apache files
 
 then look at http://127.0.0.1:8080/. Needs Debian's nginx-light, or apache2 with
-libapache2-mod-xsendfile, and waitress. ``offload-nginx.conf`` and
+libapache2-mod-xsendfile, and ``wsgifile[serve]``. ``offload-nginx.conf`` and
 ``offload-apache.conf`` are their configurations, with names like @DIRECTORY@ to fill
 in. The server in front must be allowed to read the directory.
 """
@@ -27,7 +27,7 @@ import threading
 import waitress
 
 from wsgifile import FileWrapperMiddleware, XAccelRedirect, XSendfile
-from wsgifile.directory import directory_app
+from wsgifile.cli.directory import directory_app
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 #: Where Debian has them, for users whose PATH has no sbin.

@@ -31,9 +31,10 @@ import webtest
 from ports import free_port
 from test_clients import Browser, needed
 
-from wsgifile import __main__, directory, listing
-from wsgifile.__main__ import main
-from wsgifile.directory import directory_app
+from wsgifile.cli import directory, listing
+from wsgifile.cli import main as command_line
+from wsgifile.cli.directory import directory_app
+from wsgifile.cli.main import main
 
 COMMAND = [sys.executable, "-m", "wsgifile"]
 
@@ -603,7 +604,7 @@ def test_not_to_be_read(site: Path) -> None:
     (site / "page").chmod(0o100)
     command = [*as_nobody(), *COMMAND]
     done = subprocess.run([*command, "data.bin"], cwd=site, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (2, "wsgifile: data.bin may not be read\n")
+    assert (done.returncode, done.stderr) == (2, "wsgifile: no permission to read data.bin\n")
     try:
         with started(*command, str(site), "--port", "0", "--quiet") as (_, line):
             url = line.split()[-1]
@@ -746,10 +747,13 @@ def test_options(site: Path) -> None:
         (["json:nosuch"], "json has no nosuch"),
         (["json:__doc__"], "json:__doc__ is not callable, so it is no WSGI application"),
         (["fifo"], "fifo is neither a file nor a directory"),
-        (["--port", "x"], "argument --port: 'x' is no number from 0 to 65535"),
-        (["--port", "65536"], "argument --port: '65536' is no number from 0 to 65535"),
-        (["--threads", "0"], "argument --threads: '0' is no number from 1 to 1024"),
-        (["--block-size", "-1"], "argument --block-size: '-1' is no number from 1 to 1073741824"),
+        (["--port", "x"], "argument --port: 'x' is not a number from 0 to 65535"),
+        (["--port", "65536"], "argument --port: '65536' is not a number from 0 to 65535"),
+        (["--threads", "0"], "argument --threads: '0' is not a number from 1 to 1024"),
+        (
+            ["--block-size", "-1"],
+            "argument --block-size: '-1' is not a number from 1 to 1073741824",
+        ),
         (["--nosuch"], "unrecognized arguments: --nosuch"),
         (["data", "--hidden"], "--hidden and --follow-symlinks are for directories, not data"),
         (
@@ -803,7 +807,7 @@ def test_port_of_the_environment(site: Path, port: str) -> None:
         env={**os.environ, "PORT": port},
     )
     assert (result.returncode, result.stdout) == (2, "")
-    message = f"environment variable PORT: {port!r} is no number from 0 to 65535"
+    message = f"environment variable PORT: {port!r} is not a number from 0 to 65535"
     assert result.stderr == f"wsgifile: {message}\n"
 
 
@@ -856,8 +860,8 @@ def test_browser_that_fails(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(webbrowser, "open", lambda url: url.endswith("/1"))
-    __main__._open("http://127.0.0.1/1")
-    __main__._open("http://127.0.0.1/")
+    command_line._open("http://127.0.0.1/1")
+    command_line._open("http://127.0.0.1/")
     assert capsys.readouterr().err == "wsgifile: no browser has opened http://127.0.0.1/\n"
 
 

@@ -13,9 +13,9 @@ General layout, in the order in which a response travels:
 - ``servers``: what we know of each server, a small file each.
 - ``offload``: leaving it to a proxy in front instead. ``transfer``: what became of it.
 
-``paste`` and ``__main__`` are the two other doors: PasteDeploy and the command
-line, which has ``directory`` and ``listing`` to serve, ``access_log``, and ``explain``.
-Importing the package imports none of them, and no server.
+``paste``, the filter for PasteDeploy, and ``cli``, the command line that ``__main__`` starts,
+use the modules above, which import neither. Importing ``wsgifile`` imports no server, and
+needs nothing but the standard library.
 """
 
 from .middleware import FileWrapperMiddleware

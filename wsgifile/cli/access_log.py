@@ -1,9 +1,12 @@
-"""The command line's access log: a line for each response of waitress.
+"""The access log: a line on stderr for each response of the application.
 
-A file may be on its way long after the application's thread has gone on to others, so
-its line waits for ``on_sent``; that of any other response is written when waitress is
-done with the request, and has the bytes that it has taken. Nothing of it stands between
-the server and the middleware: files would leave in slower ways then.
+One layer stands on both sides of the middleware. What the middleware passes on unchanged is
+no file: it is counted on its way to the server, and has its line when the server closes it.
+Anything else is a file, and has its line when the middleware calls ``on_sent``: waitress
+sends it long after the application's thread has gone on to the next request.
+
+The layer hands the server's own start_response to the middleware, and the middleware's body
+to the server. Otherwise files would leave in a slower way.
 """
 
 from __future__ import annotations
@@ -11,139 +14,180 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from waitress.channel import ClientDisconnected, HTTPChannel
-from waitress.task import ErrorTask, Task, WSGITask
+from waitress.channel import ClientDisconnected
 
-from .body import Closing
-from .log import one_line
-from .middleware import FileWrapperMiddleware
-from .server import closed_over
-from .transfer import Transfer
+from .. import FileWrapperMiddleware, Transfer
+from ..log import one_line
 
 if TYPE_CHECKING:
+    from _typeshed import OptExcInfo
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-__all__ = ["logged"]
-
-_DONE = object()
+__all__ = ["AccessLog"]
 
 
-def logged(app: WSGIApplication, **options: Any) -> WSGIApplication:
-    """The application through FileWrapperMiddleware with these options, for a waitress that logs.
+class AccessLog:
+    """The application through FileWrapperMiddleware with these options, for waitress."""
 
-    Any waitress of this process does then: its channels must be of the type that they are.
-    """
-    HTTPChannel.task_class, HTTPChannel.error_task_class = _Task, _ErrorTask
+    def __init__(self, app: WSGIApplication, **options: Any) -> None:
+        self._app = app
+        self._middleware = FileWrapperMiddleware(
+            self._call_app, on_sent=self._file_sent, **options
+        )
+        #: Requests whose response may be a file, by the id() of their environ. The line is
+        #: not kept in environ itself, because the application may clear that.
+        self._lines: dict[int, _Line] = {}
 
-    def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        line = closed_over(start_response, "self").line
-        app_iter = FileWrapperMiddleware(app, on_sent=line, **options)(environ, start_response)
-        # Not that of another middleware within, which ours has passed on as no file.
-        watch = app_iter.send.watch if isinstance(app_iter, Closing) else None
-        line.is_file = watch is not None and watch.on_sent is line
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        line = self._lines[id(environ)] = _Line(environ)
+        try:
+            app_iter = self._middleware(environ, start_response)
+        except BaseException as error:
+            if self._lines.pop(id(environ), None) is not None:
+                line.end(error)
+            raise
+        returned, line.returned = line.returned, None
+        if app_iter is not returned:
+            return app_iter
+        del self._lines[id(environ)]
+        counted = _SizedBlocks if isinstance(app_iter, Sized) else _Blocks
+        return counted(app_iter, line)
+
+    def _call_app(
+        self, environ: WSGIEnvironment, start_response: Callable[..., Any]
+    ) -> Iterable[bytes]:
+        """What the middleware calls: the application, and notes on its response."""
+        line = self._lines[id(environ)]
+
+        def start(status: str, headers: Any, exc_info: OptExcInfo | None = None) -> Any:
+            write = start_response(status, headers, exc_info)
+            line.status, line.headers = status, headers
+
+            def counting_write(data: bytes) -> None:
+                line.begun = True
+                write(data)
+                line.sent += len(data)
+
+            return counting_write
+
+        app_iter = line.returned = self._app(environ, start)
         return app_iter
 
-    return application
+    def _file_sent(self, transfer: Transfer) -> None:
+        line = self._lines.pop(id(transfer.environ), None)
+        if line is not None:
+            line.end_file(transfer)
+
+
+class _Blocks:
+    """A response that is no file, on its way to the server."""
+
+    def __init__(self, app_iter: Iterable[bytes], line: _Line) -> None:
+        self._app_iter: Any = app_iter
+        self._line = line
+
+    def __iter__(self) -> Iterator[bytes]:
+        line = self._line
+        for block in self._app_iter:
+            if block:
+                line.begun = True
+            yield block
+            line.sent += len(block)  # The server has taken it, as it asks for the next.
+
+    def close(self) -> None:
+        """Close what the application returned, and write the line."""
+        try:
+            if hasattr(self._app_iter, "close"):
+                self._app_iter.close()
+        finally:
+            # The server closes us in a finally clause of its own, also if it has failed.
+            self._line.end(sys.exc_info()[1])
+
+
+class _SizedBlocks(_Blocks):
+    """The same with a length. If that is 1, the server needs no Content-Length from us."""
+
+    def __len__(self) -> int:
+        return len(self._app_iter)
 
 
 class _Line:
-    """What is known of a request, which does not keep it."""
+    """What is known of a request, and of its response so far."""
 
-    is_file = False
-    status = "-"
-    #: Bytes of the body; None: not known.
-    sent: int | None = None
-    error: BaseException | None = None
+    status: object = "-"
+    headers: Any = ()
+    #: Whether the server was given something to send, so that the header is out.
+    begun = False
+    #: Bytes that the server has taken, from write() and from the blocks of what is no file.
+    sent = 0
+    #: What the application returned, until the middleware has returned.
+    returned: Any = None
 
-    def __init__(self, task: Task) -> None:
-        self.client = task.channel.addr[0]
-        self.request = getattr(task.request, "first_line", b"-").decode("latin-1")
-        self.began = time.time()
-        #: The Transfer, if the file ends before the task, or that the task is done. It is
-        #: set by setdefault(), which is atomic: one of the two writes the line.
-        self.end: dict[str, Any] = {}
+    def __init__(self, environ: WSGIEnvironment) -> None:
+        self._client = environ["REMOTE_ADDR"]
+        self._request = " ".join(
+            environ[name] for name in ("REQUEST_METHOD", "REQUEST_URI", "SERVER_PROTOCOL")
+        )
+        self._began = time.time()
 
-    def __call__(self, transfer: Transfer) -> None:
-        """A file's response is over: what the middleware is to call."""
-        if self.end.setdefault("is", transfer) is not transfer:
-            self.write(transfer)
+    def end(self, error: BaseException | None) -> None:
+        """The response was no file, or the application made none."""
+        if error is not None and not self.begun:
+            self._unanswered(error, "-")
+        else:
+            sent = _bytes_on_the_wire(str(self.status), self.headers, self.sent)
+            self._write(self.status, sent, "-", _aborted(error))
 
-    def write(self, transfer: Transfer | None = None) -> None:
-        """To stderr; that it is closed is no reason for a response to fail."""
-        sent, error, sender, missing = self.sent, self.error, "-", ""
-        if transfer is not None:
-            sender, error = transfer.sender, error or transfer.error
-            if sent is not None and sender != "read":  # Else waitress has seen all of it.
-                sent = transfer.sent
-            if sent is not None and transfer.count is not None and sent < transfer.count:
-                missing = f" of {transfer.count}"
-        ended = ""
-        if error is not None or missing:
-            gone = error is None or isinstance(error, ClientDisconnected)
-            ended = f" aborted{missing}: {'the connection was closed' if gone else repr(error)}"
-        # As Apache does, so that nobody forges the rest of the line.
-        request = self.request.replace("\\", "\\\\").replace('"', '\\"')
-        date = time.strftime("%d/%b/%Y:%H:%M:%S %z", time.localtime(self.began))
+    def end_file(self, transfer: Transfer) -> None:
+        """The response was a file."""
+        error, count = transfer.error, transfer.count
+        sent = transfer.sent or 0  # waitress always tells how many.
+        if error is None and transfer.sender != "wsgi.file_wrapper":
+            # As above. By its own wrapper the server's main loop sends and closes the file.
+            error = sys.exc_info()[1]
+        if error is not None and transfer.sender == "read" and not (sent or self.begun):
+            self._unanswered(error, "read")
+            return
+        missing = f" of {self.sent + count}" if count is not None and sent < count else ""
+        self._write(transfer.status, self.sent + sent, transfer.sender, _aborted(error, missing))
+
+    def _unanswered(self, error: BaseException, sender: str) -> None:
+        """The server has sent nothing. It answers for the application if it can."""
+        status = "500" if isinstance(error, Exception) else "-"
+        self._write(status, None, sender, _aborted(error))
+
+    def _write(self, status: object, sent: int | None, sender: str, aborted: str) -> None:
+        """Write to stderr. If that is closed, it is no reason for a response to fail."""
+        # As Apache does, so that no client can forge the rest of the line.
+        request = self._request.replace("\\", "\\\\").replace('"', '\\"')
+        date = time.strftime("%d/%b/%Y:%H:%M:%S %z", time.localtime(self._began))
         line = (
-            f'{self.client} - - [{date}] "{request}" {self.status}'
-            f" {'-' if sent is None else sent} {sender} {time.time() - self.began:.3f}s{ended}"
+            f'{self._client} - - [{date}] "{request}" {str(status)[:3]}'
+            f" {'-' if sent is None else sent} {sender} {time.time() - self._began:.3f}s{aborted}"
         )
         with suppress(OSError, ValueError, AttributeError):
-            # By one write, so that no other line comes between; and of what nobody reads
-            # nothing stays behind to fail at the end.
+            # One write, so that no other line gets in between. Past the buffer of
+            # sys.stderr, which would fail at exit if nobody reads it.
             os.write(sys.stderr.fileno(), f"{one_line(line)}\n".encode(errors="replace"))
 
 
-class _Task(WSGITask):  # type: ignore[misc]
-    """A request that is for the application."""
-
-    #: Bytes that it took, of which it sends no more than Content-Length.
-    written = 0
-
-    def service(self) -> None:
-        line = self.line = _Line(self)
-        try:
-            super().service()
-        except BaseException as error:
-            line.error = error
-            raise
-        finally:
-            line.status = self.status[:3]
-            line.sent = self.written
-            if self.content_length is not None:
-                line.sent = min(self.written, self.content_length)
-            unanswered = line.error is not None and not self.wrote_header
-            if unanswered and not isinstance(line.error, ClientDisconnected):
-                # By waitress itself, which answers what is no Exception by nothing.
-                line.status = "500" if isinstance(line.error, Exception) else "-"
-                line.sent = None
-            end = line.end.setdefault("is", _DONE)
-            if end is not _DONE:
-                line.write(end)
-            elif not line.is_file:
-                line.write()
-            # Their environ keeps us, and by its traceback an error keeps a lot.
-            line.end["is"], line.error = _DONE, None
-
-    def write(self, data: bytes) -> None:
-        super().write(data)
-        if self.has_body:
-            self.written += len(data)
+def _aborted(error: BaseException | None, missing: str = "") -> str:
+    """Why the response ended early, for the end of the line."""
+    if error is None and not missing:
+        return ""
+    gone = error is None or isinstance(error, ClientDisconnected)
+    return f" aborted{missing}: {'the connection was closed' if gone else repr(error)}"
 
 
-class _ErrorTask(ErrorTask):  # type: ignore[misc]
-    """A request that waitress refuses, or one of which the application made an error."""
-
-    def service(self) -> None:
-        line = _Line(self)
-        super().service()
-        code = self.request.error.code
-        if code == 431:  # It was not read to its end, and has become another.
-            line.request = "-"
-        if code != 500:  # After an error of the application there is a line already.
-            line.status, line.sent = self.status[:3], self.content_bytes_written
-            line.write()
+def _bytes_on_the_wire(status: str, headers: Any, given: int) -> int:
+    """How many of the given bytes waitress sends."""
+    if status.startswith(("1", "204", "304")):
+        return 0  # These have no body.
+    for name, value in headers:
+        if name.lower() == "content-length":
+            return min(given, int(value))
+    return given

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import errno
-import importlib
 import logging
 import os
 import re
@@ -16,18 +15,20 @@ from contextlib import suppress
 from importlib import metadata
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, NoReturn
-from urllib.parse import quote
 
-from . import FileWrapperMiddleware
-from .log import one_line
-from .wrapper import DEFAULT_BLOCK_SIZE
+from .. import FileWrapperMiddleware
+from ..log import one_line
+from ..wrapper import DEFAULT_BLOCK_SIZE
+from .load import LoadError, load, need
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
+__all__ = ["main"]
+
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, with exit status 2."""
+    """Reports an error in one line, with exit status 2."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}\n")
@@ -37,17 +38,18 @@ _EXAMPLES = """\
 examples:
   wsgifile                          this directory, on http://127.0.0.1:8080/
   wsgifile --open ~/Videos          a directory, and open it in the browser
-  wsgifile film.mp4                 a film, in which one can seek
-  wsgifile --host 0.0.0.0 share     to the whole network: anyone may read it
-  wsgifile package.module:app       a WSGI application, in this directory
+  wsgifile film.mp4                 a film; players can seek in it
+  wsgifile --host 0.0.0.0 share     a directory, for the whole network to read
+  wsgifile package.module:app       a WSGI application from this directory
   wsgifile --explain . /film.mp4 -H 'Range: bytes=0-99'
 
 environment:
-  PORT      the port, if --port does not say it
-  BROWSER   the browser of --open
+  PORT      the port, if --port is not given
+  BROWSER   the browser for --open
 
 exit status:
-  0 after Ctrl-C or SIGTERM, 2 if it cannot start: one line on stderr says why
+  0 after Ctrl-C or SIGTERM
+  2 if it cannot start; one line on stderr says why
 """
 
 
@@ -57,7 +59,7 @@ def _parser() -> _Parser:
         usage="wsgifile [options] [TARGET]\n"
         "       wsgifile [options] --explain [-H 'NAME: VALUE'] TARGET [PATH]",
         description="Serve a directory, a file or a WSGI application with waitress, through\n"
-        "FileWrapperMiddleware. Ctrl-C ends it.",
+        "FileWrapperMiddleware. Press Ctrl-C to stop.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -75,24 +77,22 @@ def _parser() -> _Parser:
     group.add_argument(
         "--port",
         type=_int_between(0, 65535),
-        help="TCP port, 0 for any that is free (default: $PORT, or 8080)",
+        help="TCP port; 0: any free port (default: $PORT, or 8080)",
     )
-    group.add_argument("--open", action="store_true", help="open it in the browser")
-    group = parser.add_argument_group(
-        "a directory", "Neither of these is listed or served, unless one asks for it."
-    )
+    group.add_argument("--open", action="store_true", help="open the page in the browser")
+    group = parser.add_argument_group("a directory", "Listed and served only with these options:")
     group.add_argument(
         "--hidden",
         action="store_true",
-        help="names that begin with a dot, and what is below them: .git, .env",
+        help="names that begin with a dot (.git, .env), and all below them",
     )
     group.add_argument(
         "--follow-symlinks",
         action="store_true",
-        help="what symbolic links lead to outside of it",
+        help="targets of symbolic links that are outside the directory",
     )
     group = parser.add_argument_group("serving")
-    group.add_argument("--quiet", action="store_true", help="no line on stderr for each request")
+    group.add_argument("--quiet", action="store_true", help="do not log each request to stderr")
     group.add_argument(
         "--threads",
         type=_int_between(1, 1024),
@@ -104,13 +104,13 @@ def _parser() -> _Parser:
         type=_int_between(1, 2**30),
         default=DEFAULT_BLOCK_SIZE,
         metavar="BYTES",
-        help="bytes to read at once where a file has to be read (default: %(default)s)",
+        help="bytes to read at once if a file has to be read (default: %(default)s)",
     )
-    group = parser.add_argument_group("to see why")
+    group = parser.add_argument_group("to see how a response is sent, and why")
     group.add_argument(
         "--explain",
         action="store_true",
-        help="make one request for PATH, tell what became of it and why, and end",
+        help="make one request for PATH, show what happened and why, and exit",
     )
     group.add_argument(
         "-H",
@@ -119,7 +119,7 @@ def _parser() -> _Parser:
         default=[],
         type=_header,
         metavar="'NAME: VALUE'",
-        help="a field of that request, such as 'Range: bytes=0-99'",
+        help="a header field of that request, such as 'Range: bytes=0-99'",
     )
     return parser
 
@@ -143,25 +143,23 @@ def _int_between(least: int, most: int) -> Any:
     def number(text: str) -> int:
         digits = text.isascii() and text.isdigit() and len(text) <= len(str(most))
         if not (digits and least <= int(text) <= most):
-            raise argparse.ArgumentTypeError(f"{text!r} is no number from {least} to {most}")
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number from {least} to {most}")
         return int(text)
 
     return number
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line, until Ctrl-C; the exit status is returned."""
+    """Run the command line until Ctrl-C, and return the exit status."""
     parser = _parser()
     args = parser.parse_intermixed_args(argv)
-    try:
-        from waitress.server import create_server
-    except ImportError:
-        parser.error("waitress is not installed: pip install 'wsgifile[serve]'")
-    # It warns of each request that has to wait for a thread, which browsers make all the time,
-    # and tells of the path of one as it is, with the line ends that a client has put there.
+    # At WARNING this logger reports each request that waits for a thread. With browsers that
+    # happens all the time.
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)
+    # This one logs the path of a request as it is, with the line ends that a client sent.
     logging.getLogger("waitress").addFilter(_in_one_line)
     try:
+        need("waitress")
         app, path = load(args.target, hidden=args.hidden, follow_symlinks=args.follow_symlinks)
     except LoadError as error:
         parser.error(str(error))
@@ -169,11 +167,17 @@ def main(argv: list[str] | None = None) -> int:
         return _explain(parser, app, args.path or "/", args.header)
     if args.path is not None or args.header:
         parser.error("PATH and --header are for --explain")
-    port = _port(parser) if args.port is None else args.port
-    from .access_log import logged
+    return _serve(parser, args, app, path)
 
-    through = FileWrapperMiddleware if args.quiet else logged
+
+def _serve(parser: _Parser, args: argparse.Namespace, app: WSGIApplication, path: str) -> int:
+    from waitress.server import create_server
+
+    from .access_log import AccessLog
+
+    through = FileWrapperMiddleware if args.quiet else AccessLog
     app = through(app, block_size=args.block_size)
+    port = _port(parser) if args.port is None else args.port
     sockets: dict[int, Any] = {}
     try:
         server = create_server(app, sockets, host=args.host, port=port, threads=args.threads)
@@ -181,10 +185,11 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"cannot listen on {args.host} port {port}: {_reason(error)}")
 
     def stop(*_: object) -> NoReturn:
-        sockets.clear()  # Without them it ends, also where somebody catches this:
+        # The server's loop ends when it has no sockets, even if an application catches this.
+        sockets.clear()
         raise KeyboardInterrupt
 
-    # As the first process of a container it would not be ended by SIGTERM.
+    # SIGTERM needs a handler: without one, it does not end the first process of a container.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
     addresses = getattr(server, "effective_listen", None) or [
@@ -211,7 +216,7 @@ def _announce(addresses: list[tuple[str, int]], target: str, path: str, *, open_
         host, port = addresses[0]
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
         url = _url(host, port) + path
-        # There are some that wait for the browser to end, which waits for us.
+        # In a thread: some wait until the browser ends, and the browser waits for the server.
         threading.Thread(target=_open, args=(url,), daemon=True).start()
 
 
@@ -244,7 +249,7 @@ def _explain(
     from .explain import explain
 
     if not path.startswith("/") or not path.isascii() or not path.isprintable() or " " in path:
-        parser.error(f"{path!r} is no path of a URL: it begins with / and is quoted")
+        parser.error(f"{path!r} is not the path of a URL: that begins with / and is quoted")
     for line in explain(app, path, headers):
         print(line)
     return 0
@@ -254,4 +259,3 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
         return "the port is in use"
     return getattr(error, "strerror", None) or str(error)
-
