@@ -93,10 +93,10 @@ class _Blocks:
     def __iter__(self) -> Iterator[bytes]:
         line = self._line
         for block in self._app_iter:
-            if block:
-                line.begun = True
+            count = len(block)
+            line.begun = line.begun or count > 0
             yield block
-            line.sent += len(block)  # The server has taken it, as it asks for the next.
+            line.sent += count  # The server asks for the next block, so it has taken this one.
 
     def close(self) -> None:
         """Close what the application returned, and write the line."""
@@ -118,9 +118,10 @@ class _SizedBlocks(_Blocks):
 class _Line:
     """What is known of a request, and of its response so far."""
 
-    status: object = "-"
+    #: As the application gave them to start_response; None: it has not called that.
+    status: object = None
     headers: Any = ()
-    #: Whether the server was given something to send, so that the header is out.
+    #: Whether the server was given bytes to send, so that the header is out.
     begun = False
     #: Bytes that the server has taken, from write() and from the blocks of what is no file.
     sent = 0
@@ -135,8 +136,8 @@ class _Line:
         self._began = time.time()
 
     def end(self, error: BaseException | None) -> None:
-        """The response was no file, or the application made none."""
-        if error is not None and not self.begun:
+        """The response was no file, or there was no response."""
+        if self.status is None or (error is not None and not self.begun):
             self._unanswered(error, "-")
         else:
             sent = _bytes_on_the_wire(str(self.status), self.headers, self.sent)
@@ -155,9 +156,9 @@ class _Line:
         missing = f" of {self.sent + count}" if count is not None and sent < count else ""
         self._write(transfer.status, self.sent + sent, transfer.sender, _aborted(error, missing))
 
-    def _unanswered(self, error: BaseException, sender: str) -> None:
-        """The server has sent nothing. It answers for the application if it can."""
-        status = "500" if isinstance(error, Exception) else "-"
+    def _unanswered(self, error: BaseException | None, sender: str) -> None:
+        """Nothing was sent. waitress now answers for the application, or closes."""
+        status = "500" if error is None or isinstance(error, Exception) else "-"
         self._write(status, None, sender, _aborted(error))
 
     def _write(self, status: object, sent: int | None, sender: str, aborted: str) -> None:
