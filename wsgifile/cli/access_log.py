@@ -47,8 +47,7 @@ class AccessLog:
         try:
             app_iter = self._middleware(environ, start_response)
         except BaseException as error:
-            if self._lines.pop(id(environ), None) is not None:
-                line.end(error)
+            self._lines.pop(id(environ)).end(error)
             raise
         returned, line.returned = line.returned, None
         if app_iter is not returned:
@@ -78,9 +77,7 @@ class AccessLog:
         return app_iter
 
     def _file_sent(self, transfer: Transfer) -> None:
-        line = self._lines.pop(id(transfer.environ), None)
-        if line is not None:
-            line.end_file(transfer)
+        self._lines.pop(id(transfer.environ)).end_file(transfer)
 
 
 class _Blocks:
