@@ -17,8 +17,7 @@ from command_line import COMMAND, get, raw, serving, started
 from ports import free_port
 from test_clients import needed
 
-from wsgifile import __main__
-from wsgifile.__main__ import main
+from wsgifile.cli import main as command_line
 
 
 def test_file_whose_name_is_no_utf_8(site: Path) -> None:
@@ -67,10 +66,13 @@ def test_options(site: Path) -> None:
         (["json:nosuch"], "json has no nosuch"),
         (["json:__doc__"], "json:__doc__ is not callable, so it is no WSGI application"),
         (["fifo"], "fifo is neither a file nor a directory"),
-        (["--port", "x"], "argument --port: 'x' is no number from 0 to 65535"),
-        (["--port", "65536"], "argument --port: '65536' is no number from 0 to 65535"),
-        (["--threads", "0"], "argument --threads: '0' is no number from 1 to 1024"),
-        (["--block-size", "-1"], "argument --block-size: '-1' is no number from 1 to 1073741824"),
+        (["--port", "x"], "argument --port: 'x' is not a number from 0 to 65535"),
+        (["--port", "65536"], "argument --port: '65536' is not a number from 0 to 65535"),
+        (["--threads", "0"], "argument --threads: '0' is not a number from 1 to 1024"),
+        (
+            ["--block-size", "-1"],
+            "argument --block-size: '-1' is not a number from 1 to 1073741824",
+        ),
         (["--nosuch"], "unrecognized arguments: --nosuch"),
         (["data", "--hidden"], "--hidden and --follow-symlinks are for directories, not data"),
         (
@@ -124,7 +126,7 @@ def test_port_of_the_environment(site: Path, port: str) -> None:
         env={**os.environ, "PORT": port},
     )
     assert (result.returncode, result.stdout) == (2, "")
-    message = f"environment variable PORT: {port!r} is no number from 0 to 65535"
+    message = f"environment variable PORT: {port!r} is not a number from 0 to 65535"
     assert result.stderr == f"wsgifile: {message}\n"
 
 
@@ -177,8 +179,8 @@ def test_browser_that_fails(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(webbrowser, "open", lambda url: url.endswith("/1"))
-    __main__._open("http://127.0.0.1/1")
-    __main__._open("http://127.0.0.1/")
+    command_line._open("http://127.0.0.1/1")
+    command_line._open("http://127.0.0.1/")
     assert capsys.readouterr().err == "wsgifile: no browser has opened http://127.0.0.1/\n"
 
 
@@ -218,24 +220,44 @@ def test_help() -> None:
         assert f"{part}" in result.stdout
 
 
-def test_without_waitress(site: Path) -> None:
+@pytest.mark.parametrize(
+    ("module", "package", "args"),
+    [
+        ("waitress", "waitress", ["."]),
+        ("waitress", "waitress", ["json:loads"]),
+        ("waitress", "waitress", ["--explain", "."]),
+        ("webob", "WebOb", ["."]),
+        ("webob", "WebOb", ["data.bin"]),
+        ("webob", "WebOb", ["--explain", "."]),
+    ],
+)
+def test_not_installed(site: Path, module: str, package: str, args: list[str]) -> None:
     """It says what to install."""
-    code = "import sys; sys.modules['waitress'] = None; from wsgifile.__main__ import main; main()"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    message = "wsgifile: waitress is not installed: pip install 'wsgifile[serve]'\n"
-    assert (result.returncode, result.stderr) == (2, message)
+    code = (
+        f"import sys; sys.modules[{module!r}] = None; from wsgifile.cli.main import main; main()"
+    )
+    command = [sys.executable, "-c", code, *args]
+    result = subprocess.run(command, cwd=site, capture_output=True, text=True)
+    message = f"wsgifile: {package} is not installed: pip install 'wsgifile[serve]'\n"
+    assert (result.returncode, result.stdout, result.stderr) == (2, "", message)
 
 
-def test_version_of_what_is_not_installed(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def version(name: str) -> str:
-        raise metadata.PackageNotFoundError(name)
-
-    monkeypatch.setattr(metadata, "version", version)
-    with pytest.raises(SystemExit):
-        main(["--version"])
-    assert capsys.readouterr().out == "wsgifile, not installed\n"
+def test_application_without_webob(tmp_path: Path) -> None:
+    """Only a directory or a file needs it."""
+    (tmp_path / "module.py").write_text(
+        "def app(environ, start_response):\n"
+        "    start_response('200 OK', [])\n"
+        "    return open(__file__, 'rb')\n"
+    )
+    code = "import sys; sys.modules['webob'] = None; from wsgifile.cli.main import main; main()"
+    command = [sys.executable, "-c", code, "--port", "0", "module:app"]
+    with started(*command, cwd=tmp_path) as (_, line):
+        pass
+    assert line.startswith("Serving module:app on http://127.0.0.1:")
+    command = [sys.executable, "-c", code, "--explain", "module:app"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "the client:           200 OK" in result.stdout
 
 
 def test_version() -> None:

@@ -18,8 +18,8 @@ import webtest
 from command_line import COMMAND, ask, get, links, raw, serving, started
 from test_clients import needed
 
-from wsgifile import directory
-from wsgifile.directory import directory_app
+from wsgifile.cli import directory
+from wsgifile.cli.directory import directory_app
 
 
 def test_directory(site: Path) -> None:
@@ -258,7 +258,7 @@ def test_not_to_be_read(site: Path) -> None:
     (site / "page").chmod(0o100)
     command = [*as_nobody(), *COMMAND]
     done = subprocess.run([*command, "data.bin"], cwd=site, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (2, "wsgifile: data.bin may not be read\n")
+    assert (done.returncode, done.stderr) == (2, "wsgifile: no permission to read data.bin\n")
     try:
         with started(*command, str(site), "--port", "0", "--quiet") as (_, line):
             url = line.split()[-1]

@@ -15,7 +15,7 @@ import pytest
 from command_line import get, links, not_modified, serving
 from test_clients import Browser, needed
 
-from wsgifile import listing
+from wsgifile.cli import listing
 
 
 def test_listing(site: Path) -> None:

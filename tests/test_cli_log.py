@@ -174,21 +174,20 @@ def test_log_cannot_be_forged(site: Path, tmp_path: Path) -> None:
     with serving(str(site), log=log) as url:
         for target in (
             b'/x" 200 5 - 0.000s\\',
+            b'/?"-\\',
+            b"/?\x1b[31m\x07\x7f",
             b"/\x1b[31m\x07\x7f\xa0",
             b"/%0a%1b",
             b"/\r127.0.0.1",
             b"/\n127.0.0.1",
             b"/" + b"a" * (262_144 - len(b"GET / HTTP/1.0\r\n\r\n")),  # No byte more.
         ):
-            assert raw(url, target) in (400, 404, 431), target
-        lines = logged(log, 6)
-    assert sorted(line[:2] for line in lines) == [
-        ("-", "400"),
-        ("-", "400"),
-        ("-", "431"),
+            assert raw(url, target) in (200, 400, 404, 431), target
+    # What waitress refuses does not reach the application, and has no line.
+    assert sorted(line[:2] for line in logged(log, 3)) == [
         ("GET /%0a%1b HTTP/1.0", "404"),
-        ("GET /\\x1b[31m\\x07\\x7f\\xa0 HTTP/1.0", "400"),
-        ('GET /x\\" 200 5 - 0.000s\\\\ HTTP/1.0', "400"),
+        ('GET /?\\"-\\\\ HTTP/1.0', "200"),
+        ("GET /?\\x1b[31m\\x07\\x7f HTTP/1.0", "200"),
     ]
 
 

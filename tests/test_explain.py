@@ -283,8 +283,8 @@ def explain(cwd: Path, *args: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        ((".", "x"), "'x' is no path of a URL"),
-        ((".", "/a b"), "'/a b' is no path of a URL"),
+        ((".", "x"), "'x' is not the path of a URL"),
+        ((".", "/a b"), "'/a b' is not the path of a URL"),
         ((".", "/", "-H", "Range"), "'Range' is not of the form 'Name: value'"),
         ((".", "-H", "A b: c", "/"), "'A b: c' is not of the form 'Name: value'"),
         ((".", "/", "-H", "A: €"), "'A: €' is not of the form 'Name: value'"),
