@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from graphlib import CycleError, TopologicalSorter
+from importlib import metadata
 from importlib.util import resolve_name
 from pathlib import Path
 
@@ -21,12 +22,17 @@ COMMAND_LINE = {"__main__", "access_log", "cli", "directory", "explain", "listin
 
 def test_exports() -> None:
     assert wsgifile.__all__ == [
+        "FileReadError",
         "FileWrapper",
         "FileWrapperMiddleware",
+        "ShortFileError",
         "Transfer",
         "XAccelRedirect",
         "XSendfile",
+        "__version__",
     ]
+    assert all(hasattr(wsgifile, name) for name in wsgifile.__all__)
+    assert wsgifile.__version__ == metadata.version("wsgifile")
 
 
 def test_import_is_light() -> None:
