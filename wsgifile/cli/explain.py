@@ -185,7 +185,7 @@ def _planned(plan: Plan, before: Headers | None) -> str:
 
 
 def _asked(plan: Plan, watch: Watch, transfer: Transfer) -> Iterator[str]:
-    """The proxy in front and the senders, and why they declined."""
+    """What the proxy in front and the senders answered: why they declined, if they did."""
     asked = {name for name, _ in watch.declined}
     if plan.offload is not None:
         yield _line("offload", f"{plan.offload}: {dict(plan.headers)[plan.offload]}")
@@ -198,7 +198,7 @@ def _asked(plan: Plan, watch: Watch, transfer: Transfer) -> Iterator[str]:
 
 
 def _elsewhere(here: type[Server]) -> Iterator[str]:
-    """By which senders the file would leave on other servers."""
+    """The fast senders, and the other servers on which they would send the file."""
     if here is Unknown:
         return
     name = here.__module__.rpartition(".")[2]
