@@ -218,7 +218,7 @@ def django(environ, start_response):
             ],
         ),
         ("text", (), ["wsgifile: refused: TypeError.* is open in text mode", "the client: 500 "]),
-        ("plain", (), ["wsgifile: put around it here", "elsewhere: wsgi.file_wrapper on uwsgi$"]),
+        ("plain", (), ["wsgifile: added here, because", "elsewhere: wsgi.file_wrapper on uwsgi$"]),
         ("by_method", (), ["server: not seen, start_response is a method of apps_to_.*Filter$"]),
         ("by_object", (), ["server: not seen, start_response is a apps_to_explain.Start$"]),
         ("breaks", (), ["the client: got no complete answer: IncompleteRead"]),
@@ -242,7 +242,7 @@ def django(environ, start_response):
             (),
             ["offload: declined: the file is not below", "read: up to 65536 bytes are read"],
         ),
-        ("missing", (), ["plan: 404 ", "offload: declined: no whole file on disk, to stay, in"]),
+        ("missing", (), ["plan: 404 ", "offload: declined: not a whole, permanent file on"]),
         ("configures", (), ["recognised: a file on disk", "sent: 256000 bytes by wsgi.file_"]),
         (
             "django",

@@ -127,7 +127,7 @@ def explain(app: WSGIApplication, path: str, headers: list[tuple[str, str]]) -> 
     yield f"GET {path}, from waitress"
     yield _line("the application", f"{spy.status or 'no status'}, returned {spy.returned}")
     if not isinstance(app, FileWrapperMiddleware):
-        yield _line("wsgifile", "put around it here, as it is not the outermost of it")
+        yield _line("wsgifile", "added here, because the application does not have it outermost")
     outermost = [end for end in ends if end[0].app_iter is spy.app_iter]
     if served.refused is not None:
         yield _line("wsgifile", f"refused: {served.refused!r}")
@@ -190,7 +190,9 @@ def _asked(plan: Plan, watch: Watch, transfer: Transfer) -> Iterator[str]:
     if plan.offload is not None:
         yield _line("offload", f"{plan.offload}: {dict(plan.headers)[plan.offload]}")
     elif watch.offload and "offload" not in asked:
-        yield _line("offload", "declined: no whole file on disk, to stay, in a 200 to GET or HEAD")
+        yield _line(
+            "offload", "declined: not a whole, permanent file on disk in a 200 to GET or HEAD"
+        )
     for name, declined in watch.declined:
         yield _line(name, f"declined: {declined.reason}")
     if transfer.sender == "read" and asked <= {"offload"}:
