@@ -37,9 +37,10 @@ def test_date_of_file() -> None:
 
 
 @pytest.mark.parametrize("seconds", [0, 1, 10**6])
-def test_no_date(seconds: int) -> None:
+def test_no_date(monkeypatch: pytest.MonkeyPatch, seconds: int) -> None:
     """Of a second that is not over, in which the file may be changed again; nor of the future."""
-    assert date_of_file((int(time.time()) + seconds) * 10**9) is None
+    monkeypatch.setattr(time, "time", lambda: SECONDS + 0.9)
+    assert date_of_file((SECONDS + seconds) * 10**9) is None
 
 
 @pytest.mark.parametrize(

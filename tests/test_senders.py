@@ -7,13 +7,12 @@ import io
 import os
 import socket
 import sys
-import time
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from importlib.util import find_spec
 from io import BufferedReader
 from pathlib import Path
-from types import FrameType
+from types import FrameType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -241,14 +240,17 @@ def test_sendfile_that_the_system_refuses(monkeypatch: pytest.MonkeyPatch) -> No
 def test_calls_of_sendfile(monkeypatch: pytest.MonkeyPatch, behind: bool) -> None:
     """Small ones, unless one of them has to wait; then it does all that is left."""
     calls = []
+    now = 0.0
 
     def sendfile(out: int, in_: int, offset: int, count: int) -> int:
+        nonlocal now
         calls.append((offset, count))
         if len(calls) == 3:
-            time.sleep(2 * sockets._LONG)
+            now += 2 * sockets._LONG
         return count
 
     monkeypatch.setattr(os, "sendfile", sendfile)
+    monkeypatch.setattr(sockets, "time", SimpleNamespace(perf_counter=lambda: now))
     call = sockets._CALL_BEHIND if behind else sockets._CALL
     assert sockets.send_some(0, 0, 5, 1 << 20, behind) == 1 << 20
     assert calls[:4] == [

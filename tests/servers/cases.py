@@ -515,9 +515,20 @@ class Slow:
         pass
 
 
+class Trickle(Slow):
+    """Has its second piece when the client has the first one, of which a file tells."""
+
+    def read(self, size: int) -> bytes:
+        data = super().read(size)
+        deadline = time.monotonic() + 10
+        while data == b"two" and not os.path.exists(path("go")) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return data
+
+
 @trouble
 def trickles(environ: WSGIEnvironment) -> Any:
-    return counted(Slow([b"one" * 3000, b"two"]))
+    return counted(Trickle([b"one" * 3000, b"two"]))
 
 
 @trouble
