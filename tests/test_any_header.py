@@ -6,6 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
+pytest.importorskip("hypothesis")
+
 from header_cases import ANYTHING, Case, check, decode, make_files
 from hypothesis import given, note, settings
 

@@ -14,6 +14,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+
+pytest.importorskip("webtest")
+
 import webtest
 from command_line import COMMAND, ask, get, links, raw, serving, started
 from test_clients import needed

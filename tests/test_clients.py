@@ -24,6 +24,7 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 @contextlib.contextmanager
 def serving(directory: Path, log: Path, **environ: str) -> Iterator[str]:
     """examples/video.py, as it says itself, with a log that shows the Range of a request."""
+    pytest.importorskip("gunicorn")
     port = free_port()
     command = [sys.executable, "-m", "gunicorn", "--threads", "4", "--no-control-socket"]
     command += ["--bind", f"127.0.0.1:{port}", "--access-logfile", "-"]

@@ -9,8 +9,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import fsspec
 import pytest
+
+pytest.importorskip("fsspec")
+pytest.importorskip("webob")
+
+import fsspec
 from ports import serving
 
 from wsgifile import FileWrapperMiddleware
@@ -25,6 +29,8 @@ DATA = random.Random(4).randbytes(3_000_017)
 @pytest.fixture
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], Any]]:
     """Opens the file on that kind of file system."""
+    if request.param == "http":
+        pytest.importorskip("aiohttp")
     files = fsspec.filesystem(request.param)
     if request.param == "http":
         (tmp_path / "data").write_bytes(DATA)

@@ -19,6 +19,15 @@ from wsgiref.util import FileWrapper as WsgirefFileWrapper
 from wsgiref.util import setup_testing_defaults
 
 import pytest
+
+pytest.importorskip("falcon")
+pytest.importorskip("pyramid")
+pytest.importorskip("servestatic")
+pytest.importorskip("web")
+pytest.importorskip("webob")
+pytest.importorskip("werkzeug")
+pytest.importorskip("whitenoise")
+
 import web
 from falcon.routing.static import _BoundedFile
 from pyramid.response import FileIter

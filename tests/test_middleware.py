@@ -12,12 +12,12 @@ from wsgiref.util import setup_testing_defaults
 from wsgiref.validate import validator
 
 import pytest
-import webob
-import webtest
+
+pytest.importorskip("hypothesis")
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sources import ENDINGS, Scripted, ScriptedBuffer
-from webob.static import FileApp
 
 from wsgifile import FileWrapper, FileWrapperMiddleware
 from wsgifile.wrapper import DEFAULT_BLOCK_SIZE, ShortFileError
@@ -479,6 +479,7 @@ def test_validator_outside(method: str, make: Callable[..., Any], length: bool) 
 
 def test_webtest_lint() -> None:
     """WebTest lints by default; the body and the length agree."""
+    webtest = pytest.importorskip("webtest")
     file = File()
     answer = webtest.TestApp(returning(file, [("Content-Type", "text/plain")])).get("/")
     assert answer.body == DATA
@@ -497,16 +498,19 @@ def test_webtest_lint() -> None:
 )
 def test_webob_range(tmp_path: Path, range_: str | None, status: int, slice_: slice) -> None:
     """WebOb's own 206 by app_iter_range(): no byte is read in vain."""
+    webtest = pytest.importorskip("webtest")
+    static = pytest.importorskip("webob.static")
     path = tmp_path / "data"
     path.write_bytes(DATA)
     headers = {"Range": range_} if range_ else {}
-    app = webtest.TestApp(FileWrapperMiddleware(FileApp(str(path))))
+    app = webtest.TestApp(FileWrapperMiddleware(static.FileApp(str(path))))
     answer = app.get("/", headers=headers)
     assert (answer.status_code, answer.body) == (status, DATA[slice_])
 
 
 def test_webob_response_with_a_file() -> None:
     """Response(app_iter=open()) hands us the file itself."""
+    webob = pytest.importorskip("webob")
     file = File()
     response = webob.Response(app_iter=file, content_type="text/plain")
     assert Server().run(FileWrapperMiddleware(response)) == DATA

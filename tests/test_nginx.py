@@ -19,6 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+pytest.importorskip("h11")
+
 from client import Client
 from ports import free_port, wait_until_listening
 

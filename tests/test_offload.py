@@ -21,9 +21,11 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import pytest
+
+pytest.importorskip("h11")
+
 from client import Answer, Client
 from ports import free_port, serving, wait_until_listening
-from werkzeug.middleware.proxy_fix import ProxyFix
 
 from wsgifile import FileWrapperMiddleware, Transfer, XAccelRedirect, XSendfile
 from wsgifile.offload import Offload, Proxies
@@ -327,7 +329,8 @@ def test_past_the_proxy(through: Through, app: App, directory: str) -> None:
 @pytest.mark.parametrize(("client", "left"), [("127.0.0.1", False), ("10.1.2.3", True)])
 def test_an_application_that_believes_its_client(directory: str, client: str, left: bool) -> None:
     """What comes to us counts, not what is inside makes of X-Forwarded-For."""
-    app = ProxyFix(sends(lambda: open(f"{directory}/files/plain.bin", "rb")))
+    proxy_fix = pytest.importorskip("werkzeug.middleware.proxy_fix")
+    app = proxy_fix.ProxyFix(sends(lambda: open(f"{directory}/files/plain.bin", "rb")))
     environ = {
         "REMOTE_ADDR": client,
         "HTTP_X_FORWARDED_FOR": "127.0.0.1" if client == "10.1.2.3" else "10.1.2.3",

@@ -8,6 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+pytest.importorskip("paste.deploy")
+pytest.importorskip("webtest")
+
 import webtest
 from paste.deploy import loadapp
 

@@ -8,6 +8,9 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
+
+pytest.importorskip("hypothesis")
+
 from header_cases import ANYTHING, decode
 from hypothesis import given, settings
 from hypothesis import strategies as st

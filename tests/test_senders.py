@@ -386,6 +386,8 @@ def test_a_client_that_takes_nothing(tmp_path: Path) -> None:
 
 def test_gunicorn_that_is_told_not_to(tmp_path: Path) -> None:
     """--no-sendfile holds for us, too."""
+    pytest.importorskip("gunicorn")
+    pytest.importorskip("h11")
     (tmp_path / "app.py").write_text(
         "import sys\n"
         "from wsgifile import FileWrapperMiddleware\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 from typing import Any
 
 import cases
@@ -24,6 +25,8 @@ ON = ["waitress", "cheroot", "gunicorn"]
 def running(
     request: pytest.FixtureRequest, files: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Running]:
+    for module in (request.param, "h11"):
+        skip_without(module)
     running = Running(request.param, files, tmp_path_factory.mktemp(request.param) / "log")
     yield running
     assert running.process.poll() is None, f"it has ended:\n{running.log.read_text()}"
@@ -39,7 +42,15 @@ def client(running: Running) -> Iterator[Client]:
 
 @pytest.fixture(params=WAYS, ids=lambda way: f"{way.framework}-{way.path}")
 def way(request: pytest.FixtureRequest) -> Any:
+    skip_without(request.param.framework)
     return request.param
+
+
+def skip_without(framework: str) -> None:
+    """Skip if it is not installed. It is not imported here: the server's process does that."""
+    module = {"paste_file": "paste", "web_py": "web"}.get(framework, framework)
+    if find_spec(module) is None:
+        pytest.skip(f"{module} is not installed")
 
 
 def check_sender(running: Running, way: Way, sent: str) -> None:
@@ -152,6 +163,7 @@ def finished(running: Running) -> int:
 )
 def test_django_signals_the_end(running: Running, client: Client, path: str, method: str) -> None:
     """request_finished, by which it gives database connections back, once."""
+    skip_without("django")
     client.get(f"/django/{path}", method=method)
     assert finished(running) == 1
 
@@ -159,6 +171,7 @@ def test_django_signals_the_end(running: Running, client: Client, path: str, met
 @pytest.mark.parametrize("path", ["flask/closing", "web_py/hooked"])
 def test_what_a_framework_does_in_the_end(running: Running, client: Client, path: str) -> None:
     """Flask's call_on_close(), and web.py's unloadhook()."""
+    skip_without(path.partition("/")[0])
     assert client.get(f"/{path}").body == DATA
     assert finished(running) == 1
 
@@ -166,6 +179,7 @@ def test_what_a_framework_does_in_the_end(running: Running, client: Client, path
 @pytest.mark.parametrize("path", ["flask/closing", "django/streaming"])
 def test_thread_of_the_end(running: Running, client: Client, path: str) -> None:
     """It may be about a session or a database connection, which know their thread."""
+    skip_without(path.partition("/")[0])
     with open(cases.path("large"), "wb") as file:
         file.truncate(32 * 2**20)
     client.send(f"/{path}?file=large")
@@ -181,6 +195,7 @@ def test_thread_of_the_end(running: Running, client: Client, path: str) -> None:
 
 def test_gzip_of_the_framework(client: Client) -> None:
     """Its stream is no file any more, and nothing is added to it."""
+    skip_without("django")
     answer = client.get("/django/gzip", headers=(("Accept-Encoding", "gzip"),))
     assert answer.headers["content-encoding"] == "gzip"
     assert gzip.decompress(answer.body) == DATA
@@ -191,6 +206,7 @@ def test_gzip_of_the_framework(client: Client) -> None:
 
 def test_conditional_get_of_the_framework(client: Client) -> None:
     """Django's middleware, which makes an ETag of what it can see, beside ours."""
+    skip_without("django")
     first = client.get("/django/http_response")
     headers = (("If-None-Match", first.headers["etag"]),)
     assert client.get("/django/http_response", headers=headers).status == 304
@@ -200,6 +216,7 @@ def test_several_ranges(client: Client) -> None:
     """Of a framework that knows one of them, or none."""
     headers = (("Range", "bytes=0-9,1000000-1000009"),)
     for path in ("django/static/data", "bottle/open", "falcon/stream", "flask/view"):
+        skip_without(path.partition("/")[0])
         answer = client.get(f"/{path}", headers=headers)
         assert answer.status == 206
         assert answer.headers["content-type"].startswith("multipart/byteranges; boundary=")

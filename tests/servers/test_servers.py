@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cases
-import h11
 import pytest
 from cases import DATA, EXPECTED
 from client import Answer, Client, events
 from known import SERVERS
+
+h11 = pytest.importorskip("h11")
 
 if TYPE_CHECKING:
     from conftest import Running
