@@ -28,6 +28,7 @@ def test_any_header(files: Path, data: bytes) -> None:
     check(case, files)
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(
     "case",
     [

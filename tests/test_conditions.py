@@ -10,6 +10,8 @@ import pytest
 
 from wsgifile.conditions import Validators, date_of_file, etag_of_file
 
+pytestmark = pytest.mark.quick
+
 SECONDS = 1_700_000_000
 THEN = formatdate(SECONDS, usegmt=True)
 BEFORE = formatdate(SECONDS - 1, usegmt=True)

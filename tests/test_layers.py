@@ -43,6 +43,8 @@ from wsgifile import FileWrapper
 from wsgifile.layers import innermost
 from wsgifile.recognise import FileRegion, recognise
 
+pytestmark = pytest.mark.quick
+
 DATA = bytes(range(256)) * 1000
 
 

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from _typeshed import OptExcInfo
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
+pytestmark = pytest.mark.quick
+
 DATA = bytes(range(256)) * 4096
 
 

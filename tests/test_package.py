@@ -19,6 +19,7 @@ PACKAGE = Path(wsgifile.__file__).parent
 COMMAND_LINE = {"__main__", "access_log", "cli", "directory", "explain", "listing"}
 
 
+@pytest.mark.quick
 def test_exports() -> None:
     assert wsgifile.__all__ == [
         "FileWrapper",
@@ -41,6 +42,7 @@ def test_import_is_light() -> None:
     assert (result.returncode, result.stderr) == (0, "")
 
 
+@pytest.mark.quick
 def test_no_import_circle() -> None:
     """No module imports itself by way of others, not even in a function or for its types."""
     try:
@@ -50,6 +52,7 @@ def test_no_import_circle() -> None:
         pytest.fail("a circle: " + " imports ".join(circle), pytrace=False)
 
 
+@pytest.mark.quick
 def test_core_imports_no_command_line() -> None:
     """Nor do the modules that are only imported for a server or for PasteDeploy."""
     wrong = {
@@ -61,6 +64,7 @@ def test_core_imports_no_command_line() -> None:
     assert not wrong
 
 
+@pytest.mark.quick
 def test_core_needs_the_standard_library_alone() -> None:
     """The core is all that ``import wsgifile`` imports, now or later, by an import statement."""
     graph = imports()

@@ -17,6 +17,8 @@ from paste.deploy import loadapp
 
 from wsgifile import FileWrapperMiddleware
 
+pytestmark = pytest.mark.quick
+
 INI = """
 [app:main]
 paste.app_factory = wsgifile_paste_app:factory

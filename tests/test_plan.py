@@ -19,6 +19,8 @@ from wsgifile.conditions import Validators, date_of_file, etag_of_file
 from wsgifile.plan import Plan, make_plan
 from wsgifile.recognise import FileRegion
 
+pytestmark = pytest.mark.quick
+
 TYPE = ("Content-Type", "text/plain")
 
 

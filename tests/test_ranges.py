@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 
 from wsgifile.ranges import MAX_RANGES, select
 
+pytestmark = pytest.mark.quick
+
 POSITION = st.integers(0, 300)
 #: First and last position; a range that ends before it begins once in a while.
 SPECS = st.one_of(

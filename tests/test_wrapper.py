@@ -22,6 +22,8 @@ from sources import ENDINGS, Scripted, ScriptedBuffer
 from wsgifile import FileWrapper
 from wsgifile.wrapper import DEFAULT_BLOCK_SIZE, ShortFileError
 
+pytestmark = pytest.mark.quick
+
 DATA = bytes(range(256)) * 4096
 
 
