@@ -1,6 +1,6 @@
 """innermost(): through what frameworks made, and through nothing that only looks like it.
 
-That it is what they make is for tests/servers/test_frameworks.py to see.
+tests/servers/test_frameworks.py checks that these are what frameworks really return.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def bytes_of(region: FileRegion) -> bytes:
         lambda file: AppIterRange(at(file, 5), 10, 1000),
         lambda file: AppIterRange(at(file, 5), 10, None),
         lambda file: AppIterRange(FileIter(at(file, 5)), 10, 1000),
-        # A part of a part.
+        # A part of a part of a file.
         lambda file: AppIterRange(WsgirefFileWrapper(SlicedFile(file, 5, 1000)), 10, 20),
         lambda file: AppIterRange(WsgirefFileWrapper(SlicedFile(file, 5, 1000)), 10, 5000),
         lambda file: FileWrapper(_BoundedFile(at(file, 5), 1000), 4096),
@@ -93,7 +93,7 @@ def bytes_of(region: FileRegion) -> bytes:
     ],
 )
 def test_looked_through(file: BinaryIO, make: Callable[[BinaryIO], Any]) -> None:
-    """The bytes are those of the iteration, and come by the descriptor."""
+    """The descriptor gives the same bytes as iterating."""
     made = make(file)
     region = region_of(made)
     assert region.kernel is file
@@ -135,7 +135,7 @@ def fake(name: str, module: str = "wsgiref.util") -> Any:
 
 
 def changed(iterator: Any) -> Any:
-    """As if Werkzeug had other private attributes."""
+    """As if Werkzeug used other private attributes."""
     iterator._next = iterator._next.args[0].__next__
     return iterator
 
@@ -160,7 +160,7 @@ def with_a_read_of_its_own(file: BinaryIO) -> Any:
         lambda file: begun(AppIterRange(file, 10, 1000)),
         lambda file: begun(_RangeWrapper(file, 5, 1000)),
         lambda file: _RangeWrapper(iter([b"x"]), 5, 1000),
-        # A position in something that begins elsewhere.
+        # A position in a filelike that is itself a part of a file.
         lambda file: _RangeWrapper(FileWrapper.bounded(file, 5, 1000), 5, 1000),
         lambda file: SubWrapper(file),
         lambda file: fake("FileWrapper"),
@@ -178,14 +178,14 @@ def test_not_looked_through(file: BinaryIO, make: Callable[[BinaryIO], Any]) -> 
 
 
 def test_with_a_read_of_its_own(file: BinaryIO) -> None:
-    """Not the file inside, but what it gives itself."""
+    """An object with a read() of its own is sent by that, not by the file inside."""
     sliced = with_a_read_of_its_own(file)
     region = region_of(sliced)
     assert (region.filelike, region.kernel) == (sliced, None)
 
 
 def test_lines_of_text(tmp_path: Path) -> None:
-    """Frameworks encode them, where a plain file would be an error."""
+    """Frameworks encode the lines. Without a framework, a text file is an error."""
     (tmp_path / "data").write_bytes(DATA)
     file: Any
     for file in (open(tmp_path / "data", encoding="latin-1"), io.StringIO("text")):
@@ -196,7 +196,7 @@ def test_lines_of_text(tmp_path: Path) -> None:
 
 
 def test_what_cannot_seek() -> None:
-    """Who wants to leave out some of its bytes has to read them."""
+    """Bytes of a pipe can only be skipped by reading, so such a layer is not looked through."""
     read, write = os.pipe()
     with open(read, "rb") as file, open(write, "wb"):
         assert recognise(AppIterRange(file, 10, 1000)) is None
@@ -204,7 +204,7 @@ def test_what_cannot_seek() -> None:
 
 
 def test_iterated_temporary_file() -> None:
-    """Its iterator is a generator, of a function of tempfile's."""
+    """Its iterator is a generator of a function in tempfile."""
     with tempfile.NamedTemporaryFile() as file:
         file.write(DATA)
         file.seek(3)
@@ -213,7 +213,7 @@ def test_iterated_temporary_file() -> None:
 
 
 def test_forwarded_method_of_another(tmp_path: Path) -> None:
-    """What looks like tempfile's own way to forward to its file."""
+    """It looks like the way in which tempfile forwards to its file, but it is not."""
     file: Any
     with tempfile.NamedTemporaryFile() as file:
         file.write(DATA)
@@ -224,20 +224,20 @@ def test_forwarded_method_of_another(tmp_path: Path) -> None:
 
 
 def test_threads() -> None:
-    """Frameworks' responses know the thread that made them; wrappers of files do not."""
+    """Responses of frameworks must be closed in their thread. Wrappers of files need not."""
     assert region_of(ClosingIterator(io.BytesIO(DATA))).threaded
     assert not region_of(WsgirefFileWrapper(io.BytesIO(DATA))).threaded
 
 
 def test_no_framework_is_imported() -> None:
-    """Also not by something that says it is from there."""
+    """Not even for an object that claims to be from its module."""
     made = fake("file_generator", "cherrypy.lib")
     assert innermost(made) is None
     assert "cherrypy" not in sys.modules
 
 
 def test_module_that_imports_late(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is not asked for what it may not have."""
+    """Such a module is not asked for names that it may not have."""
 
     def fail(name: str) -> Any:
         raise ImportError(name)
@@ -249,7 +249,7 @@ def test_module_that_imports_late(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_position_in_a_part(file: BinaryIO) -> None:
-    """Of something that begins elsewhere: it is for that to say what it means."""
+    """A position in a part of a file is for that part to interpret."""
     inner = FileWrapper.bounded(file, 100, 50)
     part = innermost(ServeStaticSlicedFile(inner, 5, 10))
     assert part is not None
