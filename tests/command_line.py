@@ -33,6 +33,7 @@ LINE = re.compile(
 @pytest.fixture
 def site(tmp_path: Path) -> Path:
     """A directory to serve; what lies beside it must stay out of reach."""
+    pytest.importorskip("webob")
     (tmp_path / "index.html").write_text("secret index")
     (tmp_path / "secret").write_text("secret file")
     site = tmp_path / "site"

@@ -79,8 +79,8 @@ def test_options(site: Path) -> None:
             ["json:loads", "--follow-symlinks"],
             "--hidden and --follow-symlinks are for directories",
         ),
-        (["--host", "host.invalid"], "cannot listen on host.invalid port 8080: "),
-        (["--host", "192.0.2.1"], "cannot listen on 192.0.2.1 port 8080: "),
+        (["json:loads", "--host", "host.invalid"], "cannot listen on host.invalid port 8080: "),
+        (["json:loads", "--host", "192.0.2.1"], "cannot listen on 192.0.2.1 port 8080: "),
     ],
 )
 def test_one_clear_line(tmp_path: Path, args: list[str], message: str) -> None:

@@ -23,6 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+pytest.importorskip("h11")
+
 from client import Client
 from ports import free_port, running
 

@@ -8,6 +8,9 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
+
+pytest.importorskip("hypothesis")
+
 from header_cases import ANYTHING, decode
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,6 +19,8 @@ from wsgifile.conditions import Validators, date_of_file, etag_of_file
 from wsgifile.options import Options
 from wsgifile.plan import Plan, make_plan
 from wsgifile.recognise import FileRegion
+
+pytestmark = pytest.mark.quick
 
 TYPE = ("Content-Type", "text/plain")
 

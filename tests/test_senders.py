@@ -7,13 +7,12 @@ import io
 import os
 import socket
 import sys
-import time
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from importlib.util import find_spec
 from io import BufferedReader
 from pathlib import Path
-from types import FrameType
+from types import FrameType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -248,14 +247,17 @@ def test_sendfile_that_the_system_refuses(monkeypatch: pytest.MonkeyPatch) -> No
 def test_calls_of_sendfile(monkeypatch: pytest.MonkeyPatch, behind: bool) -> None:
     """Small ones, unless one of them has to wait; then it does all that is left."""
     calls = []
+    now = 0.0
 
     def sendfile(out: int, in_: int, offset: int, count: int) -> int:
+        nonlocal now
         calls.append((offset, count))
         if len(calls) == 3:
-            time.sleep(2 * sockets._LONG)
+            now += 2 * sockets._LONG
         return count
 
     monkeypatch.setattr(os, "sendfile", sendfile)
+    monkeypatch.setattr(sockets, "time", SimpleNamespace(perf_counter=lambda: now))
     call = sockets._CALL_BEHIND if behind else sockets._CALL
     sent = sockets.send_some(0, 0, offset=5, count=1 << 20, behind=behind)
     assert sent == 1 << 20
@@ -391,6 +393,8 @@ def test_a_client_that_takes_nothing(tmp_path: Path) -> None:
 
 def test_gunicorn_that_is_told_not_to(tmp_path: Path) -> None:
     """--no-sendfile holds for us, too."""
+    pytest.importorskip("gunicorn")
+    pytest.importorskip("h11")
     (tmp_path / "app.py").write_text(
         "import sys\n"
         "from wsgifile import FileWrapperMiddleware\n"
