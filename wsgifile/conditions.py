@@ -21,13 +21,12 @@ __all__ = ["UNDATED", "Validators", "date_of_file", "etag_of_file"]
 #: 1980, Yarn 1984, npm 1985). The next version of a file would have it too.
 UNDATED = 631_152_000 * 10**9
 
-#: Weakness and opaque tag. A quote that is not closed ends at the next quote, so findall()
-#: looks at each character only once.
+#: Weakness and opaque tag. A tag contains no quote, so findall() takes linear time.
 _ETAG = re.compile(r'(W/)?("[!#-~\x80-\xff]*")')
 
 
 def etag_of_file(size: int, mtime_ns: int, offset: int = 0) -> str:
-    """The ETag of size bytes of a file from offset, made of its time of modification.
+    """The ETag of size bytes of a file, from offset on, made of its time of modification.
 
     It is strong, because file systems tell the time to a few milliseconds. It does not
     contain the inode, which differs between machines that serve the same file.
@@ -84,7 +83,7 @@ class Validators:
         return date is not None and date == _seconds(self.last_modified)
 
     def _matches(self, listed: str, *, strong: bool) -> bool:
-        """Whether our ETag is among those listed.
+        """Whether the ETag is among those listed.
 
         Strong comparison matches strong tags only (section 8.8.3.2).
         """
