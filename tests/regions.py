@@ -1,4 +1,4 @@
-"""What recognise() finds where there is a file."""
+"""recognise() for tests that know that there is a file."""
 
 from __future__ import annotations
 
