@@ -320,7 +320,7 @@ def test_path_without_explain(tmp_path: Path) -> None:
 
 
 def test_explain_on_a_terminal(tmp_path: Path, path: str) -> None:
-    """How much there is yet of what takes more than a second."""
+    """On a terminal, --explain shows the progress of an answer that takes over a second."""
     (tmp_path / "apps_to_explain.py").write_text(APPS)
     master, slave = os.openpty()
     done = subprocess.run(
