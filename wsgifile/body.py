@@ -36,9 +36,9 @@ class CloseOnce:
         try:
             self._close(app_iter)
         finally:
-            self._report(None)
+            self.report(None)
 
-    def _report(self, error: BaseException | None) -> None:
+    def report(self, error: BaseException | None) -> None:
         """The response is over, by an error or not. Later calls do nothing."""
         watch, self.send.watch = self.send.watch, None
         if watch is not None:
@@ -134,7 +134,7 @@ class Body(CloseOnce):
         The error is not kept. Its traceback refers to this body, so with a server that never
         calls close() the file would stay open.
         """
-        self._report(error)
+        self.report(error)
         failed_before, self._failed = self._failed, True  # Some servers try again.
         if isinstance(error, FileReadError) and not failed_before:
             logger.warning("%s: the response is cut off", one_line(str(error)))

@@ -19,7 +19,7 @@ from .options import Options
 from .ranges import ByteRange, select
 from .recognise import FileRegion, KernelFile
 
-__all__ = ["Headers", "Plan", "make_plan"]
+__all__ = ["Headers", "Plan", "ends_connection", "make_plan"]
 
 Headers = list[tuple[str, str]]
 
@@ -349,6 +349,11 @@ def _error(status: str, headers: Headers, *more: tuple[str, str]) -> Plan:
         ("Content-Length", str(len(text))),
     ]
     return Plan(status, headers, (text,), True)
+
+
+def ends_connection(headers: Headers) -> Headers:
+    """The header with "Connection: close", whatever it said of the connection before."""
+    return [*_without(headers, {"connection", "keep-alive"}), ("Connection", "close")]
 
 
 def _by_lower_name(headers: Headers) -> dict[str, str]:

@@ -30,7 +30,7 @@ class Server:
     def __init__(self, environ: WSGIEnvironment, start_response: StartResponse) -> None:
         self.environ = environ
         self.start_response: Any = start_response
-        #: What start_response returned, once it was called.
+        #: PEP 3333's write(), for when the server iterates the body.
         self.write: Callable[[bytes], object]
 
     @property
@@ -42,6 +42,15 @@ class Server:
     def wrap(self, send: Send, file_slice: FileSlice) -> Iterable[bytes] | Declined:
         """A body that the server takes for its own ``wsgi.file_wrapper``."""
         return Declined("the server has none, or os.sendfile is faster")
+
+    def keeps_connection(self, *, sized: bool) -> bool:
+        """Whether the connection stays open after an error in the body.
+
+        If so, the header has to say that the connection ends with the response.
+
+        :param sized: whether Content-Length tells how many bytes will come.
+        """
+        return False
 
     def socket(self) -> Any:
         """The client's socket, or Declined."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import select
 import socket
@@ -84,8 +85,17 @@ class Client:
         sent = self.h11.send(request) + self.h11.send(h11.EndOfMessage())
         sock.sendall(sent.replace(b"HTTP/1.1", b"HTTP/" + version.encode(), 1))
 
-    def receive(self, piece: int = 3001) -> Answer:
-        """The whole answer. RemoteProtocolError for bytes that belong to none."""
+    def send_next(self) -> None:
+        """Ask for ten bytes on the same connection, whatever is still to come on it."""
+        assert self.sock is not None
+        with contextlib.suppress(OSError):  # The server has ended it.
+            self.sock.sendall(b"GET /middleware/length_smaller HTTP/1.1\r\nHost: localhost\r\n\r\n")
+
+    def receive(self, piece: int = 3001, *, next_at: int | None = None) -> Answer:
+        """The whole answer. RemoteProtocolError for bytes that belong to none.
+
+        :param next_at: call send_next() when this number of the body's bytes has arrived.
+        """
         sock = self.connect()
         answer: Answer | None = None
         kept = False
@@ -116,6 +126,9 @@ class Client:
                 )
             elif isinstance(event, h11.Data):
                 body += event.data
+                if next_at is not None and len(body) >= next_at:
+                    next_at = None
+                    self.send_next()
             elif isinstance(event, h11.EndOfMessage):
                 break
             else:

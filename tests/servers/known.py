@@ -61,6 +61,15 @@ RAISES = "an application that raises leaves the client waiting"
 KEPT_OPEN = "it keeps the connection open though the header tells no length"
 HIDDEN = "an error leaves the connection open, and we do not see the server behind the filter"
 MOD_WSGI = Known("mod_wsgi", log=f'"GET /ours/plain HTTP/1.1" 200 {SIZE}\n')
+# wsgi_transfer_response() takes the end of the daemon's connection for the end of the body.
+MOD_WSGI_DAEMON = replace(
+    MOD_WSGI,
+    faults={
+        "test_next_request_at_once-unsized_read_raises_later": (
+            "after an error it ends a body without a length as if it were complete"
+        )
+    },
+)
 # Werkzeug counts no bytes.
 WERKZEUG = Known("werkzeug", SENDFILE, 'GET /ours/plain HTTP/1.1" 200 -\n')
 
@@ -124,8 +133,8 @@ SERVERS = {
     "werkzeug_http11": WERKZEUG,
     "granian": Known("granian", ends_instead_of_500=True, resets=True),
     "bjoern": Known("bjoern", faults={"test_head-gzip_file": "it ends a HEAD by a last chunk"}),
-    "mod_wsgi": MOD_WSGI,
-    "mod_wsgi_sendfile": MOD_WSGI,
+    "mod_wsgi": MOD_WSGI_DAEMON,
+    "mod_wsgi_sendfile": MOD_WSGI_DAEMON,
     "mod_wsgi_embedded": MOD_WSGI,
     "mod_wsgi_embedded_sendfile": MOD_WSGI,
     "paste": Known("paste.httpserver", SENDFILE),
