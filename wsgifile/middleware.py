@@ -169,9 +169,9 @@ class FileWrapperMiddleware:
         )
         body = open_body(send, server)
         response.status, response.headers = plan.status, plan.headers
-        if plan.count != 0 and type(body) is not OneBlock:
-            if server.keeps_connection(sized=plan.sized):
-                response.headers = ends_connection(plan.headers)
+        may_fail = plan.count != 0 and type(body) is not OneBlock
+        if may_fail and server.keeps_connection(sized=plan.sized):
+            response.headers = ends_connection(plan.headers)
         return body
 
     def _proxy_field(

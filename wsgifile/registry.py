@@ -32,6 +32,8 @@ SERVERS: dict[tuple[str | None, str], str] = {
 #: for requests whose start_response is a filter's, and uses nothing past WSGI.
 ENVIRONS: dict[str, str] = {
     "mod_wsgi.version": "mod_wsgi",
+    "uwsgi.version": "uwsgi",
+    "werkzeug.socket": "werkzeug",
 }
 
 #: The file in ``servers`` that knows how a socket waits, by module and name of the

@@ -86,10 +86,10 @@ class Client:
         sock.sendall(sent.replace(b"HTTP/1.1", b"HTTP/" + version.encode(), 1))
 
     def send_next(self) -> None:
-        """Ask for ten bytes on the same connection, whatever is still to come on it."""
+        """Ask for a list of files on the same connection, whatever is still to come on it."""
         assert self.sock is not None
         with contextlib.suppress(OSError):  # The server has ended it.
-            self.sock.sendall(b"GET /middleware/length_smaller HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            self.sock.sendall(b"GET /bare/-/open HTTP/1.1\r\nHost: localhost\r\n\r\n")
 
     def receive(self, piece: int = 3001, *, next_at: int | None = None) -> Answer:
         """The whole answer. RemoteProtocolError for bytes that belong to none.

@@ -87,15 +87,9 @@ SERVERS = {
         patience=3,
         faults={
             **dict.fromkeys(
-                [
-                    "test_bytes-hidden-unsized",
-                    "test_bytes-generator",
-                    "test_bytes-list_",
-                ],
+                ["test_bytes-generator", "test_bytes-list_"],
                 KEPT_OPEN,
             ),
-            "test_length_larger-hidden": HIDDEN,
-            "test_truncated_while_sent-hidden": HIDDEN,
             "test_text_mode": RAISES,
             "test_directory": RAISES,
         },
@@ -103,12 +97,7 @@ SERVERS = {
     "uwsgi_router": replace(
         UWSGI,
         resets=True,
-        faults={
-            "test_length_larger-hidden": HIDDEN,
-            "test_truncated_while_sent-hidden": HIDDEN,
-            "test_text_mode": RAISES,
-            "test_directory": RAISES,
-        },
+        faults={"test_text_mode": RAISES, "test_directory": RAISES},
     ),
     "cheroot": Known("cheroot", SENDFILE, ends_instead_of_500=True),
     "gevent": Known("gevent", SENDFILE, f'"GET /ours/plain HTTP/1.1" 200 {MORE} '),

@@ -28,7 +28,7 @@ from ..transfer import Declined
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
-__all__ = ["Server"]
+__all__ = ["Hidden", "Server"]
 
 #: uwsgi.sendfile() takes the offset and the length as C's int.
 _MAX = 2**31
@@ -71,11 +71,11 @@ class Server(Base):
     def end_unsized(self) -> None:
         """End the connection, which --http11-socket always keeps open."""
         if not self._routed:
-            self._end()
+            self.end()
 
     def abort(self, error: BaseException) -> bytes:
         """End the connection, which --http11-socket would keep open."""
-        self._end()
+        self.end()
         raise error
 
     @property
@@ -83,15 +83,26 @@ class Server(Base):
         """Whether the client is connected to the router of --http, which passes requests on."""
         return "UWSGI_ROUTER" in self.environ
 
-    def _end(self) -> None:
-        fd = import_module("uwsgi").connection_fd()
-        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(fd)) as connection:
+    def end(self) -> None:
+        """End the connection."""
+        # This needs no descriptor, as there may be no more.
+        connection = socket.socket(fileno=import_module("uwsgi").connection_fd())
+        with contextlib.suppress(OSError):
             if self._routed:
                 # With --http-keepalive the router takes the end of our connection for the
                 # end of the body, and keeps the client's. A reset is an error to it.
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             else:
                 connection.shutdown(socket.SHUT_RDWR)
+        connection.detach()
+
+
+class Hidden(Server):
+    """uWSGI behind a filter. If uWSGI itself iterates the body, the connection can end."""
+
+    def wrap(self, send: Send, file_slice: FileSlice) -> Declined:
+        """Nothing past the filter."""
+        return Declined("a filter hides uWSGI")
 
 
 def _place(frame: FrameType) -> tuple[int, CodeType, int]:
@@ -105,10 +116,11 @@ class SelfSendingFile(Body):
     """
 
     sender: str = "wsgi.file_wrapper"
+    server: Server
     sent: int | None
     blocks: BlockReader
 
-    def __init__(self, send: Send, server: Base, file_slice: FileSlice) -> None:
+    def __init__(self, send: Send, server: Server, file_slice: FileSlice) -> None:
         super().__init__(send, server)
         self._file_slice = file_slice
 
@@ -123,16 +135,29 @@ class SelfSendingFile(Body):
         :raises io.UnsupportedOperation: always.
         """
         if self.server.is_iterating(self, calling_frame()) and not self._begun:
-            self._begun = True
-            fd = self._file_slice.file.fileno()
-            start, stop = self._file_slice.start, self._file_slice.stop
-            # uwsgi.sendfile() does not tell how much it sent, and closes the descriptor. If
-            # the client has left, uWSGI has logged that and will close the connection.
-            with contextlib.suppress(OSError):
-                import_module("uwsgi").sendfile(os.dup(fd), 0, start, stop - start)
-            self.sent = None
-            self.blocks.skip(max(0, min(stop, os.fstat(fd).st_size) - start))
+            self._sendfile()
         raise io.UnsupportedOperation("fileno")
+
+    def _sendfile(self) -> None:
+        """Leave what cannot be sent to read(), which goes on or meets the error."""
+        fd = self._file_slice.file.fileno()
+        start, stop = self._file_slice.start, self._file_slice.stop
+        try:
+            duplicate = os.dup(fd)  # uwsgi.sendfile() closes what it gets.
+        except OSError:  # There are no more descriptors.
+            return
+        self._begun = True
+        self.sent = None  # It does not tell how much it sent.
+        try:
+            import_module("uwsgi").sendfile(duplicate, 0, start, stop - start)
+        except (OSError, SystemError):  # It prints its OSError, and then has none to raise.
+            # uWSGI sends nothing more. read() raises an error if the file is too short.
+            size = os.fstat(fd).st_size
+            if size >= stop:
+                self.server.end()
+                self.fail(ConnectionError("uWSGI has not sent all of the file, and logged why"))
+            stop = min(stop, max(start, size))
+        self.blocks.skip(stop - start)
 
     def read(self, size: int = -1) -> bytes:
         """Up to size bytes of what is left; all of it if size is negative."""
