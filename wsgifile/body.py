@@ -52,12 +52,15 @@ class CloseOnce:
 
 
 class OneBlock(CloseOnce, list[bytes]):
-    """A whole response in one block. Servers are at their best with a list of one."""
+    """A whole response in one block, or none. Servers are at their best with a list of one."""
 
     def __init__(self, send: Send, block: bytes) -> None:
         self.send = send
         self._app_iter = send.app_iter
-        self.append(block)
+        if block:
+            self.append(block)
+        else:
+            self.sender = "none"
         self.sent: int | None = len(block)
 
 

@@ -143,6 +143,8 @@ class FileWrapperMiddleware:
             watch = Watch(environ, options.on_sent, options.offload is not None)
         if type(app_iter) is Body:
             app_iter.sent = None  # The body of another middleware of ours, which we replace.
+        server = servers.find(environ, response.server_start_response)
+        server.write = response.write
         plan = make_plan(
             environ,
             response.status,
@@ -151,14 +153,13 @@ class FileWrapperMiddleware:
             method=response.method,
             options=options,
             written=response.written if response.committed else None,
+            altered=server.alters_body,
             offload=(
                 None
                 if options.offload is None
                 else partial(self._proxy_field, response.peer, watch)
             ),
         )
-        server = servers.find(environ, response.server_start_response)
-        server.write = response.write
         send = Send(
             app_iter,
             region,

@@ -108,6 +108,7 @@ def make_plan(
     method: str,
     options: Options,
     written: int | None = None,
+    altered: bool = False,
     offload: Callable[[KernelFile], tuple[str, str] | None] | None = None,
 ) -> Plan:
     """Decide on the header and on the bytes to send.
@@ -121,6 +122,7 @@ def make_plan(
         if the application changed REQUEST_METHOD.
     :param written: number of bytes that the application sent by write(), after the header;
         None: the header has not been sent.
+    :param altered: whether the server changes the bytes, so that nothing is said of them here.
     :param offload: returns the header that has a proxy send a whole kernel file, or None.
     :raises ValueError: for a Content-Length that is not one number, or that is larger than the
         range of the file that the application asked for.
@@ -138,7 +140,7 @@ def make_plan(
     if promised is not None and (method != "HEAD" or region.limit is None):
         stop = _promised_stop(promised, region, written=written, fields=fields)
     parts: tuple[Part, ...] = ((region.start, stop),)
-    if written is not None:
+    if written is not None or altered:
         return Plan(status, headers, _nothing(region) if method == "HEAD" else parts, False)
     sized = promised is not None
     if not sized and stop is not None and "transfer-encoding" not in fields:

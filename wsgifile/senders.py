@@ -48,7 +48,8 @@ def open_body(send: Send, server: Server) -> Iterable[bytes]:
             server.prepare_to_send()
             return OneBlock(send, data)
     if plan.count == 0:
-        return Body(send, server)
+        # Of an empty block, a server that alters the body would make a body.
+        return OneBlock(send, b"") if server.alters_body else Body(send, server)
     file_slice = send.file_slice()
     for name, sender in _SENDERS:
         body = file_slice if isinstance(file_slice, Declined) else sender(send, server, file_slice)

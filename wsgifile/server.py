@@ -39,6 +39,14 @@ class Server:
         software = self.environ.get("SERVER_SOFTWARE")
         return str(software or type(self).__module__.rpartition(".")[2])
 
+    @property
+    def alters_body(self) -> bool:
+        """Whether the server changes the bytes, as a route of uWSGI that compresses.
+
+        Then their number is not known here, and no part of them is a part of the file.
+        """
+        return False
+
     def wrap(self, send: Send, file_slice: FileSlice) -> Iterable[bytes] | Declined:
         """A body that the server takes for its own ``wsgi.file_wrapper``."""
         return Declined("the server has none, or os.sendfile is faster")

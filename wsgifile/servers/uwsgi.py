@@ -11,9 +11,12 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import socket
 import struct
 import sys
+from collections.abc import Iterator
+from functools import lru_cache
 from importlib import import_module
 from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any
@@ -30,6 +33,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Hidden", "Server"]
 
+#: The actions of routes that get the body block by block. Some change it, some add a length,
+#: and none of them sees what uwsgi.sendfile() sends.
+_TRANSFORMATION = re.compile(
+    rb"(^|\s)(gzip|chunked|flush|fixcl|forcecl|toupper|template|to-?file|toxslt|offload"
+    rb"|(cache|memcached|redis)-?store):"
+)
 #: uwsgi.sendfile() takes the offset and the length as C's int.
 _MAX = 2**31
 #: struct linger, by which close() sends a reset and drops what is left.
@@ -57,9 +66,17 @@ class Server(Base):
             return Declined("it is not uWSGI's")
         if file_slice.stop >= _MAX:
             return Declined("uwsgi.sendfile() does not reach beyond 2 GiB")
+        size = os.fstat(file_slice.file.fileno()).st_size
+        if _offloads() and file_slice.stop != size:
+            return Declined("an offload thread of uWSGI sends the file to its end")
         body = SelfSendingFile(send, self, file_slice)
         wrapper(body, send.block_size)
         return body
+
+    @property
+    def alters_body(self) -> bool:
+        """Whether a route may transform the body. Which request it is for cannot be seen."""
+        return _transforms()
 
     def is_iterating(self, body: object, frame: FrameType | None) -> bool:
         """uWSGI asks from C: from a thread of its own, or called by what started it.
@@ -70,7 +87,8 @@ class Server(Base):
 
     def end_unsized(self) -> None:
         """End the connection, which --http11-socket always keeps open."""
-        if not self._routed:
+        # A transformation adds its last bytes later, and may frame the body.
+        if not self._routed and not self.alters_body:
             self.end()
 
     def abort(self, error: BaseException) -> bytes:
@@ -103,6 +121,23 @@ class Hidden(Server):
     def wrap(self, send: Send, file_slice: FileSlice) -> Declined:
         """Nothing past the filter."""
         return Declined("a filter hides uWSGI")
+
+
+def _values(part_of_name: str) -> Iterator[bytes]:
+    """The values of uWSGI's options that have this in their name."""
+    for name, values in import_module("uwsgi").opt.items():
+        if part_of_name in name:
+            yield from values if isinstance(values, list) else [values]
+
+
+@lru_cache(1)
+def _transforms() -> bool:
+    return any(map(_TRANSFORMATION.search, _values("route")))
+
+
+@lru_cache(1)
+def _offloads() -> bool:
+    return any(int(value) for value in _values("offload-thread"))
 
 
 def _place(frame: FrameType) -> tuple[int, CodeType, int]:
