@@ -13,7 +13,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from io import BufferedReader
 from pathlib import Path
-from types import FrameType
+from types import FrameType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -50,6 +50,10 @@ class Both(Server):
     def wrap(self, send: Send, file_slice: FileSlice) -> Body | Declined:
         self.asked.append("wrap")
         return Body(send, self) if self.wrapper else Declined("no")
+
+    @property
+    def times_writes(self) -> bool:
+        return False
 
     def socket(self) -> Any:
         self.asked.append("socket")
@@ -409,12 +413,13 @@ def test_gunicorn_that_is_told_not_to(tmp_path: Path) -> None:
     assert "read None\n" in log.read_text()
 
 
-def test_uwsgi_that_does_not_ask(file: BufferedReader) -> None:
+def test_uwsgi_that_does_not_ask(file: BufferedReader, monkeypatch: pytest.MonkeyPatch) -> None:
     """A filter has the descriptor from nobody, and the bytes from the file."""
 
     def uwsgi_sendfile(*args: object) -> None:
         """Of uWSGI's it has the name."""
 
+    monkeypatch.setitem(sys.modules, "uwsgi", SimpleNamespace(opt={}))
     kind = import_module("wsgifile.servers.uwsgi").Server
     body = body_of(file, kind({"wsgi.file_wrapper": uwsgi_sendfile}, lambda *args: print))
     with pytest.raises(io.UnsupportedOperation):

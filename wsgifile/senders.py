@@ -57,6 +57,8 @@ def open_body(send: Send, server: Server) -> Iterable[bytes]:
             return body
         if send.watch is not None:
             send.watch.declined.append((name, body))
+    if server.times_writes:
+        send.block_size = min(send.block_size, SMALL)
     return Body(send, server)
 
 

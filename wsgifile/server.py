@@ -64,6 +64,12 @@ class Server:
         """The client's socket, or Declined."""
         return Declined("the socket of this server is not known, or a filter hides it")
 
+    @property
+    def times_writes(self) -> bool:
+        """Whether each block has to reach the client within a timeout, however large it is."""
+        timeout = getattr(self.socket(), "gettimeout", lambda: None)
+        return bool(timeout())
+
     def is_iterating(self, body: object, frame: FrameType | None) -> bool:
         """Whether the server itself, not a filter, asks body for a block from this frame."""
         if self.loop is None or frame is None:

@@ -15,6 +15,11 @@ __all__ = ["Hidden"]
 class Hidden(unknown.Server):
     """mod_wsgi. Nothing past WSGI is used, so it does not matter whether a filter hides it."""
 
+    @property
+    def times_writes(self) -> bool:
+        """Apache's timeout is for each part of a block."""
+        return False
+
     def keeps_connection(self, *, sized: bool) -> bool:
         """It always does.
 
