@@ -15,11 +15,12 @@ import re
 import socket
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from importlib import import_module
+from threading import get_ident
 from types import CodeType, FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..blocks import BlockReader
 from ..body import Body, calling_frame
@@ -144,6 +145,30 @@ def _place(frame: FrameType) -> tuple[int, CodeType, int]:
     return id(frame), frame.f_code, frame.f_lasti
 
 
+class _ExceptHook:
+    """sys.excepthook, by which uWSGI logs its "write error".
+
+    It does so when uwsgi.sendfile() fails, and again when the response ends.
+    """
+
+    #: The threads in which it has done so for the first time.
+    muted: ClassVar[set[int]] = set()
+
+    def __init__(self, hook: Callable[..., object]) -> None:
+        self._hook = hook
+
+    @classmethod
+    def mute(cls) -> None:
+        """Drop these errors in this thread."""
+        cls.muted.add(get_ident())
+        if not isinstance(sys.excepthook, cls):
+            sys.excepthook = cls(sys.excepthook)
+
+    def __call__(self, kind: type[BaseException], error: BaseException, trace: object) -> None:
+        if kind is not OSError or trace is not None or get_ident() not in self.muted:
+            self._hook(kind, error, trace)
+
+
 class SelfSendingFile(Body):
     """A slice of a file that sends itself when uWSGI asks for its descriptor.
 
@@ -187,12 +212,17 @@ class SelfSendingFile(Body):
             import_module("uwsgi").sendfile(duplicate, 0, start, stop - start)
         except (OSError, SystemError):  # It prints its OSError, and then has none to raise.
             # uWSGI sends nothing more. read() raises an error if the file is too short.
+            _ExceptHook.mute()
             size = os.fstat(fd).st_size
             if size >= stop:
                 self.server.end()
                 self.fail(ConnectionError("uWSGI has not sent all of the file, and logged why"))
             stop = min(stop, max(start, size))
         self.blocks.skip(stop - start)
+
+    def _close(self, app_iter: object) -> None:
+        _ExceptHook.muted.discard(get_ident())
+        super()._close(app_iter)
 
     def read(self, size: int = -1) -> bytes:
         """Up to size bytes of what is left; all of it if size is negative."""
