@@ -50,6 +50,10 @@ class Both(Server):
         self.asked.append("wrap")
         return Body(send, self) if self.wrapper else Declined("no")
 
+    @property
+    def times_writes(self) -> bool:
+        return False
+
     def socket(self) -> Any:
         self.asked.append("socket")
         return self.sock or Declined("no")
@@ -413,12 +417,13 @@ def test_gunicorn_that_is_told_not_to(tmp_path: Path) -> None:
     assert "read None\n" in log.read_text()
 
 
-def test_uwsgi_that_does_not_ask(file: BufferedReader) -> None:
+def test_uwsgi_that_does_not_ask(file: BufferedReader, monkeypatch: pytest.MonkeyPatch) -> None:
     """A filter that asks for the descriptor gets none, and the bytes come by read()."""
 
     def uwsgi_sendfile(*args: object) -> None:
         """Do nothing. It is taken for uWSGI's wrapper because of its name."""
 
+    monkeypatch.setitem(sys.modules, "uwsgi", SimpleNamespace(opt={}))
     kind = import_module("wsgifile.servers.uwsgi").Server
     body = body_of(file, kind({"wsgi.file_wrapper": uwsgi_sendfile}, lambda *args: print))
     with pytest.raises(io.UnsupportedOperation):

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 from . import servers
 from .blocks import DEFAULT_BLOCK_SIZE, close_app_iter
-from .body import Body
+from .body import Body, CloseOnce, OneBlock
 from .log import logger
 from .offload import Offload, Proxies
 from .options import Options
-from .plan import Headers, make_plan
+from .plan import Headers, ends_connection, make_plan
 from .recognise import NOT_FILES, FileRegion, KernelFile, recognise
 from .send import Send, Watch, watchers
 from .senders import open_body
@@ -114,20 +114,24 @@ class FileWrapperMiddleware:
                 environ.pop(_KEY, None)
             else:
                 environ[_KEY] = servers_own
+        body = app_iter
         try:
             region = None
             if type(app_iter) not in NOT_FILES and response.started:
                 region = recognise(app_iter)
-            if region is None:
-                response.commit()
-                return app_iter
-            return self._send(environ, response, app_iter, region)
-        except BaseException:
-            # The server never gets app_iter, so it cannot close it.
-            close_app_iter(app_iter)
+            if region is not None:
+                body = self._open(environ, response, app_iter, region)
+            # Last, because after it an error of ours would leave a header without a body.
+            response.commit()
+        except BaseException as error:
+            if isinstance(body, CloseOnce):
+                body.report(error)
+            # The server never gets it, so it cannot close it.
+            close_app_iter(body)
             raise
+        return body
 
-    def _send(
+    def _open(
         self,
         environ: WSGIEnvironment,
         response: _Response,
@@ -139,6 +143,8 @@ class FileWrapperMiddleware:
             watch = Watch(environ, options.on_sent, options.offload is not None)
         if type(app_iter) is Body:
             app_iter.sent = None  # The body of another middleware of ours, which we replace.
+        server = servers.find(environ, response.server_start_response)
+        server.write = response.write
         plan = make_plan(
             environ,
             response.status,
@@ -147,16 +153,13 @@ class FileWrapperMiddleware:
             method=response.method,
             options=options,
             written=response.written if response.committed else None,
+            altered=server.alters_body,
             offload=(
                 None
                 if options.offload is None
                 else partial(self._proxy_field, response.peer, watch)
             ),
         )
-        response.status, response.headers = plan.status, plan.headers
-        server = servers.find(environ, response.server_start_response)
-        response.commit()
-        server.write = response.server_write
         send = Send(
             app_iter,
             region,
@@ -165,7 +168,12 @@ class FileWrapperMiddleware:
             read_ahead=options.read_ahead,
             watch=watch,
         )
-        return open_body(send, server)
+        body = open_body(send, server)
+        response.status, response.headers = plan.status, plan.headers
+        may_fail = plan.count != 0 and type(body) is not OneBlock
+        if may_fail and server.keeps_connection(sized=plan.sized):
+            response.headers = ends_connection(plan.headers)
+        return body
 
     def _proxy_field(
         self, peer: str, watch: Watch | None, file: KernelFile
