@@ -144,7 +144,7 @@ def test_small_without_nagle(
 
 
 def test_servers_with_nagle() -> None:
-    """All servers that give us their socket set nagle, except two that set TCP_NODELAY."""
+    """Servers that give us their socket set nagle, unless they set TCP_NODELAY themselves."""
     names = {name for name in SERVERS.values() if name not in {"uwsgi", "fastwsgi"}}
     kinds = {name: import_module(f"wsgifile.servers.{name}").Server for name in names}
     own_socket = {name for name, kind in kinds.items() if kind.socket is not Server.socket}
@@ -386,7 +386,7 @@ def test_body_closes_once(file: BufferedReader) -> None:
 
 
 def test_a_client_that_takes_nothing(tmp_path: Path) -> None:
-    """A client that takes nothing for the socket's timeout raises TimeoutError."""
+    """If the client takes nothing for the socket's timeout, TimeoutError is raised."""
     (tmp_path / "data").write_bytes(bytes(20_000_000))
     server, client = socket.socketpair()
     with server, client, open(tmp_path / "data", "rb") as file:
