@@ -1,4 +1,4 @@
-"""What is expected of each server, and what cannot be mended in front of it."""
+"""What the tests expect of each server, and which of its faults wsgifile cannot mend."""
 
 from __future__ import annotations
 
@@ -8,50 +8,47 @@ from typing import Any
 from cases import DATA
 
 SIZE = len(DATA)
-#: The header's bytes are in the number as well, on servers that count so.
+#: On some servers, the number includes the bytes of the header.
 MORE = "1500[12][0-9][0-9]"
 
 
 @dataclass(frozen=True)
 class Known:
-    #: What has to be importable, else the server is skipped and listed.
-    module: str
     #: What is recorded of the sender of a slice of a file on disk.
     fast: frozenset[Any] = frozenset({"read"})
-    #: What its access log shows for /ours/plain, as a regular expression; None
-    #: if it logs nothing.
+    #: A regular expression for the line of /ours/plain in its access log. None: it has no such
+    #: log.
     log: str | None = None
-    #: An application that raises before the first byte gets no 500 here, but a
-    #: connection that ends, for reasons of the server's own.
+    #: Whether the server ends the connection, instead of sending a 500, if the application
+    #: raises before the first byte.
     ends_instead_of_500: bool = False
-    #: The stacks in which it reads a body as fast as it can, whatever the client
-    #: takes, so that a file is done with before it can be truncated.
+    #: The stacks in which it reads the whole body at once, even for a slow client. Then a file
+    #: has been read before a test can truncate it.
     buffers: frozenset[str] = frozenset()
-    #: It sends nothing before it has the whole body, so that an error can be a 500.
+    #: Whether it sends nothing before it has the whole body, so that an error can be a 500.
     joins: bool = False
-    #: What ends a broken body takes with it some of what the client had to get.
+    #: Whether bytes are lost that were sent before an error ended the connection.
     resets: bool = False
-    #: It serves nobody else before a client has its response.
+    #: Whether it serves nobody else until a client has its response.
     one_at_a_time: bool = False
-    #: Whether more than 4 GiB are really sent, not only announced: once a sender.
+    #: Whether a test really sends more than 4 GiB. One server for each sender is enough.
     huge: bool = False
-    #: Its wrapper reaches no further into a file.
+    #: Whether its wrapper can only send the first 2 GiB of a file.
     within_2_gib: bool = False
-    #: It calls close(), as PEP 3333 wants it.
+    #: Whether it calls close(), as PEP 3333 requires.
     closes: bool = True
-    #: Seconds for a client to wait for bytes.
+    #: Seconds that a client waits for bytes.
     patience: float = 20
-    #: Like faults, but not always.
+    #: Like faults, for those that do not always show.
     sometimes: dict[str, str] = field(default_factory=dict)
-    #: Test ids (function, or function-parameter) that fail, and why it is the
-    #: server's doing. They are expected to fail: xfail_strict is on.
+    #: Test ids (function, or function-parameter) that fail, and how the server causes that. They
+    #: must fail, because xfail_strict is on.
     faults: dict[str, str] = field(default_factory=dict)
 
 
 SENDFILE = frozenset({"sendfile"})
 GUNICORN_LOG = f'"GET /ours/plain HTTP/1.1" 200 {SIZE} '
 UWSGI = Known(
-    "pyuwsgi",
     frozenset({("wrapper", "uwsgi")}),
     f"GET /ours/plain => generated {SIZE} bytes ",
     within_2_gib=True,
@@ -60,21 +57,21 @@ UWSGI = Known(
 RAISES = "an application that raises leaves the client waiting"
 KEPT_OPEN = "it keeps the connection open though the header tells no length"
 HIDDEN = "an error leaves the connection open, and we do not see the server behind the filter"
-MOD_WSGI = Known("mod_wsgi", log=f'"GET /ours/plain HTTP/1.1" 200 {SIZE}\n')
+MOD_WSGI = Known(log=f'"GET /ours/plain HTTP/1.1" 200 {SIZE}\n')
 # Werkzeug counts no bytes.
-WERKZEUG = Known("werkzeug", SENDFILE, 'GET /ours/plain HTTP/1.1" 200 -\n')
+WERKZEUG = Known(SENDFILE, 'GET /ours/plain HTTP/1.1" 200 -\n')
 
 SERVERS = {
     "waitress": Known(
-        "waitress", frozenset({("wrapper", "wsgifile.servers.waitress"), "sendfile"}), huge=True
+        frozenset({("wrapper", "wsgifile.servers.waitress"), "sendfile"}), huge=True
     ),
-    "gunicorn": Known("gunicorn", SENDFILE, GUNICORN_LOG, one_at_a_time=True, huge=True),
-    "gunicorn_gthread": Known("gunicorn", SENDFILE, GUNICORN_LOG),
-    "gunicorn_gevent": Known("gevent", SENDFILE, GUNICORN_LOG),
+    "gunicorn": Known(SENDFILE, GUNICORN_LOG, one_at_a_time=True, huge=True),
+    "gunicorn_gthread": Known(SENDFILE, GUNICORN_LOG),
+    "gunicorn_gevent": Known(SENDFILE, GUNICORN_LOG),
     "uwsgi": replace(UWSGI, huge=True),
     "uwsgi_http11": replace(
         UWSGI,
-        # It ends a connection after 4 seconds, which is not to pass for the body's end.
+        # It ends a connection after 4 seconds. That must not be taken for the end of the body.
         patience=3,
         faults={
             **dict.fromkeys(
@@ -101,18 +98,16 @@ SERVERS = {
             "test_directory": RAISES,
         },
     ),
-    "cheroot": Known("cheroot", SENDFILE, ends_instead_of_500=True),
-    "gevent": Known("gevent", SENDFILE, f'"GET /ours/plain HTTP/1.1" 200 {MORE} '),
-    "eventlet": Known("eventlet", SENDFILE, f'"GET /ours/plain HTTP/1.1" 200 {MORE} ', huge=True),
+    "cheroot": Known(SENDFILE, ends_instead_of_500=True),
+    "gevent": Known(SENDFILE, f'"GET /ours/plain HTTP/1.1" 200 {MORE} '),
+    "eventlet": Known(SENDFILE, f'"GET /ours/plain HTTP/1.1" 200 {MORE} ', huge=True),
     "wsgiref": Known(
-        "wsgiref",
         SENDFILE,
         f'"GET /ours/plain HTTP/1.1" 200 {SIZE}\n',
         one_at_a_time=True,
         huge=True,
     ),
     "runserver": Known(
-        "django",
         SENDFILE,
         faults={
             "test_length_larger-hidden": HIDDEN,
@@ -122,24 +117,21 @@ SERVERS = {
     "werkzeug": replace(WERKZEUG, one_at_a_time=True),
     "werkzeug_threaded": WERKZEUG,
     "werkzeug_http11": WERKZEUG,
-    "granian": Known("granian", ends_instead_of_500=True, resets=True),
-    "bjoern": Known("bjoern", faults={"test_head-gzip_file": "it ends a HEAD by a last chunk"}),
+    "granian": Known(ends_instead_of_500=True, resets=True),
+    "bjoern": Known(faults={"test_head-gzip_file": "it ends a HEAD by a last chunk"}),
     "mod_wsgi": MOD_WSGI,
     "mod_wsgi_sendfile": MOD_WSGI,
     "mod_wsgi_embedded": MOD_WSGI,
     "mod_wsgi_embedded_sendfile": MOD_WSGI,
-    "paste": Known("paste.httpserver", SENDFILE),
+    "paste": Known(SENDFILE),
     "paste_http11": Known(
-        "paste.httpserver",
         SENDFILE,
         faults={"test_directory": "an OSError of the application leaves the client waiting"},
     ),
     "twisted": Known(
-        "twisted",
         buffers=frozenset({"hidden"}),
     ),
     "tornado": Known(
-        "tornado",
         buffers=frozenset({"ours", "hidden"}),
         joins=True,
         faults={
@@ -149,10 +141,9 @@ SERVERS = {
             "test_close_raises": RAISES,
         },
     ),
-    "hypercorn": Known("hypercorn"),
-    "a2wsgi": Known("a2wsgi", log='"GET /ours/plain HTTP/1.1" 200 OK', ends_instead_of_500=True),
+    "hypercorn": Known(),
+    "a2wsgi": Known(log='"GET /ours/plain HTTP/1.1" 200 OK', ends_instead_of_500=True),
     "pyruvate": Known(
-        "pyruvate",
         faults={
             "test_length_larger": "its 500 for an error in the body goes into the body",
             "test_small_and_short": "its 500 for an error in the body goes into the body",
@@ -169,13 +160,12 @@ SERVERS = {
         closes=False,
     ),
     "fastwsgi": Known(
-        "fastwsgi",
         faults={
             "test_length_larger-hidden": "it crashes when an iterator raises",
             "test_close_raises": "it crashes when close() raises",
             "test_trickle": "it collects what is small",
         },
-        # Seldom it does not.
+        # On rare occasions it does not crash.
         sometimes={"test_truncated_while_sent-hidden": "it crashes when an iterator raises"},
     ),
 }
