@@ -22,6 +22,7 @@ SERVERS: dict[tuple[str | None, str], str] = {
     ("gunicorn.http.wsgi", "Response"): "gunicorn",
     ("paste.httpserver", "WSGIHandler"): "paste",
     ("tornado.wsgi", "start_response"): "tornado",
+    ("twisted.web.wsgi", "_WSGIResponse"): "twisted",
     (None, "uwsgi_spit"): "uwsgi",
     ("waitress.task", "start_response"): "waitress",
     ("werkzeug.serving", "start_response"): "werkzeug",

@@ -26,6 +26,8 @@ class Server:
     #: Where the server iterates: the first part of the module's name, and the local variable
     #: that holds what the application returned.
     loop: tuple[str, str] | None = None
+    #: The sender of a body that wrap() returns, as in :class:`~wsgifile.Transfer`.
+    wrapped = "wsgi.file_wrapper"
 
     def __init__(self, environ: WSGIEnvironment, start_response: StartResponse) -> None:
         self.environ = environ
@@ -48,7 +50,7 @@ class Server:
         return False
 
     def wrap(self, send: Send, file_slice: FileSlice) -> Iterable[bytes] | Declined:
-        """A body that the server takes for its own ``wsgi.file_wrapper``."""
+        """A body that the server sends as it would its own ``wsgi.file_wrapper``."""
         return Declined("the server has none, or os.sendfile is faster")
 
     def keeps_connection(self, *, sized: bool) -> bool:

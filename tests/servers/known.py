@@ -22,9 +22,9 @@ class Known:
     #: Whether the server ends the connection, instead of sending a 500, if the application
     #: raises before the first byte.
     ends_instead_of_500: bool = False
-    #: Whether it reads the whole body at once, even for a slow client. Then a file has been read
-    #: before a test can truncate it.
-    buffers: bool = False
+    #: The stacks in which it reads the whole body at once, even for a slow client. Then a file
+    #: has been read before a test can truncate it.
+    buffers: frozenset[str] = frozenset()
     #: Whether it sends nothing before it has the whole body, so that an error can be a 500.
     joins: bool = False
     #: Whether bytes are lost that were sent before an error ended the connection.
@@ -129,11 +129,10 @@ SERVERS = {
         faults={"test_directory": "an OSError of the application leaves the client waiting"},
     ),
     "twisted": Known(
-        buffers=True,
-        sometimes={"test_server_is_shut_down": "it waits for a thread that waits for it"},
+        buffers=frozenset({"hidden"}),
     ),
     "tornado": Known(
-        buffers=True,
+        buffers=frozenset({"ours", "hidden"}),
         joins=True,
         faults={
             "test_next_request_at_once-hidden": RAISES,
