@@ -155,7 +155,8 @@ def _file_wrapper(wrapper: Any) -> Inner:
 
 def _body(body: Any) -> Inner | None:
     # From another middleware of ours, nearer to the application.
-    return Inner(body.blocks) if type(body.blocks) is BlockReader else None
+    blocks = body.described()
+    return Inner(blocks) if type(blocks) is BlockReader else None
 
 
 def _sliced_file(sliced: Any) -> Inner:
@@ -238,6 +239,7 @@ _LAYERS: dict[str, Callable[[Any], Inner | None]] = {
     "whitenoise.responders.SlicedFile": _sliced_file,
     "wsgifile.blocks.BlockReader": _block_reader,
     "wsgifile.body.Body": _body,
+    "wsgifile.body.OneBlock": _body,
     "wsgifile.wrapper.FileWrapper": _file_wrapper,
     "wsgiref.util.FileWrapper": lambda it: Inner(it.filelike),
 }
