@@ -133,7 +133,7 @@ class Case:
     validators: bool = True
 
 
-def decode(data: bytes) -> Case:
+def decode(data: bytes, directory: Path = Path("/")) -> Case:
     """A case of any bytes, and any case of some."""
     source = io.BytesIO(data)
 
@@ -178,10 +178,15 @@ def decode(data: bytes) -> Case:
         name = one(SAID)
         case.headers.append((name, value(name)))
     whole = max(0, case.size - case.position)
-    etag = etag_of_file(whole, SECONDS * 10**9, case.position)
+    etag = etag_of(case, directory, whole)
     case.request = {name: value.replace(ETAG, etag) for name, value in case.request.items()}
     case.headers = [(name, value.replace(ETAG, etag)) for name, value in case.headers]
     return case
+
+
+def etag_of(case: Case, directory: Path, length: int) -> str:
+    path = os.fsencode(directory / str(case.size))
+    return etag_of_file(path, length, SECONDS * 10**9, case.position)
 
 
 #: For decode(): as random as can be, which st.binary() is not.
@@ -303,7 +308,7 @@ def check(case: Case, directory: Path) -> None:
     if not ours or answer.status == case.status:
         assert answer.status == case.status
         assert answer.body == (b"" if case.method == "HEAD" else whole[:length])
-        assert not ours or not must_differ(case, length)
+        assert not ours or not must_differ(case, directory, length)
         return
     asked = {name: value for name, value in case.request.items() if name in ASKED}
     number = int(answer.status[:3])
@@ -324,7 +329,7 @@ def check(case: Case, directory: Path) -> None:
         assert case.kind == "path"
         assert case.validators
         assert said.isdisjoint({"etag", "last-modified"})
-        etag = etag_of_file(length, SECONDS * 10**9, case.position)
+        etag = etag_of(case, directory, length)
         dated = not said.isdisjoint({"cache-control", "expires"})
         if number == 304:
             assert (answer.body, answer.get("etag"), answer.get("content-type")) == (
@@ -349,7 +354,7 @@ def check(case: Case, directory: Path) -> None:
                 assert seconds(asked["HTTP_IF_UNMODIFIED_SINCE"]) < SECONDS
 
 
-def must_differ(case: Case, length: int) -> bool:
+def must_differ(case: Case, directory: Path, length: int) -> bool:
     """Whether the whole is no answer, in the plainest of cases."""
     if case.headers or len(case.request) != 1:
         return False
@@ -357,7 +362,7 @@ def must_differ(case: Case, length: int) -> bool:
     if name == "HTTP_RANGE" and case.ranges and case.method == "GET":
         # Of nothing there is no beginning to tell about.
         return bool(length) and parse_range(value, length) is not None
-    etag = etag_of_file(length, SECONDS * 10**9, case.position)
+    etag = etag_of(case, directory, length)
     ours = case.validators and case.kind == "path" and case.size > 0
     if name == "HTTP_IF_NONE_MATCH":
         return ours and value in ("*", etag, f"W/{etag}")

@@ -20,6 +20,10 @@ from wsgifile.recognise import FileRegion
 TYPE = ("Content-Type", "text/plain")
 
 
+class Named(io.BytesIO):
+    name = "/data"
+
+
 def region(
     size: int | None,
     *,
@@ -29,7 +33,7 @@ def region(
 ) -> FileRegion:
     """A file of which size bytes are left from start; the application asked for limit of them."""
     return FileRegion(
-        io.BytesIO(),
+        Named(),
         kernel=None,
         start=start,
         seek=True,
@@ -187,7 +191,7 @@ def test_headers_of_the_application_are_not_changed() -> None:
 
 LENGTH = 1000
 MTIME = 1_700_000_000 * 10**9
-STATE = Validators(etag_of_file(LENGTH, MTIME), date_of_file(MTIME))
+STATE = Validators(etag_of_file(b"/data", LENGTH, MTIME), date_of_file(MTIME))
 FRESH = ("Cache-Control", "max-age=9")
 
 

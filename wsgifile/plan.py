@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .blocks import name_of
-from .conditions import UNDATED, Validators, date_of_file, etag_of_file
+from .conditions import UNDATED, Validators, date_of_file, etag_of_file, path_of_file
 from .log import logger, one_line, warn_once
 from .options import Options
 from .ranges import ByteRange, select
@@ -271,7 +271,8 @@ def _own_validators(plan: Plan, fields: Mapping[str, str], region: FileRegion) -
     if control is not None and "no-store" in control.lower():
         return []
     assert plan.count is not None
-    etag = ("ETag", etag_of_file(plan.count, mtime_ns, region.start))
+    path = path_of_file(region.filelike)
+    etag = ("ETag", etag_of_file(path, plan.count, mtime_ns, region.start))
     # With a date alone, a cache takes a response for fresh, for longer the older it is (RFC
     # 9111, section 4.2.2). An application that may give the next client another file did
     # not mean that, so the date needs its Cache-Control or Expires.
