@@ -126,7 +126,7 @@ def test_one_line_a_response(path: str, log: Callable[[int], list[str]]) -> None
 
 
 def test_a_file_that_cannot_be_read(log: Callable[[int], list[str]]) -> None:
-    class File(io.BytesIO):
+    class File(io.RawIOBase):
         def read(self, size: int | None = -1) -> bytes:
             raise OSError("no")
 
@@ -299,7 +299,7 @@ def test_a_file_that_cannot_be_named(log: Callable[[int], list[str]]) -> None:
 def test_one_line(log: Callable[[int], list[str]]) -> None:
     """What a remote says does not forge lines of the log."""
 
-    class File(io.BytesIO):
+    class File(io.RawIOBase):
         def read(self, size: int | None = -1) -> bytes:
             raise OSError("gone\nINFO forged \x1b[2J")
 

@@ -41,8 +41,6 @@ events: list[list[Any]] = []
 
 #: Cases whose length nobody knows, so that their header does not tell it.
 UNSIZED = {
-    "bytes_io",  # Of a sub-class, which may give other bytes.
-    "bytes_io_read",
     "gzip_file",
     "bz2_file",
     "lzma_file",
