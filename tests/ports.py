@@ -8,7 +8,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +81,7 @@ def serving(app: Any, **settings: Any) -> Iterator[int]:
     yield int(server.effective_port)
     server.task_dispatcher.shutdown(timeout=0.1)
     # The loop does it itself: it does not expect others to close what it waits for.
-    server.trigger.pull_trigger(lambda: wasyncore.close_all(server._map))
+    with suppress(OSError):  # The loop was awake, and has closed the trigger already.
+        server.trigger.pull_trigger(lambda: wasyncore.close_all(server._map))
     loop.join(20)
     assert not loop.is_alive()

@@ -23,7 +23,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @settings(deadline=None, max_examples=1500)
 @given(data=ANYTHING)
 def test_any_header(files: Path, data: bytes) -> None:
-    case = decode(data)
+    case = decode(data, files)
     note(repr(case))
     check(case, files)
 

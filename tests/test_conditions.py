@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
+import os
 import time
 from email.utils import formatdate
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from wsgifile.conditions import Validators, date_of_file, etag_of_file
+from wsgifile.conditions import Validators, date_of_file, etag_of_file, path_of_file
 
 pytestmark = pytest.mark.quick
 
@@ -27,10 +31,40 @@ def refuse(state: Validators = FILE, **environ: str) -> str | None:
 
 
 def test_etag_of_file() -> None:
-    """It depends on the size, the time of modification in nanoseconds, and the skipped bytes."""
-    assert etag_of_file(255, SECONDS * 10**9 + 7) == f'"{SECONDS * 10**9 + 7:x}-ff"'
-    etags = {etag_of_file(*n) for n in [(5, 6), (6, 5), (5, 7), (5, 6, 1), (5, 6, 2)]}
-    assert len(etags) == 5
+    """It depends on the path, the size, the time in nanoseconds, and the skipped bytes."""
+    etag = etag_of_file(b"/data", 255, SECONDS * 10**9 + 7)
+    assert etag == f'"{SECONDS * 10**9 + 7:x}-ff-0-eba60dfbc16761b3"'
+    numbers = [(5, 6), (6, 5), (5, 7), (5, 6, 1), (5, 6, 2)]
+    assert len({etag_of_file(path, *n) for path in (b"/a", b"/b") for n in numbers}) == 10
+
+
+def test_path_of_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The path is the one that was opened. A link is not resolved."""
+    (tmp_path / "data").write_bytes(b"x")
+    (tmp_path / "link").symlink_to("data")
+    expected = os.fsencode(tmp_path)
+    for name in (tmp_path / "link", str(tmp_path / "link"), expected + b"/link"):
+        with open(name, "rb") as file, io.FileIO(name) as raw:
+            assert path_of_file(file) == path_of_file(raw) == expected + b"/link"
+    monkeypatch.chdir(tmp_path)
+    with open("data", "rb") as file:
+        assert path_of_file(file) == expected + b"/data"
+        # Other systems than Linux have no such link.
+        monkeypatch.setattr(os, "readlink", lambda path: os.stat("/nowhere"))
+        assert path_of_file(file) == expected + b"/data"
+
+
+def test_path_of_a_name_that_is_relative_to_anything(tmp_path: Path) -> None:
+    """Two files may have the same relative name, if an opener has a directory of its own."""
+    paths = []
+    for user in ("a", "b"):
+        (tmp_path / user).mkdir()
+        (tmp_path / user / "data").write_bytes(b"x")
+        directory = os.open(tmp_path / user, os.O_RDONLY)
+        with open("data", "rb", opener=partial(os.open, dir_fd=directory)) as file:
+            paths.append(path_of_file(file))
+        os.close(directory)
+    assert paths == [os.fsencode(tmp_path / user / "data") for user in ("a", "b")]
 
 
 def test_date_of_file() -> None:

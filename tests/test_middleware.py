@@ -69,20 +69,29 @@ class Server:
         return dict(self.calls[-1][1])
 
 
-class File(io.BytesIO):
-    """Counts how often it is closed, and remembers the sizes of the reads."""
+class File(io.RawIOBase):
+    """Counts how often it is closed, and remembers the sizes of the reads.
+
+    Iterating it would read single bytes.
+    """
 
     def __init__(self, data: bytes = DATA) -> None:
-        super().__init__(data)
+        self._inner = io.BytesIO(data)
         self.closes = 0
         self.sizes: list[int | None] = []
 
     def read(self, size: int | None = -1) -> bytes:
         self.sizes.append(size)
-        return super().read(size)
+        return self._inner.read(size)
 
-    def __next__(self) -> bytes:
-        raise AssertionError("iterated by lines")
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, position: int, whence: int = 0) -> int:
+        return self._inner.seek(position, whence)
+
+    def tell(self) -> int:
+        return self._inner.tell()
 
     def close(self) -> None:
         self.closes += 1

@@ -25,6 +25,10 @@ pytestmark = pytest.mark.quick
 TYPE = ("Content-Type", "text/plain")
 
 
+class Named(io.BytesIO):
+    name = "/data"
+
+
 def region(
     size: int | None,
     *,
@@ -34,7 +38,7 @@ def region(
 ) -> FileRegion:
     """A file with size bytes after start; the application asked for no more than limit."""
     return FileRegion(
-        io.BytesIO(),
+        Named(),
         kernel=None,
         start=start,
         seek=True,
@@ -77,13 +81,44 @@ def test_length_unknown() -> None:
     assert not result.sized
 
 
-@pytest.mark.parametrize(("length", "count"), [("100", 100), (" 7 ", 7), ("0", 0), ("1000", 1000)])
+@pytest.mark.parametrize(("length", "count"), [("100", 100), (" 7 ", 7), ("0", 0)])
 @pytest.mark.parametrize("size", [100, None])
 def test_length_of_the_application_stands(length: str, count: int, size: int | None) -> None:
     headers = [("content-length", length)]
     result = plan(headers=headers, size=size)
     assert (result.headers, result.count) == (headers, count)
     assert result.sized
+
+
+def test_length_of_a_file_of_unknown_length() -> None:
+    assert plan(headers=[("Content-Length", "1000")], size=None).count == 1000
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_length_that_the_file_does_not_have(method: str, caplog: pytest.LogCaptureFixture) -> None:
+    """The client gets the true one, and the operator a warning."""
+    result = plan(method, headers=[TYPE, ("content-length", "1000")])
+    assert result.headers == [TYPE, ("Content-Length", "100")]
+    assert (result.count, result.sized) == (100 if method == "GET" else 0, True)
+    assert "Content-Length is 1000, but" in caplog.text
+
+
+def test_length_that_is_said_twice() -> None:
+    """By Content-Range as well: that part is not there, so the response has to break off."""
+    headers = [("Content-Range", "bytes 0-999/1000"), ("Content-Length", "1000")]
+    result = plan(status="206 Partial Content", headers=headers)
+    assert (result.headers, result.count) == (headers, 1000)
+
+
+def test_length_of_what_a_proxy_sends() -> None:
+    headers = [("X-Sendfile", "/x"), ("Content-Length", "1000")]
+    assert plan(headers=headers).headers == headers
+
+
+def test_length_of_an_empty_file_for_head() -> None:
+    """It may be the header of what GET would get."""
+    headers = [("Content-Length", "1000")]
+    assert plan("HEAD", headers=headers, size=0).headers == headers
 
 
 def test_written_by_the_application_counts() -> None:
@@ -112,8 +147,7 @@ def test_length_beyond_the_range() -> None:
     with pytest.raises(ValueError, match="Content-Length 11 of a range of 10 bytes"):
         plan(headers=[("Content-Length", "11")], size=10, limit=10)
     assert plan(headers=[("Content-Length", "10")], size=10, limit=10).count == 10
-    # A file with fewer bytes than the range is an error only when it is sent.
-    assert plan(headers=[("Content-Length", "10")], size=5, limit=10).count == 10
+    assert plan(headers=[("Content-Length", "10")], size=5, limit=10).count == 5
 
 
 def test_length_twice() -> None:
@@ -123,9 +157,20 @@ def test_length_twice() -> None:
 
 
 def test_transfer_encoding_of_the_application() -> None:
-    """Content-Length beside Transfer-Encoding would allow smuggling (RFC 9112, section 6.1)."""
+    """The application must not set it (PEP 3333), and it is not true of a file."""
     headers = [("Transfer-Encoding", "chunked")]
-    assert plan(headers=headers).headers == headers
+    assert plan(headers=headers).headers == [("Content-Length", "100")]
+    assert plan("HEAD", headers=headers).headers == [("Content-Length", "100")]
+    assert plan(headers=headers, size=None).headers == []
+    assert plan(headers=headers, written=0).headers == headers  # They are out.
+
+
+@pytest.mark.parametrize("name", ["Content-Length ", "\tcontent-length"])
+def test_white_space_around_a_name(name: str) -> None:
+    """No second length beside it."""
+    assert plan(headers=[(name, "7")]).headers == [(name.strip(), "7")]
+    with pytest.raises(ValueError, match="'7, 8'"):
+        plan(headers=[(name, "7"), ("Content-Length", "8")])
 
 
 def test_head() -> None:
@@ -151,7 +196,7 @@ def test_headers_of_the_application_are_not_changed() -> None:
 
 LENGTH = 1000
 MTIME = 1_700_000_000 * 10**9
-STATE = Validators(etag_of_file(LENGTH, MTIME), date_of_file(MTIME))
+STATE = Validators(etag_of_file(b"/data", LENGTH, MTIME), date_of_file(MTIME))
 FRESH = ("Cache-Control", "max-age=9")
 
 
@@ -240,8 +285,7 @@ def test_date(fresh: tuple[str, str]) -> None:
         {"status": "206 Partial Content", "headers": [("Content-Range", "bytes 0-999/9999")]},
         {"kind": "endless"},
         {"kind": "endless", "headers": [("Content-Length", "1000")]},
-        {"headers": [("Content-Length", "1001")]},
-        {"headers": [("Transfer-Encoding", "chunked")]},
+        {"headers": [("Content-Length", "1001"), ("X-Sendfile", "/x")]},
         {"written": 0},
         {"written": 5, "headers": [("Content-Length", "1000")]},
     ],

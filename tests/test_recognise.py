@@ -22,7 +22,7 @@ from regions import region_of
 
 from wsgifile import FileWrapper
 from wsgifile.blocks import BlockReader
-from wsgifile.recognise import FileRegion, recognise
+from wsgifile.recognise import _CHANGES, FileRegion, recognise
 
 pytestmark = pytest.mark.quick
 
@@ -120,8 +120,73 @@ class SubFile(io.FileIO):
         return (super().read(size) or b"")[::-1]
 
 
-class SubReader(io.BufferedReader):
+class ClosedFile(io.FileIO):
+    """As ZODB's BlobFile: what it changes is close()."""
+
+    def close(self) -> None:
+        super().close()
+
+
+class StreamIterator(io.FileIO):
+    """As Zope's filestream_iterator: iterating it gives blocks of the same bytes."""
+
+    def __next__(self) -> bytes:
+        return self.read(65536) or next(iter(()))
+
+    def __len__(self) -> int:
+        return 0  # It is not for us to say whether it is true or false.
+
+
+class Reader(io.BufferedReader):
     pass
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        ClosedFile,
+        StreamIterator,
+        lambda path: Reader(io.FileIO(path)),
+        lambda path: Reader(ClosedFile(path)),
+        lambda path: io.BufferedRandom(type("File", (ClosedFile,), {})(path, "r+b")),
+    ],
+)
+def test_sub_class_that_changes_no_bytes(path: Path, make: Callable[..., Any]) -> None:
+    with make(path) as file:
+        file.seek(7)
+        assert kernel_bytes(region_of(FileWrapper(file))) == DATA[7:]
+
+
+@pytest.mark.parametrize("name", sorted(_CHANGES))
+def test_sub_class_that_may_change_bytes(path: Path, name: str) -> None:
+    """By any one method, and also if it is inherited from a class that is no file."""
+    defined = {name: getattr(io.BufferedReader, name, None)}
+    mixin = type("Mixin", (), dict(defined))
+    for kind in (
+        type("Sub", (io.BufferedReader,), dict(defined)),
+        type("Sub", (mixin, io.BufferedReader), {}),
+    ):
+        with kind(io.FileIO(path)) as file:
+            region = recognise(FileWrapper(file))
+            assert region is None or region.kernel is None
+
+
+def test_sub_class_of_bytes_io() -> None:
+    class Sub(io.BytesIO):
+        pass
+
+    class Other(io.BytesIO):
+        def getbuffer(self) -> memoryview:
+            return memoryview(b"other")
+
+    assert (region_of(Sub(DATA)).end, region_of(Other(DATA)).end) == (len(DATA), None)
+
+
+def test_who_says_to_be_a_file(path: Path) -> None:
+    """By its name alone."""
+    fake = type("FileIO", (SubFile,), {"__module__": "_io"})
+    with fake(path) as file:
+        assert region_of(FileWrapper(file)).kernel is None
 
 
 def foreign_descriptor(path: Path) -> Any:
@@ -164,7 +229,6 @@ def instance_read_tempfile(path: Path) -> Any:
         tar_member,
         lambda path: SubFile(path),
         lambda path: io.BufferedReader(SubFile(path)),
-        lambda path: SubReader(io.FileIO(path)),
         lambda path: io.BufferedReader(io.BytesIO(DATA)),
         foreign_descriptor,
         instance_read,
@@ -174,9 +238,12 @@ def instance_read_tempfile(path: Path) -> Any:
 )
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_descriptor_of_other_bytes(path: Path, make: Callable[..., Any]) -> None:
-    """A fileno() proves nothing. These are read, and their length is unknown."""
+    """A fileno() proves nothing. These are read, and their length is unknown.
+
+    The application asks for read() by the wrapper. Some give other bytes when iterated.
+    """
     file = make(path)
-    region = region_of(file)
+    region = region_of(FileWrapper(file))
     assert (region.filelike, region.kernel, region.end) == (file, None, None)
 
 
@@ -263,13 +330,18 @@ def test_wrapper_and_range(path: Path) -> None:
         assert (region.start, region.stop) == (110, len(DATA))
 
 
-def test_subclass_of_the_wrapper_is_not_ours() -> None:
-    """A sub-class may return other bytes, so it is iterated."""
+def test_subclass_of_the_wrapper() -> None:
+    """It is looked through, unless it may return other bytes. Then it is iterated."""
 
     class Sub(FileWrapper):
         pass
 
-    assert recognise(Sub(io.BytesIO(DATA))) is None
+    class Upper(FileWrapper):
+        def __next__(self) -> bytes:
+            return super().__next__().upper()
+
+    assert region_of(Sub(io.BytesIO(DATA))).end == len(DATA)
+    assert recognise(Upper(io.BytesIO(DATA))) is None
 
 
 class ZipStream(zipfile.ZipFile):

@@ -5,6 +5,7 @@ Every byte that does not leave by a descriptor comes from :meth:`BlockReader.nex
 
 from __future__ import annotations
 
+import inspect
 from collections import deque
 from collections.abc import Iterable
 from typing import Any, Protocol
@@ -65,7 +66,8 @@ class ShortFileError(FileReadError):
 class BlockReader:
     """The bytes from start up to stop of a file, in blocks.
 
-    Nothing is read, and no position moves, before the first block.
+    Nothing is read, and no position moves, before the first block. If ``read`` gives more than
+    it was asked for, the rest is kept for the next block.
 
     :param start: position of the first byte.
     :param stop: position behind the last byte. None: the end of the file.
@@ -92,11 +94,17 @@ class BlockReader:
         self.seek_first = seek_first
         self.exact = exact
         self._read = _read_method(filelike)
+        self._rest = memoryview(b"")
 
     @property
     def remaining(self) -> int | None:
         """Number of bytes still to come; None: all until the end of the file."""
         return None if self.stop is None else self.stop - self.position
+
+    @property
+    def has_rest(self) -> bool:
+        """Whether more was read than was handed on."""
+        return bool(self._rest)
 
     def next_block(self, size: int) -> bytes:
         """Up to size more bytes; ``b""`` at the end.
@@ -104,17 +112,26 @@ class BlockReader:
         :raises ShortFileError: if the file ends before stop.
         :raises FileReadError: if reading or seeking fails.
         :raises TypeError: if ``read`` returns something other than bytes.
-        :raises ValueError: if ``read`` returns more than it was asked for.
         """
         if self.stop is not None:
             size = min(size, self.stop - self.position)
             if not size:
                 return b""
+        data = self._next(size)
+        if not data and self.stop is not None and self.exact:
+            raise ShortFileError(self.filelike, self.stop - self.start, self.position - self.start)
+        self.position += len(data)
+        return data
+
+    def _next(self, size: int) -> bytes:
+        if self._rest:
+            data, self._rest = bytes(self._rest[:size]), self._rest[size:]
+            return data
         try:
             if self.seek_first:
                 self.filelike.seek(self.position)  # type: ignore[attr-defined]
                 self.seek_first = False
-            data = self._read(size)
+            data = self._call_read(size)
         except OSError as error:
             raise FileReadError.of(self.filelike, error) from error
         except StopIteration:
@@ -123,13 +140,19 @@ class BlockReader:
         if type(data) is not bytes:
             data = _as_bytes(data, self.filelike)
         if len(data) > size:
-            raise ValueError(
-                f"read({size}) of {name_of(self.filelike)} returned {len(data)} bytes"
-            )
-        if not data and self.stop is not None and self.exact:
-            raise ShortFileError(self.filelike, self.stop - self.start, self.position - self.start)
-        self.position += len(data)
+            self._rest = memoryview(data)[size:]
+            data = data[:size]
         return data
+
+    def _call_read(self, size: int) -> Any:
+        try:
+            return self._read(size)
+        except TypeError:
+            if _takes_a_size(self._read):
+                raise
+        # It gives all there is, and is not to give it again.
+        read, self._read = self._read, lambda size: b""
+        return read()
 
     def skip(self, count: int) -> None:
         """Go on by count bytes, which somebody else has sent."""
@@ -204,6 +227,16 @@ def _read_method(filelike: Any) -> Any:
             if "read" in vars(kind):
                 break
     return filelike.read
+
+
+def _takes_a_size(read: Any) -> bool:
+    try:
+        inspect.signature(read).bind(1)
+    except TypeError:
+        return False
+    except ValueError:
+        return True  # It is in C, and does not say.
+    return True
 
 
 def _as_bytes(data: object, filelike: object) -> bytes:

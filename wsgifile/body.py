@@ -57,11 +57,17 @@ class OneBlock(CloseOnce, list[bytes]):
     def __init__(self, send: Send, block: bytes) -> None:
         self.send = send
         self._app_iter = send.app_iter
+        self._block = block
         if block:
             self.append(block)
         else:
             self.sender = "none"
         self.sent: int | None = len(block)
+
+    def described(self) -> BlockReader | ChainedReader | None:
+        """The bytes that the header describes, for another middleware of ours outside."""
+        # Somebody may have put another block into this list.
+        return self.send.described() if [*map(id, self)] == [id(self._block)] else None
 
 
 class Body(CloseOnce):
@@ -86,6 +92,10 @@ class Body(CloseOnce):
 
     def __iter__(self) -> Body:
         return self
+
+    def described(self) -> BlockReader | ChainedReader | ReadAhead:
+        """The bytes that the header describes, for another middleware of ours outside."""
+        return self.blocks if self.send.plan.described is None else self.send.described()
 
     def __next__(self) -> bytes:
         first, self._begun = not self._begun, True

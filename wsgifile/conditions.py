@@ -7,14 +7,16 @@ responses ignore If-Unmodified-Since.
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import formatdate, mktime_tz, parsedate_tz
+from hashlib import blake2b
 from typing import Any
 
-__all__ = ["UNDATED", "Validators", "date_of_file", "etag_of_file"]
+__all__ = ["UNDATED", "Validators", "date_of_file", "etag_of_file", "path_of_file"]
 
 #: The year 1990, in nanoseconds since the epoch. An earlier time of modification says
 #: nothing, because packagers give the same one to all files (OSTree 0, Nix 1, zip archives
@@ -25,13 +27,32 @@ UNDATED = 631_152_000 * 10**9
 _ETAG = re.compile(r'(W/)?("[!#-~\x80-\xff]*")')
 
 
-def etag_of_file(size: int, mtime_ns: int, offset: int = 0) -> str:
-    """The ETag of size bytes of a file, from offset on, made of its time of modification.
+def etag_of_file(path: bytes, size: int, mtime_ns: int, offset: int = 0) -> str:
+    """The ETag of size bytes of a file, from offset on, made of its path and modification time.
 
-    It is strong, because file systems tell the time to a few milliseconds. It does not
-    contain the inode, which differs between machines that serve the same file.
+    It is strong, because file systems tell the time to a few milliseconds. The path tells apart
+    files of equal size and time, such as one for each user at one URL. It is hashed, because a
+    checksum has collisions among short paths (adler32: /1/2/1 and /2/0/2). The inode is left
+    out, because it differs between machines that serve the same file.
     """
-    return f'"{mtime_ns:x}-{size:x}-{offset:x}"' if offset else f'"{mtime_ns:x}-{size:x}"'
+    digest = blake2b(path, digest_size=8).hexdigest()
+    return f'"{mtime_ns:x}-{size:x}-{offset:x}-{digest}"'
+
+
+def path_of_file(file: Any) -> bytes:
+    """The absolute path of a file that was opened by its path.
+
+    As the application opened it. Links are not resolved: /srv/current/x stays that, whatever
+    release it leads to on this machine. A relative name means nothing without its directory,
+    which may be any (os.chdir, an opener with dir_fd), so the kernel has to tell.
+    """
+    name = os.fsencode(file.name)
+    if name.startswith(b"/"):
+        return name
+    try:
+        return os.readlink(b"/proc/self/fd/%d" % file.fileno())
+    except OSError:
+        return os.path.abspath(name)  # Not on Linux.
 
 
 def date_of_file(mtime_ns: int) -> str | None:

@@ -1,9 +1,10 @@
 """What frameworks put around a file, and how to look through it.
 
 One table: from the type of an iterable to the file inside, and which bytes of it
-are meant. It goes by exact type, because a sub-class may give other bytes, and not
-if a reading method was replaced on the instance. No framework is imported: a type
-counts if the module it names is loaded and has it.
+are meant. A sub-class is taken for the class in the table unless it defines a method
+that reads or iterates, because it may give other bytes then. The same goes for an
+instance with a reading method of its own. No framework is imported: a type counts if
+the module it names is loaded and has it.
 
 Whatever is looked through is still what gets closed in the end.
 """
@@ -13,15 +14,17 @@ from __future__ import annotations
 import inspect
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from types import GeneratorType
-from typing import Any
+from typing import Any, TypeVar
 
 from .blocks import BlockReader
 
-__all__ = ["READING_METHODS", "Inner", "layer_of", "unwrap"]
+__all__ = ["ITERATING_METHODS", "READING_METHODS", "Inner", "inherited", "layer_of", "unwrap"]
+
+T = TypeVar("T")
 
 #: If an instance has one of these as an attribute of its own, it may give other bytes.
 READING_METHODS = frozenset(
@@ -39,6 +42,11 @@ READING_METHODS = frozenset(
     }
 )
 
+#: If a class defines one of these, it may give other bytes when it is iterated.
+ITERATING_METHODS = frozenset(
+    {"__getattribute__", "__iter__", "__next__", "chunks", "readline", "streaming_content"}
+)
+
 
 # Not frozen, like the other dataclasses here: frozen ones take four times as long to make.
 @dataclass(slots=True)
@@ -52,8 +60,10 @@ class Inner:
     skip: int = 0
     #: Number of bytes; None: all until the end.
     count: int | None = None
-    #: Whether the file is iterated, not read. Then its lines may be text.
+    #: Whether the file is iterated, not read.
     iterated: bool = False
+    #: Whether a framework iterates it, which would encode lines of text.
+    encoded: bool = False
     #: Whether close() has to run in the thread that called the application.
     close_in_thread: bool = False
     #: The least number of bytes to read at once.
@@ -78,7 +88,9 @@ class Inner:
             start=start,
             skip=skip,
             count=count,
-            iterated=self.iterated or deeper.iterated,
+            # What is read reads what is inside it.
+            iterated=self.iterated and deeper.iterated,
+            encoded=self.encoded or deeper.encoded,
             close_in_thread=self.close_in_thread or deeper.close_in_thread,
             block_size=max(self.block_size, deeper.block_size),
             temporary=self.temporary or deeper.temporary,
@@ -109,10 +121,22 @@ def layer_of(kind: type) -> Callable[[Any], Inner | None] | None:
     """What looks through an iterable of this type, if anything does."""
     if kind is GeneratorType:
         return _generator
-    look = _LAYERS.get(f"{kind.__module__}.{kind.__qualname__}")
-    if look is None or getattr(sys.modules.get(kind.__module__), kind.__qualname__, 0) is not kind:
-        return None
-    return look
+    return inherited(kind, _LAYERS, READING_METHODS | ITERATING_METHODS)
+
+
+def inherited(kind: type, table: Mapping[str, T], methods: frozenset[str]) -> T | None:
+    """What the table has for this type, or for the nearest class that it is derived from.
+
+    None if there is nothing, or if a class in between defines one of the methods.
+    """
+    for base in kind.__mro__:
+        found = table.get(f"{base.__module__}.{base.__qualname__}")
+        module = sys.modules.get(base.__module__)
+        if found is not None and getattr(module, base.__qualname__, None) is base:
+            return found
+        if not methods.isdisjoint(vars(base)):
+            return None
+    return None
 
 
 def _is_as_made(iterable: object) -> bool:
@@ -136,10 +160,12 @@ def _is_as_made(iterable: object) -> bool:
 
 def _in_thread(iterator: Any) -> Inner:
     """From a response whose close() may use variables of the thread."""
-    return Inner(iterator, iterated=True, close_in_thread=True)
+    return Inner(iterator, iterated=True, encoded=True, close_in_thread=True)
 
 
-def _block_reader(reader: BlockReader) -> Inner:
+def _block_reader(reader: BlockReader) -> Inner | None:
+    if reader.has_rest:
+        return None  # The file is ahead of it.
     return Inner(
         reader.filelike,
         start=reader.position if reader.seek_first else None,
@@ -147,15 +173,17 @@ def _block_reader(reader: BlockReader) -> Inner:
     )
 
 
-def _file_wrapper(wrapper: Any) -> Inner:
+def _file_wrapper(wrapper: Any) -> Inner | None:
     inner = _block_reader(wrapper.reader)
-    inner.block_size = wrapper.block_size
+    if inner is not None:
+        inner.block_size = wrapper.block_size
     return inner
 
 
 def _body(body: Any) -> Inner | None:
     # From another middleware of ours, nearer to the application.
-    return Inner(body.blocks) if type(body.blocks) is BlockReader else None
+    blocks = body.described()
+    return Inner(blocks) if type(blocks) is BlockReader else None
 
 
 def _sliced_file(sliced: Any) -> Inner:
@@ -215,29 +243,36 @@ def _django_file(variables: dict[str, Any]) -> Inner | None:
 
 #: By module and name of the type.
 _LAYERS: dict[str, Callable[[Any], Inner | None]] = {
+    # In the order of their names.
     "cherrypy._cpwsgi.AppResponse": lambda it: _in_thread(it.iter_response),
     "cherrypy._cpwsgi._TrappedResponse": lambda it: _in_thread(it.iter_response),
     "cherrypy.lib.file_generator": lambda it: Inner(it.input),
-    "django.core.files.base.ContentFile": lambda it: Inner(it.file),
-    "django.core.files.base.File": lambda it: Inner(it.file),
-    "django.core.files.images.ImageFile": lambda it: Inner(it.file),
-    "django.db.models.fields.files.FieldFile": lambda it: Inner(it.file),
-    "django.db.models.fields.files.ImageFieldFile": lambda it: Inner(it.file),
+    "django.core.files.base.File": lambda it: Inner(it.file, iterated=True),
+    "django.core.files.uploadedfile.InMemoryUploadedFile": (
+        lambda it: Inner(it.file, iterated=True)
+    ),
+    "django.db.models.fields.files.FieldFile": lambda it: Inner(it.file, iterated=True),
     "django.http.response.StreamingHttpResponse": lambda it: _in_thread(it._iterator),
+    "fsspec.implementations.local.LocalFileOpener": lambda it: Inner(it.f, iterated=True),
     "falcon.routing.static._BoundedFile": lambda it: Inner(it.fh, count=it.remaining),
     "pyramid.response.FileIter": lambda it: Inner(it.file),
     "servestatic.responders.SlicedFile": _sliced_file,
-    "tempfile.SpooledTemporaryFile": lambda it: Inner(it._file),
+    "smart_open.utils.FileLikeProxy": lambda it: Inner(it.__wrapped__, iterated=True),
+    "tempfile.SpooledTemporaryFile": lambda it: Inner(it._file, iterated=True),
     "tempfile._TemporaryFileWrapper": (
-        lambda it: Inner(it.file, temporary=bool(it._closer.delete))
+        lambda it: Inner(it.file, iterated=True, temporary=bool(it._closer.delete))
     ),
     "webob.response.AppIterRange": _app_iter_range,
+    "werkzeug.datastructures.file_storage.FileStorage": (
+        lambda it: Inner(it.stream, iterated=True)
+    ),
     "werkzeug.wsgi.ClosingIterator": _closing_iterator,
     "werkzeug.wsgi.FileWrapper": lambda it: Inner(it.file),
     "werkzeug.wsgi._RangeWrapper": _range_wrapper,
     "whitenoise.responders.SlicedFile": _sliced_file,
     "wsgifile.blocks.BlockReader": _block_reader,
     "wsgifile.body.Body": _body,
+    "wsgifile.body.OneBlock": _body,
     "wsgifile.wrapper.FileWrapper": _file_wrapper,
     "wsgiref.util.FileWrapper": lambda it: Inner(it.filelike),
 }
@@ -248,8 +283,8 @@ _GENERATORS: dict[tuple[object, str], Callable[[dict[str, Any]], Inner | None]] 
         lambda variables: Inner(variables["fileobj"], count=variables["count"])
     ),
     ("django.core.files.base", "__iter__"): _django_file,
-    ("tempfile", "__iter__"): lambda variables: Inner(variables["self"]),
+    ("tempfile", "__iter__"): lambda variables: Inner(variables["self"], iterated=True),
     ("werkzeug.wrappers.response", "_iter_encoded"): (
-        lambda variables: Inner(variables["iterable"], iterated=True)
+        lambda variables: Inner(variables["iterable"], iterated=True, encoded=True)
     ),
 }

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from . import servers
 from .blocks import DEFAULT_BLOCK_SIZE, close_app_iter
-from .body import Body, CloseOnce, OneBlock
+from .body import CloseOnce, OneBlock
 from .log import logger
 from .offload import Offload, Proxies
 from .options import Options
@@ -141,7 +141,7 @@ class FileWrapperMiddleware:
         options, watch = self.options, None
         if options.on_sent is not None or watchers or logger.isEnabledFor(logging.DEBUG):
             watch = Watch(environ, options.on_sent, options.offload is not None)
-        if type(app_iter) is Body:
+        if isinstance(app_iter, CloseOnce):
             app_iter.sent = None  # The body of another middleware of ours, which we replace.
         server = servers.find(environ, response.server_start_response)
         server.write = response.write

@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .blocks import name_of
-from .conditions import UNDATED, Validators, date_of_file, etag_of_file
-from .log import logger, one_line
+from .conditions import UNDATED, Validators, date_of_file, etag_of_file, path_of_file
+from .log import logger, one_line, warn_once
 from .options import Options
 from .ranges import ByteRange, select
 from .recognise import FileRegion, KernelFile
 
-__all__ = ["Headers", "Plan", "ends_connection", "make_plan"]
+__all__ = ["Headers", "Part", "Plan", "ends_connection", "make_plan"]
 
 Headers = list[tuple[str, str]]
 
@@ -80,6 +80,8 @@ class Plan:
     sized: bool
     #: The header that leaves the file to a proxy, if one does.
     offload: str | None = None
+    #: The parts that GET would send. None: the method is not HEAD.
+    described: tuple[Part, ...] | None = None
     #: Number of bytes to send; None: all until the end of the file.
     count: int | None = field(init=False)
 
@@ -114,9 +116,9 @@ def make_plan(
     """Decide on the header and on the bytes to send.
 
     An application's Content-Length stands. It limits what is sent, together with the bytes
-    that the application sent by write(). If there is none, it is added where the length of
-    the file is certain. HEAD, 1xx, 204 and 304 have no body (RFC 9110, sections 9.3.2, 15.2,
-    15.3.5, 15.4.5).
+    that the application sent by write(). Where the length of the file is certain, it is added
+    if there is none, and takes the place of a larger one. HEAD, 1xx, 204 and 304 have no body
+    (RFC 9110, sections 9.3.2, 15.2, 15.3.5, 15.4.5).
 
     :param method: the method as the request came. The server frames the response by it, even
         if the application changed REQUEST_METHOD.
@@ -127,8 +129,7 @@ def make_plan(
     :raises ValueError: for a Content-Length that is not one number, or that is larger than the
         range of the file that the application asked for.
     """
-    headers = list(headers)  # A copy, as the list is the application's. Servers take any iterable.
-    fields = _by_lower_name(headers)
+    headers, fields = _said_by_application(headers, header_is_out=written is not None)
     length = fields.get("content-length")
     promised = None if length is None else _parse_length(length)
     if status.startswith(("1", "204", "304")):
@@ -136,23 +137,23 @@ def make_plan(
         # and some servers wait for the bytes.
         return Plan(status, _without(headers, {"content-length"}), _nothing(region), False)
     stop = region.stop
-    # For HEAD, another middleware of ours inside hands us an empty range.
-    if promised is not None and (method != "HEAD" or region.limit is None):
-        stop = _promised_stop(promised, region, written=written, fields=fields)
+    if promised is not None:
+        stop = _promised_stop(promised, region, method=method, written=written, fields=fields)
     parts: tuple[Part, ...] = ((region.start, stop),)
     if written is not None or altered:
         return Plan(status, headers, _nothing(region) if method == "HEAD" else parts, False)
-    sized = promised is not None
-    if not sized and stop is not None and "transfer-encoding" not in fields:
-        headers, sized = [*headers, ("Content-Length", str(stop - region.start))], True
-    plan = Plan(status, headers, parts, sized)
+    if stop is not None and promised != stop - region.start:
+        length = str(stop - region.start)
+        headers = [*_without(headers, {"content-length"}), ("Content-Length", length)]
+    plan = Plan(status, headers, parts, stop is not None)
     is_ok = method in ("GET", "HEAD") and status.startswith("200")
     if is_ok and _is_slice_of_file(plan, fields, region):
         plan = _as_requested(
             environ, plan, fields, region, method=method, options=options, offload=offload
         )
     if method == "HEAD":
-        return Plan(plan.status, plan.headers, _nothing(region), plan.sized, plan.offload)
+        nothing, sized, offloaded = _nothing(region), plan.sized, plan.offload
+        return Plan(plan.status, plan.headers, nothing, sized, offloaded, plan.parts)
     return plan
 
 
@@ -161,9 +162,18 @@ def _nothing(region: FileRegion) -> tuple[Part, ...]:
 
 
 def _promised_stop(
-    promised: int, region: FileRegion, *, written: int | None, fields: Mapping[str, str]
+    promised: int,
+    region: FileRegion,
+    *,
+    method: str,
+    written: int | None,
+    fields: Mapping[str, str],
 ) -> int:
-    """Where the bytes end that the application's Content-Length promises."""
+    """Where the bytes end that the application's Content-Length promises.
+
+    Where the file ends, if that is certain and earlier. Not of a part: its Content-Range
+    promises the same bytes, so that response has to break off.
+    """
     left = max(0, promised - (written or 0))
     stop = region.start + left
     if region.limit is not None and stop > region.limit:
@@ -171,15 +181,17 @@ def _promised_stop(
         raise ValueError(
             f"Content-Length {promised} of a range of {region.limit - region.start} bytes"
         )
-    if region.stop not in (None, stop) and not written and "content-range" not in fields:
-        assert region.stop is not None
-        logger.warning(
-            "Content-Length is %d, but %s has %d bytes",
-            promised,
-            one_line(name_of(region.filelike)),
-            region.stop - region.start,
-        )
-    return stop
+    if region.stop is None or region.stop == stop or written is not None:
+        return stop
+    if "content-range" in fields or (method == "HEAD" and region.stop == region.start):
+        return stop  # For HEAD, an application may give the header of GET with an empty file.
+    logger.warning(
+        "Content-Length is %d, but %s has %d bytes",
+        promised,
+        one_line(name_of(region.filelike)),
+        region.stop - region.start,
+    )
+    return min(stop, region.stop) if _BY_PROXY.isdisjoint(fields) else stop
 
 
 def _is_slice_of_file(plan: Plan, fields: Mapping[str, str], region: FileRegion) -> bool:
@@ -189,7 +201,6 @@ def _is_slice_of_file(plan: Plan, fields: Mapping[str, str], region: FileRegion)
         and plan.count is not None
         and region.end is not None
         and region.start + plan.count <= region.end
-        and "transfer-encoding" not in fields
         and _BY_PROXY.isdisjoint(fields)
     )
 
@@ -262,7 +273,8 @@ def _own_validators(plan: Plan, fields: Mapping[str, str], region: FileRegion) -
     if control is not None and "no-store" in control.lower():
         return []
     assert plan.count is not None
-    etag = ("ETag", etag_of_file(plan.count, mtime_ns, region.start))
+    path = path_of_file(region.filelike)
+    etag = ("ETag", etag_of_file(path, plan.count, mtime_ns, region.start))
     # With a date alone, a cache takes a response for fresh, for longer the older it is (RFC
     # 9111, section 4.2.2). An application that may give the next client another file did
     # not mean that, so the date needs its Cache-Control or Expires.
@@ -356,6 +368,22 @@ def _error(status: str, headers: Headers, *more: tuple[str, str]) -> Plan:
 def ends_connection(headers: Headers) -> Headers:
     """The header with "Connection: close", whatever it said of the connection before."""
     return [*_without(headers, {"connection", "keep-alive"}), ("Connection", "close")]
+
+
+def _said_by_application(
+    headers: Headers, *, header_is_out: bool
+) -> tuple[Headers, dict[str, str]]:
+    """A copy of the application's header, and its fields by lower-case name.
+
+    White space around a name is taken off, because some servers and clients do so, and others
+    do not (RFC 9112, section 5.1). Transfer-Encoding is for the server alone to set (PEP 3333).
+    """
+    headers = [(name.strip(), value) for name, value in headers]
+    fields = _by_lower_name(headers)
+    if not header_is_out and fields.pop("transfer-encoding", None) is not None:
+        warn_once("the application's Transfer-Encoding is left out: only the server may set it")
+        headers = _without(headers, {"transfer-encoding"})
+    return headers, fields
 
 
 def _by_lower_name(headers: Headers) -> dict[str, str]:

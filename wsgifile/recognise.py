@@ -1,9 +1,11 @@
 """Is what the application returned a file, and which of its bytes are meant?
 
-Speed and safety depend on one question: does a descriptor hold the same bytes that
-``read()`` would give? ``fileno()`` proves nothing: gzip, bz2, lzma, members of tar and zip
-archives and many wrappers hand out the descriptor of *other* bytes. So the answer goes by
-exact type, and a file of any other type is read.
+Speed and safety depend on two questions. Does ``read()`` give the bytes that iterating
+gives? A server would iterate, so what the application did not hand to ``wsgi.file_wrapper``
+is read only if that is known. And does a descriptor hold the same bytes that ``read()`` would
+give? ``fileno()`` proves nothing: gzip, bz2, lzma, members of tar and zip archives and many
+wrappers hand out the descriptor of *other* bytes. Both answers go by type. A sub-class counts
+as the type that it is derived from, unless it defines a method which may change the bytes.
 
 What frameworks put around a file is looked through by ``layers``.
 """
@@ -16,11 +18,12 @@ import os
 import stat
 import sys
 from dataclasses import dataclass
+from functools import lru_cache
 from types import GeneratorType
 from typing import Any
 
 from .blocks import FileLike, is_seekable, name_of
-from .layers import READING_METHODS, Inner, unwrap
+from .layers import ITERATING_METHODS, READING_METHODS, Inner, inherited, unwrap
 
 __all__ = ["NOT_FILES", "FileRegion", "FileSlice", "KernelFile", "recognise"]
 
@@ -29,20 +32,39 @@ KernelFile = io.FileIO | io.BufferedReader | io.BufferedRandom
 #: Most responses by far. For these nothing else has to be asked.
 NOT_FILES = frozenset({list, tuple, GeneratorType})
 
-#: Types whose lines, joined, are the bytes that read() gives, by module and name.
-_LINES_OF_BYTES = frozenset(
-    {
-        "_io.BufferedRandom",
-        "_io.BufferedReader",
-        "_io.BytesIO",
-        "_io.FileIO",
-        "bz2.BZ2File",
-        "gzip.GzipFile",
-        "lzma.LZMAFile",
-        "tarfile.ExFileObject",
-        "zipfile.ZipExtFile",
-    }
-)
+#: Types that read what they are open on, by module and name.
+_BUILT_IN: dict[str, type] = {
+    "_io.BufferedRandom": io.BufferedRandom,
+    "_io.BufferedReader": io.BufferedReader,
+    "_io.BytesIO": io.BytesIO,
+    "_io.FileIO": io.FileIO,
+}
+
+#: What changes the bytes of one of these.
+_CHANGES = READING_METHODS | {"__getattribute__", "flush", "getbuffer", "peek", "raw"}
+
+#: Types whose items, joined, are the bytes that read() gives. True: also if a sub-class has
+#: another read(), because they are made by read().
+_ITEMS_OF_BYTES = {
+    "ZPublisher.Iterators.filestream_iterator": True,
+    "_io.BufferedRandom": False,
+    "_io.BufferedReader": False,
+    "_io.BytesIO": False,
+    "_io.FileIO": True,
+    "_io._IOBase": True,
+    "botocore.response.StreamingBody": True,
+    "bz2.BZ2File": False,
+    "django.core.files.base.File": True,
+    "fsspec.spec.AbstractBufferedFile": True,
+    "gzip.GzipFile": False,
+    "http.client.HTTPResponse": False,
+    "lzma.LZMAFile": False,
+    "mmap.mmap": False,
+    "paramiko.file.BufferedFile": False,
+    "smart_open.http.BufferedInputBase": False,
+    "smart_open.s3.Reader": False,
+    "zipfile.ZipExtFile": False,
+}
 
 
 @dataclass(slots=True)
@@ -103,13 +125,11 @@ def recognise(app_iter: object) -> FileRegion | None:
     """
     if type(app_iter) in NOT_FILES:
         return None
-    inner = unwrap(app_iter) or Inner(app_iter)
+    inner = unwrap(app_iter) or Inner(app_iter, iterated=True)
     if not _is_readable(inner):
         return None
     file = inner.file
     status, reason = _status(file)
-    if status is None and not _reads_bytes(file):
-        return None
     position = _position(inner, tells=status is not None or _is_bytesio(file))
     if position is None:
         return None
@@ -132,10 +152,18 @@ def recognise(app_iter: object) -> FileRegion | None:
 
 
 def _is_readable(inner: Inner) -> bool:
-    """Whether it has a read(), which gives the bytes that the application means."""
-    if not callable(getattr(inner.file, "read", None)):
+    """Whether it has a read(), which gives the bytes that the application means.
+
+    :raises TypeError: for a file opened in text mode, which nobody would encode.
+    """
+    file = inner.file
+    if not callable(getattr(file, "read", None)):
         return False
-    return not inner.iterated or _has_lines_of_bytes(inner.file)
+    if isinstance(file, io.TextIOBase):
+        if inner.encoded:
+            return False
+        raise TypeError(f'{name_of(file)} is open in text mode: open it with mode "rb" to send it')
+    return _iterates_as_it_reads(file) if inner.iterated else _reads_bytes(file)
 
 
 def _position(inner: Inner, *, tells: bool) -> tuple[int, bool] | None:
@@ -153,27 +181,34 @@ def _position(inner: Inner, *, tells: bool) -> tuple[int, bool] | None:
     return inner.file.tell() + inner.skip, True
 
 
-def _has_lines_of_bytes(file: Any) -> bool:
-    """Whether read() gives the bytes that iterating gives.
+def _iterates_as_it_reads(file: Any) -> bool:
+    """Whether read() gives the bytes that iterating gives, as far as that is known."""
+    by_read = _iterates_by_read(type(file))  # type: ignore[arg-type] # mypy: unhashable
+    if by_read is None:
+        return False
+    methods = ITERATING_METHODS if by_read else READING_METHODS
+    return methods.isdisjoint(getattr(file, "__dict__", {}))
 
-    A sub-class may change its lines. Lines of text are for a framework to encode. A stream
-    that trickles would wait until a block is full.
+
+@lru_cache(256)
+def _iterates_by_read(kind: type) -> bool | None:
+    """The value of _ITEMS_OF_BYTES for this type; None: it may give anything.
+
+    What cannot be iterated can only be read.
     """
-    kind = type(file)
-    name = f"{kind.__module__}.{kind.__qualname__}"
-    return name in _LINES_OF_BYTES and _is_unmodified(file)
+    if not (hasattr(kind, "__iter__") or hasattr(kind, "__getitem__")):
+        return True
+    if inherited(kind, _ITEMS_OF_BYTES, ITERATING_METHODS):
+        return True
+    return inherited(kind, _ITEMS_OF_BYTES, ITERATING_METHODS | {"read", "read1"})
 
 
 def _reads_bytes(file: object) -> bool:
-    """Whether its read() takes a number of bytes, and gives bytes.
+    """Whether its read() takes a number of bytes.
 
     The read() of what codecs.EncodedFile() makes counts characters. zipfile.ZipFile reads
     members by name, and some of its sub-classes give the archive when they are iterated.
-
-    :raises TypeError: for a file opened in text mode.
     """
-    if isinstance(file, io.TextIOBase):
-        raise TypeError(f'{name_of(file)} is open in text mode: open it with mode "rb" to send it')
     zipfile: Any = sys.modules.get("zipfile")
     return not (
         isinstance(file, codecs.StreamRecoder)
@@ -181,8 +216,14 @@ def _reads_bytes(file: object) -> bool:
     )
 
 
+@lru_cache(256)
+def _built_in(kind: type) -> type | None:
+    """The type of which this one is, or of which it is derived without changing the bytes."""
+    return inherited(kind, _BUILT_IN, _CHANGES)
+
+
 def _is_bytesio(file: object) -> bool:
-    return type(file) is io.BytesIO and _is_unmodified(file)
+    return _built_in(type(file)) is io.BytesIO and _is_unmodified(file)  # type: ignore[arg-type]
 
 
 def _is_unmodified(file: object) -> bool:
@@ -229,16 +270,17 @@ def _status(file: object) -> tuple[os.stat_result, str] | tuple[None, str]:
 
     For any other file None, and the reason.
     """
-    if type(file) is io.BufferedReader or type(file) is io.BufferedRandom:
-        raw: object = file.raw
-        if type(file) is io.BufferedRandom:
+    kind = _built_in(type(file))  # type: ignore[arg-type]
+    raw: Any = file
+    if kind is io.BufferedReader or kind is io.BufferedRandom:
+        assert isinstance(file, (io.BufferedReader, io.BufferedRandom))
+        raw = file.raw
+        if kind is io.BufferedRandom:
             # read() would do the same: these writes have not reached the descriptor yet.
             file.flush()
-    elif type(file) is io.FileIO:
-        raw = file
-    else:
+    elif kind is not io.FileIO:
         return None, "its descriptor, if it has one, may hold other bytes than read() gives"
-    if type(raw) is not io.FileIO or not raw.readable():
+    if _built_in(type(raw)) is not io.FileIO or not raw.readable():  # type: ignore[arg-type]
         return None, "it does not read from a file"
     if not (_is_unmodified(file) and _is_unmodified(raw)):
         return None, "a reading method was replaced on it"

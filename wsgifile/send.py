@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from .blocks import BlockReader, ChainedReader, name_of
 from .log import logger, one_line
-from .plan import Plan
+from .plan import Part, Plan
 from .read_ahead import ReadAhead
 from .recognise import FileRegion, FileSlice
 from .transfer import Declined, Transfer
@@ -96,16 +96,28 @@ class Send:
 
     def blocks(self) -> BlockReader | ChainedReader | ReadAhead:
         """The bytes to send, by read()."""
-        first, *more = self.plan.parts
-        if more or isinstance(first, bytes):
-            return ChainedReader(map(self._reader, self.plan.parts))
-        reader = self._reader(first)
+        reader = self._reader_of(self.plan.parts)
         # A file whose end is known is on a local disk or in memory.
-        if self.read_ahead and self.region.end is None and self.plan.count != 0:
+        if (
+            isinstance(reader, BlockReader)
+            and self.read_ahead
+            and self.region.end is None
+            and self.plan.count != 0
+        ):
             return ReadAhead(reader, self.read_ahead, self.block_size)
         return reader
 
-    def _reader(self, part: bytes | tuple[int, int | None]) -> BlockReader:
+    def described(self) -> BlockReader | ChainedReader:
+        """The bytes that the header describes: for HEAD, those that GET would get."""
+        return self._reader_of(self.plan.described or self.plan.parts)
+
+    def _reader_of(self, parts: tuple[Part, ...]) -> BlockReader | ChainedReader:
+        first, *more = parts
+        if more or isinstance(first, bytes):
+            return ChainedReader(map(self._reader, parts))
+        return self._reader(first)
+
+    def _reader(self, part: Part) -> BlockReader:
         if isinstance(part, bytes):
             return BlockReader(io.BytesIO(part), 0, len(part))
         region, (start, stop) = self.region, part

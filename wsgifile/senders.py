@@ -69,7 +69,7 @@ def read_all(send: Send, count: int) -> bytes | None:
     """
     region, offset, data = send.region, send.offset, b""
     try:
-        if _HAS_PREAD and region.kernel and offset is not None:
+        if _HAS_PREAD and region.kernel is not None and offset is not None:
             data = os.pread(region.kernel.fileno(), count, offset)
         else:
             blocks = send.blocks()

@@ -28,8 +28,7 @@ class FileWrapper:
     :raises ValueError: if block_size is less than 1.
 
     Iteration starts where the file stands. It raises TypeError when ``read``
-    returns something other than bytes, and ValueError when ``read`` returns more
-    than it was asked for. ``seek``, ``tell`` and ``seekable`` exist if the file
+    returns something other than bytes. ``seek``, ``tell`` and ``seekable`` exist if the file
     has them.
     """
 

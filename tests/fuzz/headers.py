@@ -49,7 +49,7 @@ def main() -> None:
         header_cases.make_files(directory)
 
         def one(data: bytes) -> None:
-            case = header_cases.decode(data)
+            case = header_cases.decode(data, directory)
             try:
                 header_cases.check(case, directory)
             except BaseException:

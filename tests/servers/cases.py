@@ -41,8 +41,6 @@ events: list[list[Any]] = []
 
 #: Cases of unknown length, whose header has no Content-Length.
 UNSIZED = {
-    "bytes_io",  # A sub-class, which may return other bytes.
-    "bytes_io_read",
     "gzip_file",
     "bz2_file",
     "lzma_file",
@@ -434,13 +432,39 @@ def trouble(function: Callable[[WSGIEnvironment], Any]) -> Callable[..., Any]:
 
 @trouble
 def length_larger(environ: WSGIEnvironment) -> Any:
-    return "200 OK", [("Content-Length", str(len(DATA) + 5))], opened()
+    # A part that the file does not have. A 200 would get the true length.
+    stop = len(DATA) + 5
+    headers = [("Content-Range", f"bytes 0-{stop - 1}/{stop}"), ("Content-Length", str(stop))]
+    return "206 Partial Content", headers, opened()
 
 
 @trouble
 def small_length_larger(environ: WSGIEnvironment) -> Any:
     file = opened("only/small")
-    return "200 OK", [("Content-Length", "15")], file
+    headers = [("Content-Range", "bytes 0-14/15"), ("Content-Length", "15")]
+    return "206 Partial Content", headers, file
+
+
+@trouble
+def length_too_large(environ: WSGIEnvironment) -> Any:
+    wrapper = environ.get("wsgi.file_wrapper", FileWrapper)
+    return "200 OK", [("Content-Length", str(len(DATA) + 5))], wrapper(opened())
+
+
+@trouble
+def small_length_too_large(environ: WSGIEnvironment) -> Any:
+    wrapper = environ.get("wsgi.file_wrapper", FileWrapper)
+    return "200 OK", [("Content-Length", "15")], wrapper(opened("only/small"))
+
+
+@trouble
+def spaced_name(environ: WSGIEnvironment) -> Any:
+    return "200 OK", [("Content-Length ", str(len(DATA)))], opened()
+
+
+@trouble
+def transfer_encoding(environ: WSGIEnvironment) -> Any:
+    return "200 OK", [("Transfer-Encoding", "chunked")], opened()
 
 
 @trouble
