@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .blocks import name_of
@@ -139,22 +139,25 @@ def make_plan(
     stop = region.stop
     if promised is not None:
         stop = _promised_stop(promised, region, method=method, written=written, fields=fields)
-    parts: tuple[Part, ...] = ((region.start, stop),)
-    if written is not None or altered:
-        return Plan(status, headers, _nothing(region) if method == "HEAD" else parts, False)
-    if stop is not None and promised != stop - region.start:
-        length = str(stop - region.start)
-        headers = [*_without(headers, {"content-length"}), ("Content-Length", length)]
-    plan = Plan(status, headers, parts, stop is not None)
-    is_ok = method in ("GET", "HEAD") and status.startswith("200")
-    if is_ok and _is_slice_of_file(plan, fields, region):
+    sized = stop is not None and written is None and not altered
+    if sized:
+        assert stop is not None
+        headers = _with_length(headers, promised, stop - region.start)
+    plan = Plan(status, headers, ((region.start, stop),), sized)
+    if method in ("GET", "HEAD") and _is_ok_slice_of_file(plan, fields, region):
         plan = _as_requested(
             environ, plan, fields, region, method=method, options=options, offload=offload
         )
     if method == "HEAD":
-        nothing, sized, offloaded = _nothing(region), plan.sized, plan.offload
-        return Plan(plan.status, plan.headers, nothing, sized, offloaded, plan.parts)
+        return replace(plan, parts=_nothing(region), described=plan.parts)
     return plan
+
+
+def _with_length(headers: Headers, promised: int | None, length: int) -> Headers:
+    """The header with this Content-Length, unless the application has promised the same."""
+    if promised == length:
+        return headers
+    return [*_without(headers, {"content-length"}), ("Content-Length", str(length))]
 
 
 def _nothing(region: FileRegion) -> tuple[Part, ...]:
@@ -194,10 +197,11 @@ def _promised_stop(
     return min(stop, region.stop) if _BY_PROXY.isdisjoint(fields) else stop
 
 
-def _is_slice_of_file(plan: Plan, fields: Mapping[str, str], region: FileRegion) -> bool:
-    """Whether the body is bytes of a file, any part of which can be had."""
+def _is_ok_slice_of_file(plan: Plan, fields: Mapping[str, str], region: FileRegion) -> bool:
+    """Whether it is a 200 with bytes of a file, any part of which can be had."""
     return (
         plan.sized
+        and plan.status.startswith("200")
         and plan.count is not None
         and region.end is not None
         and region.start + plan.count <= region.end

@@ -470,8 +470,8 @@ def transfer_encoding(environ: WSGIEnvironment) -> Any:
 @trouble
 def medium_length_larger(environ: WSGIEnvironment) -> Any:
     """Shorter than one block, longer than what is small."""
-    file = opened("medium")
-    return "200 OK", [("Content-Length", "100005")], file
+    headers = [("Content-Range", "bytes 0-100004/100005"), ("Content-Length", "100005")]
+    return "206 Partial Content", headers, opened("medium")
 
 
 @trouble
