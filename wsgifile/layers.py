@@ -21,7 +21,7 @@ from typing import Any
 
 from .blocks import BlockReader
 
-__all__ = ["READING_METHODS", "Inner", "layer_of", "unwrap"]
+__all__ = ["AGENTS", "READING_METHODS", "Inner", "layer_of", "name_of_type", "unwrap"]
 
 #: If an instance has one of these as an attribute of its own, it may give other bytes.
 READING_METHODS = frozenset(
@@ -38,6 +38,16 @@ READING_METHODS = frozenset(
         "tell",
     }
 )
+
+
+#: What monitoring agents put around a response, and the attribute that they iterate. They pass
+#: each block on as it is.
+AGENTS: dict[str, str] = {
+    "ddtrace._trace.trace_handlers._TracedIterable": "__wrapped__",
+    "newrelic.api.wsgi_application._WSGIApplicationIterable": "generator",
+    "newrelic.api.wsgi_application._WSGIApplicationMiddleware": "iterable",
+    "sentry_sdk.integrations.wsgi._ScopedResponse": "_response",
+}
 
 
 # Not frozen, like the other dataclasses here: frozen ones take four times as long to make.
@@ -109,10 +119,15 @@ def layer_of(kind: type) -> Callable[[Any], Inner | None] | None:
     """What looks through an iterable of this type, if anything does."""
     if kind is GeneratorType:
         return _generator
-    look = _LAYERS.get(f"{kind.__module__}.{kind.__qualname__}")
+    look = _LAYERS.get(name_of_type(kind))
     if look is None or getattr(sys.modules.get(kind.__module__), kind.__qualname__, 0) is not kind:
         return None
     return look
+
+
+def name_of_type(kind: type) -> str:
+    """The key of a type in the tables here."""
+    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _is_as_made(iterable: object) -> bool:
@@ -207,6 +222,23 @@ def _closing_iterator(closing: Any) -> Inner | None:
     return inner
 
 
+def _newrelic_iterable(iterable: Any) -> Inner:
+    # Its transaction belongs to the thread in which it began.
+    return Inner(iterable.generator, close_in_thread=True)
+
+
+def _newrelic_middleware(middleware: Any) -> Inner | None:
+    # Otherwise it puts a script into HTML.
+    return Inner(middleware.iterable) if middleware.pass_through else None
+
+
+def _traced_iterable(traced: Any) -> Inner | None:
+    # The other kind does not iterate what it wraps, but an iterator that it has made of it.
+    if traced._self_wrapped_is_iterator:
+        return None
+    return Inner(traced.__wrapped__, close_in_thread=True)
+
+
 def _django_file(variables: dict[str, Any]) -> Inner | None:
     # File.chunks() goes back to the beginning.
     file = variables["self"]
@@ -218,6 +250,7 @@ _LAYERS: dict[str, Callable[[Any], Inner | None]] = {
     "cherrypy._cpwsgi.AppResponse": lambda it: _in_thread(it.iter_response),
     "cherrypy._cpwsgi._TrappedResponse": lambda it: _in_thread(it.iter_response),
     "cherrypy.lib.file_generator": lambda it: Inner(it.input),
+    "ddtrace._trace.trace_handlers._TracedIterable": _traced_iterable,
     "django.core.files.base.ContentFile": lambda it: Inner(it.file),
     "django.core.files.base.File": lambda it: Inner(it.file),
     "django.core.files.images.ImageFile": lambda it: Inner(it.file),
@@ -225,7 +258,11 @@ _LAYERS: dict[str, Callable[[Any], Inner | None]] = {
     "django.db.models.fields.files.ImageFieldFile": lambda it: Inner(it.file),
     "django.http.response.StreamingHttpResponse": lambda it: _in_thread(it._iterator),
     "falcon.routing.static._BoundedFile": lambda it: Inner(it.fh, count=it.remaining),
+    "newrelic.api.wsgi_application._WSGIApplicationIterable": _newrelic_iterable,
+    "newrelic.api.wsgi_application._WSGIApplicationMiddleware": _newrelic_middleware,
     "pyramid.response.FileIter": lambda it: Inner(it.file),
+    # Its close() works in any thread.
+    "sentry_sdk.integrations.wsgi._ScopedResponse": lambda it: Inner(it._response),
     "servestatic.responders.SlicedFile": _sliced_file,
     "tempfile.SpooledTemporaryFile": lambda it: Inner(it._file),
     "tempfile._TemporaryFileWrapper": (
@@ -236,6 +273,7 @@ _LAYERS: dict[str, Callable[[Any], Inner | None]] = {
     "werkzeug.wsgi.FileWrapper": lambda it: Inner(it.file),
     "werkzeug.wsgi._RangeWrapper": _range_wrapper,
     "whitenoise.responders.SlicedFile": _sliced_file,
+    "wsgifile.agents.SpanIterable": lambda it: Inner(it.iterable, close_in_thread=True),
     "wsgifile.blocks.BlockReader": _block_reader,
     "wsgifile.body.Body": _body,
     "wsgifile.wrapper.FileWrapper": _file_wrapper,

@@ -6,11 +6,14 @@ import inspect
 import logging
 from collections.abc import Callable, Iterable
 from functools import partial
+from types import GeneratorType
 from typing import TYPE_CHECKING
 
 from . import servers
+from .agents import span_iterable
 from .blocks import DEFAULT_BLOCK_SIZE, close_app_iter
 from .body import Body
+from .hidden import tell_if_hidden
 from .log import logger
 from .offload import Offload, Proxies
 from .options import Options
@@ -19,7 +22,7 @@ from .recognise import NOT_FILES, FileRegion, KernelFile, recognise
 from .send import Send, Watch, watchers
 from .senders import open_body
 from .transfer import Declined, Transfer
-from .wrapper import FileWrapper
+from .wrapper import MADE, FileWrapper
 
 if TYPE_CHECKING:
     from _typeshed import OptExcInfo
@@ -105,6 +108,7 @@ class FileWrapperMiddleware:
             response.peer = environ.get("REMOTE_ADDR", "")
         servers_own = environ.get(_KEY, _MISSING)
         environ[_KEY] = FileWrapper
+        made_before = MADE[0]
         try:
             app_iter = self.app(environ, response.start_response)
         finally:
@@ -114,17 +118,21 @@ class FileWrapperMiddleware:
                 environ.pop(_KEY, None)
             else:
                 environ[_KEY] = servers_own
+        made, found, region = MADE[0] != made_before, app_iter, None
         try:
-            region = None
-            if type(app_iter) not in NOT_FILES and response.started:
-                region = recognise(app_iter)
+            if made and type(app_iter) is GeneratorType:
+                found = span_iterable(app_iter)
+            if type(found) not in NOT_FILES and response.started:
+                region = recognise(found)
             if region is None:
+                if made:
+                    tell_if_hidden(app_iter)
                 response.commit()
                 return app_iter
-            return self._send(environ, response, app_iter, region)
+            return self._send(environ, response, found, region)
         except BaseException:
             # The server never gets app_iter, so it cannot close it.
-            close_app_iter(app_iter)
+            close_app_iter(found)
             raise
 
     def _send(
