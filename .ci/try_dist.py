@@ -1,11 +1,14 @@
-"""Install a wheel or an sdist into an empty environment, and get a file by what it is.
+"""Install a wheel or an sdist into an empty environment, and use it.
 
-Outside of the checkout, so that nothing can be taken from there; and pyright looks
-whether all that it exports has a type.
+First without anything else: it must bring no other package, and its command must say in one
+line what to install. Then with the extra ``serve``, to get a file from the command. All this
+happens outside of the checkout, so that nothing can come from there. For a wheel, pyright
+checks that everything exported has a type.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -23,47 +26,53 @@ def main(dist: str) -> None:
         venv.create(environment, with_pip=True)
         programs = os.path.join(environment, "bin")
         python = os.path.join(programs, "python")
-        subprocess.run(
-            [
-                python,
-                "-m",
-                "pip",
-                "install",
-                "-q",
-                "--disable-pip-version-check",
-                f"{dist}[serve]",
-            ],
-            check=True,
-        )
-        subprocess.run([python, "-m", "pip", "check"], check=True)
-        content = os.urandom(300_000)
-        site = os.path.join(scratch, "site")
-        os.mkdir(site)
-        with open(os.path.join(site, "file.bin"), "wb") as file:
-            file.write(content)
-        server = subprocess.Popen(
-            [os.path.join(programs, "wsgifile"), "--port", "0", site],
-            cwd=scratch,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert server.stdout is not None
-        with server:
-            url = re.search(r"http://\S+", server.stdout.readline())
-            assert url is not None
-            request = urllib.request.Request(url[0] + "file.bin", headers={"Range": "bytes=9-"})
-            with urllib.request.urlopen(request, timeout=20) as answer:
-                assert (answer.status, answer.read()) == (206, content[9:])
-            server.send_signal(signal.SIGINT)
-            assert server.wait(20) == 0
+        command = os.path.join(programs, "wsgifile")
+        pip = [python, "-m", "pip", "--disable-pip-version-check"]
+        before = packages(pip)
+        subprocess.run([*pip, "install", "-q", dist], check=True)
+        assert packages(pip) - before == {"wsgifile"}
+        subprocess.run([python, "-W", "error", "-c", "import wsgifile"], cwd=scratch, check=True)
+        for arguments in ([], ["--explain"]):
+            done = subprocess.run([command, *arguments, "."], capture_output=True, text=True)
+            message = "wsgifile: waitress is not installed: pip install 'wsgifile[serve]'\n"
+            assert (done.returncode, done.stdout, done.stderr) == (2, "", message)
+        subprocess.run([*pip, "install", "-q", f"{dist}[serve]"], check=True)
+        subprocess.run([*pip, "check"], check=True)
+        get_file(command, scratch)
         if dist.endswith(".whl"):
-            # As if that environment were activated: it takes no other word for it.
+            # As if that environment were active, which is where pyright looks for packages.
             path = os.pathsep.join([programs, os.environ["PATH"]])
             subprocess.run(
                 [sys.executable, "-m", "pyright", "--ignoreexternal", "--verifytypes", "wsgifile"],
                 env={**os.environ, "PATH": path, "VIRTUAL_ENV": environment},
                 check=True,
             )
+
+
+def packages(pip: list[str]) -> set[str]:
+    listed = subprocess.run([*pip, "list", "--format=json"], check=True, capture_output=True)
+    return {package["name"] for package in json.loads(listed.stdout)}
+
+
+def get_file(command: str, scratch: str) -> None:
+    """Serve a directory with the command, and get a part of a file."""
+    content = os.urandom(300_000)
+    site = os.path.join(scratch, "site")
+    os.mkdir(site)
+    with open(os.path.join(site, "file.bin"), "wb") as file:
+        file.write(content)
+    server = subprocess.Popen(
+        [command, "--port", "0", site], cwd=scratch, stdout=subprocess.PIPE, text=True
+    )
+    assert server.stdout is not None
+    with server:
+        url = re.search(r"http://\S+", server.stdout.readline())
+        assert url is not None
+        request = urllib.request.Request(url[0] + "file.bin", headers={"Range": "bytes=9-"})
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            assert (answer.status, answer.read()) == (206, content[9:])
+        server.send_signal(signal.SIGINT)
+        assert server.wait(20) == 0
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """The applications that are compared.
 
-``/SIZE`` is the file of that name, ``/small`` a response that is no file. What to
-serve, how, and behind which server is told by ``BENCHMARK_FILES``,
-``BENCHMARK_CONTENDER`` and ``BENCHMARK_SERVER``, because some servers import
-``apps:app`` in processes of their own.
+``/SIZE`` is the file of that name, ``/small`` a response that is no file. The
+environment says what to serve, how, and behind which server, because some servers
+import this file in processes of their own: ``BENCHMARK_FILES``,
+``BENCHMARK_CONTENDER``, ``BENCHMARK_SERVER``.
 """
 
 from __future__ import annotations
@@ -16,14 +16,13 @@ App = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 FILES = os.environ["BENCHMARK_FILES"]
 CONTENDER = os.environ["BENCHMARK_CONTENDER"]
-#: The wrapper of wsgiref is a loop of 8 KiB reads: by hand one does better.
+#: The wrapper of wsgiref is a loop of 8 KiB reads. By hand one does better.
 USE_WRAPPER = os.environ["BENCHMARK_SERVER"] != "wsgiref"
 LOOP = 256 * 1024
 
 
 def small(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-    # No body: gevent sends that after the header, and waits 40 ms in between, with
-    # every application.
+    # No body, because gevent sends it 40 ms after the header with every application.
     start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "0")])
     return []
 
@@ -47,7 +46,7 @@ def start(file: BinaryIO, start_response: Any) -> None:
 
 
 def bare(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-    """As it is often written: the server iterates the file by lines."""
+    """The usual code: the server iterates the file by lines."""
     file = open_file(environ)
     start(file, start_response)
     return file
@@ -87,22 +86,15 @@ def ours(**options: Any) -> App:
 
 
 def plain() -> App:
-    """Ours without what none by hand does: answers to Range, ETag, conditions."""
+    """Ours without ranges, ETag and conditions, which nothing by hand has."""
     return ours(ranges=False, validators=False)
 
 
 def offload() -> App:
-    """Ours, which leaves its files to nginx in front."""
+    """Ours, with the files left to nginx in front."""
     from wsgifile import XAccelRedirect
 
     return ours(offload=XAccelRedirect({FILES: "/_files"}))
-
-
-def soak() -> App:
-    """Every kind of file and source: see there."""
-    from soak_app import app
-
-    return app
 
 
 def whitenoise() -> App:
@@ -118,9 +110,7 @@ APPS: dict[str, Callable[[], App]] = {
     "ours": ours,
     "plain": plain,
     "offload": offload,
-    "soak": soak,
     "whitenoise": whitenoise,
 }
 
-# nginx and the floor are servers that need none.
-app = APPS[CONTENDER]() if CONTENDER in APPS else None
+app = APPS[CONTENDER]()

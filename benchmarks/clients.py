@@ -1,13 +1,11 @@
-"""The clients of the benchmarks, each a process of its own that prints what it saw as JSON."""
+"""The clients of the benchmarks. Each is a process that prints what it saw as JSON."""
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import itertools
 import json
 import os
-import resource
 import socket
 import struct
 import subprocess
@@ -16,9 +14,9 @@ import threading
 import time
 from typing import Any
 
-from serve import HOST
+from servers import HOST
 
-#: Seconds without a byte, after which a client gives up.
+#: A client gives up after so many seconds without a byte.
 PATIENCE = 60
 
 
@@ -27,16 +25,16 @@ class ClientError(Exception):
 
 
 def start_client(kind: str, port: int, path: str, **options: object) -> subprocess.Popen[str]:
-    """Start one of the clients below, with its options by their names."""
+    """Start one of the clients below, with these options."""
     command = [sys.executable, os.path.abspath(__file__), kind, str(port), path]
-    command += [f"--{name}={value}" for name, value in options.items()]
+    command.append(json.dumps(options))
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def result(process: subprocess.Popen[str], timeout: float = 600) -> dict[str, Any]:
-    """What it saw, when it has ended; it is ended at the latest here.
+    """Wait for its end: what it saw.
 
-    :raises ClientError: if it failed.
+    :raises ClientError: if it failed, or takes longer than timeout seconds.
     """
     with process:
         try:
@@ -58,7 +56,7 @@ def run_client(kind: str, port: int, path: str, **options: object) -> dict[str, 
 def connect(port: int, receive_buffer: int = 0) -> socket.socket:
     sock = socket.socket()
     sock.settimeout(PATIENCE)
-    if receive_buffer:  # Before connecting, as the window scale is settled then.
+    if receive_buffer:  # Before connect(), which settles the window scale.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
     sock.connect((HOST, port))
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -71,7 +69,7 @@ def request(path: str, *headers: str) -> bytes:
 
 
 def begin(sock: socket.socket, path: str) -> tuple[int, int, bool]:
-    """Ask, and read the header: the body's length, how much of it came, whether to go on."""
+    """Ask, and read the header: the body's length, how much of it came, whether to keep sock."""
     sock.sendall(request(path))
     received = b""
     while b"\r\n\r\n" not in received:
@@ -89,15 +87,25 @@ def begin(sock: socket.socket, path: str) -> tuple[int, int, bool]:
     return lengths[0], len(body), keep
 
 
-def download(args: argparse.Namespace) -> int:
-    """Get it --count times on one connection, if the server keeps it; bytes of the bodies."""
+def download(
+    port: int,
+    path: str,
+    count: int = 1,
+    receive_buffer: int = 0,
+    pause: float = 0,
+    discard: bool = False,
+) -> int:
+    """Bytes of the bodies of count requests, on one connection if the server keeps it.
+
+    pause: seconds to wait after a header. discard: throw the bytes away in the kernel.
+    """
     buffer = bytearray(1 << 20)
-    flags = socket.MSG_TRUNC if args.discard else 0
+    flags = socket.MSG_TRUNC if discard else 0
     sock, total = None, 0
-    for _ in range(args.count):
-        sock = sock or connect(args.port, args.receive_buffer)
-        length, received, keep = begin(sock, args.path)
-        time.sleep(args.pause)
+    for _ in range(count):
+        sock = sock or connect(port, receive_buffer)
+        length, received, keep = begin(sock, path)
+        time.sleep(pause)
         while received < length:
             got = sock.recv_into(buffer, min(len(buffer), length - received), flags)
             if not got:
@@ -110,18 +118,18 @@ def download(args: argparse.Namespace) -> int:
     return total
 
 
-def receive(args: argparse.Namespace) -> dict[str, Any]:
-    """Downloads, --parallel ones at once."""
+def receive(port: int, path: str, parallel: int = 1, **options: Any) -> dict[str, Any]:
+    """So many downloads in parallel."""
     totals: list[int] = []
     errors: list[Exception] = []
 
     def one() -> None:
         try:
-            totals.append(download(args))
+            totals.append(download(port, path, **options))
         except (OSError, ClientError) as error:
             errors.append(error)
 
-    threads = [threading.Thread(target=one, daemon=True) for _ in range(args.parallel)]
+    threads = [threading.Thread(target=one, daemon=True) for _ in range(parallel)]
     begun, cpu = time.perf_counter(), time.process_time()
     for thread in threads:
         thread.start()
@@ -133,50 +141,51 @@ def receive(args: argparse.Namespace) -> dict[str, Any]:
     return {"bytes": sum(totals), "seconds": seconds, "cpu": cpu}
 
 
-def latency(args: argparse.Namespace) -> dict[str, Any]:
-    """A small request every 3 ms for --seconds: p50 and p99.
+def latency(port: int, path: str, seconds: float) -> dict[str, Any]:
+    """A small request every 3 ms: p50 and p99.
 
-    From when it was due: one that has to wait for an answer makes others late.
+    The time counts from when a request was due, because one that waits for its answer
+    makes others late.
     """
     seen = []
-    with connect(args.port) as sock:
+    with connect(port) as sock:
         due = time.perf_counter()
-        end = due + args.seconds
+        end = due + seconds
         while due < end:
             time.sleep(max(0, due - time.perf_counter()))
-            # If sleep() comes back late that is not the server's doing.
+            # It is not the server's fault if sleep() comes back late.
             begun = due if seen and seen[-1] > 0.003 else time.perf_counter()
-            length, received, _ = begin(sock, args.path)
+            length, received, _ = begin(sock, path)
             while received < length:
                 received += len(sock.recv(4096)) or length
             seen.append(time.perf_counter() - begun)
             due += 0.003
-    # Not all of them: who waits for the end of this process does not read its output.
+    # Not all of them: nobody reads the output of this process before its end.
     seen.sort()
     return {f"p{p}_ms": seen[min(len(seen) - 1, len(seen) * p // 100)] * 1e3 for p in (50, 99)}
 
 
-def slow(args: argparse.Namespace) -> dict[str, Any]:
-    """Many readers that take --rate bytes/s each, for --seconds after "ready" is on stderr.
+def slow(
+    port: int, path: str, seconds: float, readers: int, rate: float, ranges: bool, server: int
+) -> dict[str, Any]:
+    """Readers that take rate bytes/s each, for so many seconds after "ready" on stderr.
 
-    At the end, all still connected, what process --server has read in the
-    meantime, and what it has sent: what arrived here, and what waits in its sockets.
+    All have to be connected in the end. The result has how many bytes the process server
+    has read, and sent: those that arrived here, and those that wait in its sockets.
     """
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    before = bytes_read(args.server)
+    before = bytes_read(server)
     socks = []
-    for number in range(args.readers):
-        sock = connect(args.port)
-        sock.sendall(request(args.path, *([f"Range: bytes={number}-"] if args.ranges else [])))
+    for number in range(readers):
+        sock = connect(port)
+        sock.sendall(request(path, *([f"Range: bytes={number}-"] if ranges else [])))
         sock.setblocking(False)
         socks.append(sock)
     print("ready", file=sys.stderr, flush=True)
-    # Each reader has its turn four times a second, those of a slot together.
+    # Each reader has its turn four times a second, together with the others of its slot.
     slots, interval = 25, 0.25
-    buffer = bytearray(max(1, int(args.rate * interval)))
+    buffer = bytearray(max(1, int(rate * interval)))
     received, late, due = 0, 0.0, time.monotonic()
-    end = due + args.seconds
+    end = due + seconds
     for slot in itertools.cycle(range(slots)):
         for sock in socks[slot::slots]:
             with contextlib.suppress(BlockingIOError):
@@ -190,19 +199,19 @@ def slow(args: argparse.Namespace) -> dict[str, Any]:
         if now > end:
             break
         time.sleep(max(0, due - now))
-    read = bytes_read(args.server) - before
-    sent = bytes_waiting(args.port) + sum(map(bytes_arrived, socks))
+    read = bytes_read(server) - before
+    sent = bytes_waiting(port) + sum(map(bytes_arrived, socks))
     return {"received": received, "read": read, "sent": sent, "late": late}
 
 
 def bytes_read(pid: int) -> int:
-    """By read(), pread() and sendfile(), by the whole process; recv() does not count."""
+    """How much a process has read by read(), pread() and sendfile(); recv() does not count."""
     with open(f"/proc/{pid}/io") as io:
         return next(int(line.split()[1]) for line in io if line.startswith("rchar:"))
 
 
 def bytes_arrived(sock: socket.socket) -> int:
-    """tcpi_bytes_received: of the connection, read by us or not."""
+    """tcpi_bytes_received: all that arrived on the connection, read or not."""
     info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 136)
     return int(struct.unpack_from("Q", info, 128)[0])
 
@@ -217,32 +226,10 @@ def bytes_waiting(port: int) -> int:
     return sum(int(queue.partition(":")[0], 16) for queue in queues)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    kinds = parser.add_subparsers(dest="kind", required=True)
-    for function in (receive, latency, slow):
-        kind = kinds.add_parser(
-            function.__name__, help=(function.__doc__ or "").partition("\n")[0]
-        )
-        kind.add_argument("port", type=int)
-        kind.add_argument("path")
-        kind.set_defaults(function=function)
-    add = kinds.choices["receive"].add_argument
-    add("--count", type=int, default=1, help="requests of each connection")
-    add("--parallel", type=int, default=1, help="connections")
-    add("--receive_buffer", type=int, default=0, help="SO_RCVBUF in bytes (0: the system's)")
-    add("--pause", type=float, default=0, help="seconds after the header")
-    add("--discard", type=int, default=0, help="1: throw the bytes away in the kernel")
-    kinds.choices["latency"].add_argument("--seconds", type=float, required=True)
-    add = kinds.choices["slow"].add_argument
-    add("--seconds", type=float, required=True)
-    add("--readers", type=int, required=True)
-    add("--rate", type=float, required=True, help="bytes/s of each")
-    add("--ranges", type=int, default=0, help="1: ask for a range")
-    add("--server", type=int, required=True, help="the server's process")
-    args = parser.parse_args()
+def main(kind: str, port: str, path: str, options: str) -> None:
+    client = {"receive": receive, "latency": latency, "slow": slow}[kind]
     try:
-        print(json.dumps(args.function(args)))
+        print(json.dumps(client(int(port), path, **json.loads(options))))
     except (OSError, ClientError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
     except KeyboardInterrupt:
@@ -250,4 +237,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

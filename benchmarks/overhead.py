@@ -1,9 +1,9 @@
 """What a middleware adds to a response that is no file, in-process, in microseconds.
 
 FileWrapperMiddleware beside WhiteNoise, for a path that it does not know, and
-werkzeug's ProxyFix, for a request without and with X-Forwarded headers. All are
-called in turn in small batches; the figure is the difference to the bare
-application in the same repeat.
+werkzeug's ProxyFix, for a request without and with X-Forwarded headers. They take
+turns in small batches. The figure is the difference to the bare application in the
+same repeat.
 """
 
 from __future__ import annotations
@@ -23,18 +23,7 @@ from django.core.wsgi import get_wsgi_application
 from django.http import HttpResponse
 from django.urls import path
 from flask import Flask
-from report import (
-    Target,
-    finish,
-    machine,
-    machine_text,
-    median,
-    progress,
-    ratios,
-    run,
-    spread,
-    table,
-)
+from report import Parser, Target, begin, finish, median, progress, ratios, run, spread, table
 from werkzeug.middleware.proxy_fix import ProxyFix
 from whitenoise import WhiteNoise
 
@@ -92,19 +81,6 @@ def answer(app: App, environ: dict[str, Any], count: int) -> float:
     return (time.perf_counter() - begun) / count * 1e6
 
 
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    add = parser.add_argument
-    add("--repeats", type=int, default=101, metavar="N", help="default: %(default)s")
-    add("--count", type=int, default=500, metavar="N", help="requests of a batch (500)")
-    add("--quick", action="store_true", help="5 repeats, to try it out")
-    add("--json", metavar="FILE", help="write all values there")
-    args = parser.parse_args()
-    if args.quick:
-        args.repeats = 5
-    return args
-
-
 def measure(app: App, root: str, args: argparse.Namespace) -> dict[str, list[float]]:
     """What each middleware adds to this application, and what it takes itself."""
     plain: dict[str, Any] = {"PATH_INFO": "/page"}
@@ -119,7 +95,7 @@ def measure(app: App, root: str, args: argparse.Namespace) -> dict[str, list[flo
     values: dict[str, list[float]] = {"alone": []}
     for repeat in range(args.repeats + 1):
         alone = answer(app, plain, args.count)
-        # The environ to copy is larger with the headers: not the middleware's doing.
+        # To copy the environ takes longer with the headers: no fault of the middleware.
         with_headers = answer(app, forwarded, args.count)
         added = {
             name: answer(contender, environ, args.count)
@@ -134,17 +110,19 @@ def measure(app: App, root: str, args: argparse.Namespace) -> dict[str, list[flo
 
 
 def main() -> None:
-    args = arguments()
-    facts = machine(["Django", "Flask", "Werkzeug", "whitenoise"])
-    print(machine_text(facts), flush=True)
+    parser = Parser(__doc__, repeats=101)
+    parser.add_argument(
+        "--count", type=int, default=500, metavar="N", help="requests of a batch (500)"
+    )
+    args = parser.parse(repeats=5)
+    results = begin(args, ["Django", "Flask", "Werkzeug", "whitenoise"])
     apps = {
         "list": list_app,
         "generator": generator_app,
         "Flask response": flask_app(),
         "Django HttpResponse": django_app(),
     }
-    results: dict[str, Any] = {"machine": facts, "options": {**vars(args), "json": None}}
-    results["microseconds"] = values = {}
+    values = results["microseconds"] = {}
     targets = []
     with tempfile.TemporaryDirectory(prefix="benchmark-") as root:
         for number in range(10):
@@ -163,7 +141,7 @@ def main() -> None:
     print(f"\nMicroseconds added to a request; medians of {args.repeats} (least..most)\n")
     rows = [[name, *map(spread, got.values())] for name, got in values.items()]
     print(table(("response", *values["list"]), rows))
-    finish(results, targets, args.json)
+    finish(args, results, targets)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import NullFormatter
 from report import median
 
-#: Okabe and Ito's, which can be told apart by everybody.
+#: Okabe and Ito's colours, which everybody can tell apart.
 COLOURS = {
     "bare": "#d55e00",
     "loop64": "#e69f00",
@@ -36,7 +36,7 @@ NAMES = {
 
 def draw(results: dict[str, Any], directory: str) -> None:
     """``cpu.svg`` for the large file, ``small.svg`` for the small ones."""
-    # White, so that it can be read on a dark page too; the same bytes for the same values.
+    # White, to be readable on a dark page too. The salt gives the same bytes each time.
     mpl.rcParams.update({"svg.hashsalt": "wsgifile", "savefig.facecolor": "white"})
     servers = results["servers"]
     big = {name: result["big"] for name, result in servers.items() if "big" in result}

@@ -1,19 +1,18 @@
 """What reading ahead gains, with a source and a client that both take their time.
 
-In-process, by what the server would iterate, as the buffers of a socket are a
-read-ahead of their own. The plain loop and read_ahead in turn; the first byte beside
-one read of the source; and many downloads at once: how many threads, how much memory.
+In-process: it iterates what the server would iterate, because the buffers of a socket
+read ahead as well. The plain loop and read_ahead in turn; the first byte beside one
+read of the source; and many downloads at once: how many threads, how much memory.
 """
 
 from __future__ import annotations
 
-import argparse
 import threading
 import time
 from collections.abc import Iterable
 from typing import Any
 
-from report import Target, finish, machine, machine_text, progress, ratios, run, spread, table
+from report import Parser, Target, begin, finish, progress, ratios, run, spread, table
 from servers import KIB, MIB
 
 from wsgifile import FileWrapperMiddleware
@@ -22,7 +21,7 @@ BLOCK = 64 * KIB
 
 
 class Source:
-    """Every read takes a while, and then so long again for each so many bytes."""
+    """Every read takes so many seconds, and some more for each MiB."""
 
     def __init__(self, blocks: int, seconds: float, per_mib: float = 0.0) -> None:
         self.left = blocks * BLOCK
@@ -45,7 +44,7 @@ def response(source: Source, read_ahead: int, block_size: int = BLOCK) -> Iterab
 
 
 def download(blocks: int, seconds: float, read_ahead: int) -> float:
-    """Seconds for all of it, to a client that takes as long for each block."""
+    """Seconds of a download by a client that takes as long for each block as a read."""
     begun = time.perf_counter()
     received = 0
     for block in response(Source(blocks, seconds), read_ahead):
@@ -63,7 +62,7 @@ def first_byte(read_ahead: int) -> float:
 
 
 def first_read() -> float:
-    """Of a read for as little as the first one is for."""
+    """Seconds of a read of as little as the first one reads."""
     begun = time.perf_counter()
     Source(100, 0.005, 0.1).read(16 * KIB)
     return time.perf_counter() - begun
@@ -91,27 +90,17 @@ def at_once(downloads: int, blocks: int, seconds: float, read_ahead: int) -> dic
     return {"seconds": time.perf_counter() - begun, "threads": most, "grown_mib": grown}
 
 
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+def main() -> None:
+    parser = Parser(__doc__)
     add = parser.add_argument
     add("--blocks", type=int, default=100, metavar="N", help="of 64 KiB, of a download (100)")
     add("--seconds", type=float, default=0.02, metavar="S", help="of a read and a block (0.02)")
     add("--read-ahead", type=int, default=4, metavar="N", help="blocks (4)")
     add("--downloads", type=int, default=100, metavar="N", help="at once (100)")
-    add("--repeats", type=int, default=5, metavar="N", help="default: %(default)s")
-    add("--quick", action="store_true", help="small downloads and 2 repeats, to try it out")
-    add("--json", metavar="FILE", help="write all values there")
-    args = parser.parse_args()
-    if args.quick:
-        args.blocks, args.repeats = 20, 2
-    return args
-
-
-def main() -> None:
-    args = arguments()
-    facts = machine([])
-    print(machine_text(facts), flush=True)
+    args = parser.parse(blocks=20, repeats=2)
+    results = begin(args)
     values: dict[str, list[float]] = {}
+    results["values"] = values
     for repeat in range(args.repeats):
         progress(f"{repeat + 1}/{args.repeats}")
         plain = at_once(args.downloads, args.blocks, args.seconds, 0)
@@ -135,23 +124,15 @@ def main() -> None:
     )
     print(table(("", ""), ([name, spread(got)] for name, got in values.items())))
     bound = args.downloads * (args.read_ahead + 1) * BLOCK / MIB + 20
+    seconds = ratios(values["plain loop, s"], values["read ahead, s"])
+    first = ratios(values["first byte, read ahead, ms"], values["first read, ms"])
     targets = [
-        Target(
-            "",
-            "seconds, plain loop / read ahead",
-            ratios(values["plain loop, s"], values["read ahead, s"]),
-            at_least=1.9,
-        ),
-        Target(
-            "",
-            "first byte / first read of the source",
-            ratios(values["first byte, read ahead, ms"], values["first read, ms"]),
-            at_most=1.2,
-        ),
+        Target("", "seconds, plain loop / read ahead", seconds, at_least=1.9),
+        Target("", "first byte / first read of the source", first, at_most=1.2),
         Target("", "threads more", values["at once, threads more"], at_most=64),
         Target("", "MiB grown", values["at once, MiB grown"], at_most=bound),
     ]
-    finish({"machine": facts, "values": values}, targets, args.json)
+    finish(args, results, targets)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
-"""What all benchmarks print: progress, figures with their spread, and targets."""
+"""What all benchmarks share: options, progress, figures with their spread, and targets."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
+import resource
 import signal
 import statistics
 import subprocess
@@ -15,7 +17,7 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NoReturn
 
-from serve import find_nginx
+from servers import find_nginx
 
 #: The values of one figure, a repeat each; None if it could not be measured.
 Values = Sequence[float | None]
@@ -23,8 +25,41 @@ Values = Sequence[float | None]
 _begun = time.monotonic()
 
 
+class Parser(argparse.ArgumentParser):
+    """The command line of a benchmark."""
+
+    def __init__(self, doc: str, repeats: int = 5) -> None:
+        super().__init__(description=doc.partition("\n")[0])
+        add = self.add_argument
+        add("--repeats", type=int, default=repeats, metavar="N", help="default: %(default)s")
+        add("--quick", action="store_true", help="small sizes and few repeats, to try it out")
+        add("--json", metavar="FILE", help="write all values there")
+
+    def parse(self, **quick: object) -> argparse.Namespace:
+        """The options; with --quick, these values of them."""
+        args = self.parse_args()
+        if args.quick:
+            vars(args).update(quick)
+        return args
+
+
+def some_of(names: Iterable[str]) -> Callable[[str], list[str]]:
+    """For argparse: some of these names, with commas between them."""
+
+    def parse(text: str) -> list[str]:
+        wanted = text.split(",")
+        if unknown := set(wanted) - set(names):
+            raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: not among {', '.join(names)}")
+        return wanted
+
+    return parse
+
+
 def run(main: Callable[[], None]) -> NoReturn:
-    """Run a program so that it cleans up, whatever ends it."""
+    """Run a program so that it stops what it has started, whatever ends it."""
+    # For the processes that it starts, which have many connections.
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
     def interrupt(signum: int, frame: object) -> None:
         for again in (signal.SIGINT, signal.SIGTERM):
@@ -80,11 +115,11 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 @dataclass(frozen=True)
 class Target:
-    """A ratio that is to be reached, a value for each repeat."""
+    """A ratio to reach, with a value for each repeat."""
 
     line: str
     what: str
-    values: list[float]
+    values: Values
     at_least: float | None = None
     at_most: float | None = None
 
@@ -104,18 +139,13 @@ class Target:
 
 
 def ratios(upper: Values, lower: Values) -> list[float]:
-    """Of each repeat, as what was measured in the same seconds has the same noise."""
+    """One for each repeat, because the noise is the same within the same seconds."""
     pairs = zip(upper, lower, strict=False)
     return [up / low for up, low in pairs if up is not None and low]
 
 
-def target_table(targets: Iterable[Target]) -> str:
-    head = ("line", "what", "median (least..most)", "target", "")
-    return table(head, (target.row() for target in targets))
-
-
 def command_output(*command: str) -> str:
-    """The first line of what a command says, on either output."""
+    """The first line that a command prints."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)
     except OSError:
@@ -124,7 +154,7 @@ def command_output(*command: str) -> str:
 
 
 def machine(distributions: Iterable[str] = ()) -> dict[str, Any]:
-    """On what it ran; neither names nor paths."""
+    """What it runs on, with neither names nor paths."""
     model = platform.processor() or platform.machine()
     with open("/proc/cpuinfo") as cpuinfo:
         for line in cpuinfo:
@@ -148,24 +178,27 @@ def machine(distributions: Iterable[str] = ()) -> dict[str, Any]:
     }
 
 
-def machine_text(facts: dict[str, Any]) -> str:
+def begin(args: argparse.Namespace, distributions: Iterable[str] = ()) -> dict[str, Any]:
+    """Print what it runs on. The results, to which the values are to be added."""
+    facts = machine(distributions)
     versions = ", ".join(f"{name} {value}" for name, value in facts["versions"].items())
-    return (
-        f"{facts['cpu']}, {facts['cores']} cores, {facts['kernel']}, {facts['python']}\n"
-        f"{versions}, nginx {facts['nginx']}, {facts['wrk']}\n"
-        f"load average before: {facts['load_before']}"
-    )
+    print(f"{facts['cpu']}, {facts['cores']} cores, {facts['kernel']}, {facts['python']}")
+    print(f"{versions}, nginx {facts['nginx']}, {facts['wrk']}")
+    print(f"load average before: {facts['load_before']}", flush=True)
+    options = {name: value for name, value in vars(args).items() if name not in ("json", "plots")}
+    return {"machine": facts, "options": options}
 
 
-def finish(results: dict[str, Any], targets: list[Target], json_file: str | None) -> None:
+def finish(args: argparse.Namespace, results: dict[str, Any], targets: list[Target]) -> None:
     """Print the targets, and write everything as JSON if there is a file for it."""
+    head = ("line", "what", "median (least..most)", "target", "")
     print()
-    print(target_table(targets))
+    print(table(head, (target.row() for target in targets)))
     results["targets"] = [
         {**asdict(target), "median": median(target.values), "verdict": target.verdict()}
         for target in targets
     ]
-    if json_file:
-        with open(json_file, "w") as file:
+    if args.json:
+        with open(args.json, "w") as file:
             json.dump(results, file, indent=1)
             file.write("\n")

@@ -1,56 +1,42 @@
-"""A small request beside downloads from a slow disk: FUSE, every read of which takes a while.
+"""A small request beside downloads from a slow disk: FUSE, where every read takes a while.
 
-waitress, gevent and eventlet, where one thread sends to many. Ours beside the
+waitress, gevent and eventlet, where one thread sends to many clients. Ours beside the
 best by hand there, which is waitress's own wrapper or a loop of reads.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 import tempfile
 import time
-from typing import Any
+from functools import partial
 
-from clients import PATIENCE, ClientError, result, run_client, start_client
-from report import Target, finish, machine, machine_text, progress, run, spread, table
-from servers import HERE, KIB, MIB, Running
-
-sys.path.insert(0, os.path.join(os.path.dirname(HERE), "tests"))
+import measure
 import slowfs
+from clients import PATIENCE, ClientError, result, run_client, start_client
+from report import Parser, Target, begin, finish, run, some_of, spread, table
+from servers import KIB, MIB, SERVERS, module, running
 
 CONTENDERS = ("by_hand", "ours")
 
 
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    add = parser.add_argument
-    add("--servers", default="waitress,gevent,eventlet", metavar="A,B")
-    add("--downloads", type=int, default=8, metavar="N", help="at once (8)")
-    add("--read", type=float, default=0.2, metavar="S", help="seconds of a read (0.2)")
-    add("--seconds", type=float, default=6, metavar="S", help="of small requests (6)")
-    add("--pause", type=float, default=8, metavar="S", help="until buffers are full (8)")
-    add("--repeats", type=int, default=5, metavar="N", help="default: %(default)s")
-    add("--quick", action="store_true", help="2 repeats of 3 seconds, to try it out")
-    add("--json", metavar="FILE", help="write all values there")
-    args = parser.parse_args()
-    if args.quick:
-        args.seconds, args.repeats = 3, 2
-    return args
-
-
-def measure(server: str, contender: str, directory: str, args: argparse.Namespace) -> float:
+def latency(contender: str, server: str, args: argparse.Namespace) -> dict[str, float]:
     """The 99th percentile of a small request, in ms."""
-    with Running(server, contender, directory) as running:
-        run_client("latency", running.port, "/small", seconds=0.3)  # Warm.
-        # Each another file: what one has read is in memory for the others. None is
-        # received to its end. waitress sends in the worker's thread until a client
-        # takes no more, and then from its main loop: so they wait, and then are fast.
+    # A download from such a disk takes a thread on waitress.
+    threads = {"threads": 2 * args.downloads} if server == "waitress" else {}
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        slowfs.mounted(directory, args.read),
+        running(server, contender, directory, **threads) as one,
+    ):
+        run_client("latency", one.port, "/small", seconds=0.3)  # Warm.
+        # Each reads another file, because what one has read is in memory for the others.
+        # None reads to the end. waitress sends in the worker's thread until a client takes
+        # no more, and then from its main loop. So they wait, and are fast after that.
         readers = [
             start_client(
                 "receive",
-                running.port,
+                one.port,
                 f"/{(64 + number) * MIB}",
                 receive_buffer=64 * KIB,
                 pause=args.pause,
@@ -59,47 +45,55 @@ def measure(server: str, contender: str, directory: str, args: argparse.Namespac
         ]
         try:
             time.sleep(args.pause + 1)
-            small = start_client("latency", running.port, "/small", seconds=args.seconds)
-            p99: float = result(small)["p99_ms"]
+            small = start_client("latency", one.port, "/small", seconds=args.seconds)
+            p99 = result(small)["p99_ms"]
         except ClientError:
-            p99 = PATIENCE * 1e3  # It gave up after so long.
+            p99 = PATIENCE * 1e3  # The client gave up after so long.
         finally:
             for reader in readers:
                 reader.kill()
                 reader.communicate()
-    return p99
+    return {"p99_ms": p99}
 
 
 def main() -> None:
-    args = arguments()
-    # A download from such a disk takes a thread on waitress.
-    os.environ["BENCHMARK_THREADS"] = str(2 * args.downloads)
-    servers = args.servers.split(",")
-    facts = machine(servers)
-    print(machine_text(facts), flush=True)
-    values: dict[str, dict[str, list[float]]] = {}
-    for repeat in range(args.repeats):
-        for server in servers:
-            for contender in CONTENDERS:
-                with (
-                    tempfile.TemporaryDirectory() as directory,
-                    slowfs.mounted(directory, args.read),
-                ):
-                    p99 = measure(server, contender, directory, args)
-                values.setdefault(server, {}).setdefault(contender, []).append(p99)
-                progress(f"{repeat + 1}/{args.repeats} {server}, {contender}: {p99:.3g} ms")
+    parser = Parser(__doc__)
+    add = parser.add_argument
+    all_three = ["waitress", "gevent", "eventlet"]
+    add(
+        "--servers",
+        type=some_of(SERVERS),
+        default=all_three,
+        metavar="A,B",
+        help=",".join(all_three),
+    )
+    add("--downloads", type=int, default=8, metavar="N", help="at once (8)")
+    add("--read", type=float, default=0.2, metavar="S", help="seconds of a read (0.2)")
+    add("--seconds", type=float, default=6, metavar="S", help="of small requests (6)")
+    add("--pause", type=float, default=8, metavar="S", help="until buffers are full (8)")
+    args = parser.parse(seconds=3, repeats=2)
+    results = begin(args, map(module, args.servers))
+    contenders = {name: name for name in CONTENDERS}
+    values = results["values"] = {
+        server: measure.in_turn(
+            server, args.repeats, contenders, partial(latency, server=server, args=args)
+        )
+        for server in args.servers
+    }
     print(
         f"\np99 in ms of /small beside {args.downloads} downloads from a disk that takes"
         f" {args.read} s for a read\n"
     )
-    rows = [[server, *map(spread, got.values())] for server, got in values.items()]
-    print(table(("server", *CONTENDERS), rows))
-    targets = [
-        Target("", f"{server}: p99 in ms, ours", got["ours"], at_most=20)
+    rows = [
+        [server, *(spread(got[name]["p99_ms"]) for name in CONTENDERS)]
         for server, got in values.items()
     ]
-    results: dict[str, Any] = {"machine": facts, "values": values}
-    finish(results, targets, args.json)
+    print(table(("server", *CONTENDERS), rows))
+    targets = [
+        Target("", f"{server}: p99 in ms, ours", got["ours"]["p99_ms"], at_most=20)
+        for server, got in values.items()
+    ]
+    finish(args, results, targets)
 
 
 if __name__ == "__main__":

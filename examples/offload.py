@@ -5,8 +5,8 @@ In this directory, for the files in ``files``:
     python offload.py nginx files
     python offload.py apache files
 
-then open http://127.0.0.1:8080/. Needs waitress, and Debian's nginx-light, or apache2 with
-libapache2-mod-xsendfile. ``offload-nginx.conf`` and ``offload-apache.conf`` are their
+then open http://127.0.0.1:8080/. Needs ``wsgifile[serve]``, and Debian's nginx-light, or
+apache2 with libapache2-mod-xsendfile. ``offload-nginx.conf`` and ``offload-apache.conf`` are their
 configurations. This program fills in names like @DIRECTORY@. The server in front must be
 allowed to read the directory.
 """
@@ -27,7 +27,7 @@ import threading
 import waitress
 
 from wsgifile import FileWrapperMiddleware, XAccelRedirect, XSendfile
-from wsgifile.directory import directory_app
+from wsgifile.cli.directory import directory_app
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 #: Debian installs them in sbin, which is not in every user's PATH.

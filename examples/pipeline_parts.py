@@ -2,7 +2,7 @@
 
 from webob.dec import wsgify
 
-from wsgifile import directory
+from wsgifile.cli import directory
 
 
 def hello_filter(global_conf, greeting):

@@ -16,6 +16,10 @@ import waitress
 from waitress import wasyncore
 
 
+class ServerError(Exception):
+    """The server does not come up."""
+
+
 def free_port() -> int:
     """A port of the loopback address that nobody listens on at the moment."""
     with socket.socket() as sock:
@@ -27,16 +31,21 @@ def free_port() -> int:
 def wait_until_listening(
     port: int, process: subprocess.Popen[Any], log: Path | None = None
 ) -> None:
-    """Return once the server accepts connections; fail if it does not come up."""
+    """Return once the server accepts connections.
+
+    :raises ServerError: if it does not come up.
+    """
     deadline = time.monotonic() + 20
     while True:
         try:
             socket.create_connection(("127.0.0.1", port), 1).close()
             return
         except OSError:
-            said = log.read_text() if log else ""
-            assert process.poll() is None, f"the server has ended:\n{said}"
-            assert time.monotonic() < deadline, f"the server does not listen:\n{said}"
+            ended = process.poll() is not None
+            if ended or time.monotonic() > deadline:
+                said = log.read_text(errors="replace") if log else ""
+                what = "has ended" if ended else "does not listen"
+                raise ServerError(f"the server {what}:\n{said}") from None
             time.sleep(0.05)
 
 
@@ -44,9 +53,9 @@ def wait_until_listening(
 def running(
     command: list[str], port: int, log: Path, stop: int = signal.SIGTERM, **options: Any
 ) -> Iterator[subprocess.Popen[Any]]:
-    """Have this command listen on the port; what it says goes to the end of log."""
+    """Have this command listen on the port; append what it prints to log."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        # So a shell starts what is in the background, and so would all be that we start.
+        # A shell starts a job in the background so, and what we start would inherit it.
         signal.signal(signal.SIGINT, signal.default_int_handler)
     with log.open("ab") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, **options)
@@ -71,7 +80,7 @@ def serving(app: Any) -> Iterator[int]:
     loop.start()
     yield int(server.effective_port)
     server.task_dispatcher.shutdown(timeout=0.1)
-    # By the loop itself, which does not expect that others close what it waits for.
+    # The loop does it itself: it does not expect others to close what it waits for.
     server.trigger.pull_trigger(lambda: wasyncore.close_all(server._map))
     loop.join(20)
     assert not loop.is_alive()

@@ -14,7 +14,7 @@ import pytest
 from ports import serving
 
 from wsgifile import FileWrapperMiddleware
-from wsgifile.directory import directory_app
+from wsgifile.cli.directory import directory_app
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment

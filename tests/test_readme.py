@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from known import SERVERS
 
-from wsgifile.explain import senders_of
+from wsgifile.cli.explain import senders_of
 
 README = Path(__file__).parents[1] / "README.rst"
 

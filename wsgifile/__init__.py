@@ -18,8 +18,9 @@ The modules, in the order in which a response travels:
 The ground, which every module may use: ``blocks``, ``conditions``, ``ranges``, ``registry``,
 ``log``.
 
-There are two other doors. ``paste`` is for PasteDeploy, ``__main__`` is the command line.
-Importing the package imports neither of them, and no server.
+``paste``, the filter for PasteDeploy, and ``cli``, the command line that ``__main__`` starts,
+use the modules above, which import neither. Importing ``wsgifile`` imports no server, and
+needs nothing but the standard library.
 """
 
 from .blocks import FileReadError, ShortFileError

@@ -1,7 +1,7 @@
-"""The Range header: which bytes of how many (RFC 9110, section 14).
+"""The Range header (RFC 9110, section 14).
 
-Pure arithmetic on half open intervals ``(start, stop)``, without files and
-without responses. WebOb's parser takes the first range and ignores the others.
+Pure arithmetic on half open intervals ``(start, stop)``. Files and responses play no part.
+WebOb's parser is not used: it takes the first range and ignores the others.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ __all__ = ["MAX_RANGES", "ByteRange", "select"]
 
 ByteRange = tuple[int, int]
 
-#: More of them in one request are taken for an attack, or for a client that is
-#: better served by the whole (RFC 9110, section 17.15).
+#: The largest number of ranges in one request. A request with more is an attack, or its
+#: client is better served by the whole (RFC 9110, section 17.15).
 MAX_RANGES = 16
 
-#: The header of a part takes about so many bytes. A smaller gap is sent along.
+#: A gap smaller than this is sent too, because the header of a part takes as many bytes.
 _GAP = 80
 
-#: Larger than any file; of a number with more digits the digits do not matter.
+#: Larger than any file. It stands for every number with more digits.
 _HUGE = 10**18
 
 _SPEC = re.compile(r"([0-9]*)-([0-9]*)")
@@ -28,10 +28,10 @@ _SPEC = re.compile(r"([0-9]*)-([0-9]*)")
 def select(header: str, length: int) -> list[ByteRange] | None:
     """The ranges to send of length bytes, in the order in which they were asked for.
 
-    None means all of it: the header is malformed, or asks for too many ranges,
-    or for the beginning of nothing. An empty list means that nothing asked for is there:
-    416. Ranges that overlap, or nearly touch, are one; each byte is sent once at
-    most. Takes time linear in the header.
+    None means all of it: the header is malformed, asks for too many ranges, or asks for the
+    beginning of an empty file. An empty list means 416: no byte that was asked for exists.
+    Ranges that overlap or nearly touch become one, so no byte is sent twice. The time is
+    linear in the length of the header.
     """
     unit, _, listed = header.partition("=")
     if unit.lower() != "bytes":
@@ -57,7 +57,7 @@ def select(header: str, length: int) -> list[ByteRange] | None:
         if start < stop:
             found.append((start, stop))
         elif not start:
-            # There is no Content-Range for what an empty file has.
+            # No Content-Range can describe a part of an empty file.
             return None
     return _coalesce(found)
 
@@ -68,7 +68,7 @@ def _number(digits: str) -> int:
 
 
 def _coalesce(ranges: list[ByteRange]) -> list[ByteRange]:
-    """Merge what is less than _GAP apart; a merged range takes its first one's place."""
+    """Merge ranges less than _GAP apart. A merged range takes the place of its first one."""
     merged: list[tuple[int, int, int]] = []
     for start, stop, place in sorted((*range_, place) for place, range_ in enumerate(ranges)):
         if merged and start < merged[-1][1] + _GAP:

@@ -84,7 +84,7 @@ class Client:
         sent = self.h11.send(request) + self.h11.send(h11.EndOfMessage())
         sock.sendall(sent.replace(b"HTTP/1.1", b"HTTP/" + version.encode(), 1))
 
-    def receive(self, piece: int = 3001) -> Answer:
+    def receive(self, piece: int = 3001) -> Answer:  # noqa: C901  # a loop over h11's events
         """The whole answer. RemoteProtocolError for bytes that belong to none."""
         sock = self.connect()
         answer: Answer | None = None

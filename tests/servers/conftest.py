@@ -8,11 +8,11 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import cases
+import launch
 import pytest
 from client import Client
 from known import SERVERS
@@ -174,8 +174,8 @@ def server(
     request: pytest.FixtureRequest, files: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Running]:
     name = request.param
-    if find_spec(SERVERS[name].module.partition(".")[0]) is None:
-        pytest.skip(f"{SERVERS[name].module} is not installed")
+    if not launch.SERVERS[name].installed():
+        pytest.skip(f"{launch.SERVERS[name].module} is not installed")
     running = Running(name, files, tmp_path_factory.mktemp(name) / "log")
     try:
         yield running

@@ -5,8 +5,8 @@ from __future__ import annotations
 import platform
 import re
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
 
+import launch
 from known import SERVERS
 
 _MARKS = {
@@ -43,7 +43,7 @@ class Matrix:
         for number, name in enumerate(servers, 1):
             counts = self.counts[name]
             told = ", ".join(f"{counts[o]} {o}" for o in _ORDER if o in counts)
-            yield f"{number:2d}  {name + ' ' + _version(name):40s} {told}"
+            yield f"{number:2d}  {name + ' ' + launch.version(name):40s} {told}"
         yield ""
         width = max(map(len, self.outcomes)) + 1
         yield " " * width + " ".join(f"{number:2d}" for number in range(1, len(servers) + 1))
@@ -87,16 +87,6 @@ wsgifile cannot repair.
 ::
 
 {body}"""
-
-
-def _version(server: str) -> str:
-    # "gunicorn_gevent" needs the module gevent, but its package is gunicorn.
-    for name in (server.partition("_")[0], SERVERS[server].module):
-        try:
-            return version(name)
-        except PackageNotFoundError:
-            pass
-    return ""  # wsgiref
 
 
 def case_of(function: str, params: dict[str, object]) -> str:

@@ -11,9 +11,10 @@ import cases
 import pytest
 from cases import DATA
 from client import Client, events, open_files
-from conftest import Running
 from frameworks import WAYS, Way
 from known import SERVERS
+
+from conftest import Running
 
 #: One that sends by a wrapper of its own, one by os.sendfile, one by both.
 ON = ["waitress", "cheroot", "gunicorn"]

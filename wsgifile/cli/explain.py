@@ -1,6 +1,7 @@
-"""``wsgifile --explain``: one request, and what became of the response and why.
+"""``wsgifile --explain``: make one request, and show how the response was sent, and why.
 
-By waitress on the loopback interface, as senders ask the server.
+The request goes to waitress on the loopback interface, because the way of a file depends on
+the server.
 """
 
 from __future__ import annotations
@@ -21,30 +22,29 @@ from typing import TYPE_CHECKING, Any
 from waitress import wasyncore
 from waitress.server import create_server
 
-from .blocks import name_of
-from .layers import unwrap
-from .log import logger
-from .middleware import FileWrapperMiddleware
-from .plan import Headers
-from .recognise import NOT_FILES, FileSlice
-from .registry import SERVERS
-from .send import Send, Watch, watchers
-from .senders import SMALL
-from .server import Server
-from .servers.unknown import Server as Unknown
-from .transfer import Transfer
+from .. import FileWrapperMiddleware, Transfer
+from ..blocks import name_of
+from ..layers import unwrap
+from ..log import logger
+from ..plan import Headers, Plan
+from ..recognise import NOT_FILES, FileRegion, FileSlice
+from ..registry import SERVERS
+from ..send import Send, Watch, watchers
+from ..senders import SMALL
+from ..server import Server
+from ..servers.unknown import Server as Unknown
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 __all__ = ["explain", "senders_of"]
 
-#: Seconds without a byte after which the application, or a sender, is given up.
+#: Seconds to wait for a byte of the response.
 _PATIENCE = 60.0
 
 
 class _Spy:
-    """The application, and notes on what it did."""
+    """The application, with notes on what it did."""
 
     def __init__(self, app: WSGIApplication) -> None:
         self.app = app
@@ -69,7 +69,7 @@ class _Spy:
 
 
 class _Refusals:
-    """The middleware, and what it refused to send."""
+    """The middleware, with the exception by which it refused to send a file."""
 
     def __init__(self, middleware: WSGIApplication, spy: _Spy) -> None:
         self.middleware = middleware
@@ -96,7 +96,7 @@ class _Warnings(logging.Handler):
 
 @contextmanager
 def _warnings() -> Iterator[list[str]]:
-    """What the middleware warns of, unless the application turns its logger off."""
+    """The warnings that the middleware logs, unless the application turns its logger off."""
     handler, propagate = _Warnings(), logger.propagate
     logger.addHandler(handler)
     logger.propagate = False
@@ -108,8 +108,8 @@ def _warnings() -> Iterator[list[str]]:
 
 
 def explain(app: WSGIApplication, path: str, headers: list[tuple[str, str]]) -> Iterator[str]:
-    """Lines that tell what becomes of a GET of this path, with these header fields."""
-    # One that is there has options of its own.
+    """Lines that tell how a GET of this path with these header fields is answered."""
+    # The application's own middleware has options that matter.
     outer = (
         copy.copy(app) if isinstance(app, FileWrapperMiddleware) else FileWrapperMiddleware(app)
     )
@@ -147,26 +147,45 @@ def _line(label: str, text: str) -> str:
 
 
 def _lines(send: Send, watch: Watch, transfer: Transfer, before: Headers | None) -> Iterator[str]:
-    region, plan, server = send.region, send.plan, watch.server
+    """What the middleware did with a file.
+
+    :param before: the application's header; None: not known.
+    """
+    yield _line("recognised", _recognised(send.region))
+    yield _line("plan", _planned(send.plan, before))
+    if type(watch.server) is Unknown:
+        origin = _origin(watch.server.start_response)
+        yield _line("server", f"not seen, start_response is {origin}")
+    yield from _asked(send.plan, watch, transfer)
+    sent = "bytes" if transfer.sent is None else f"{transfer.sent} bytes"
+    error = "" if transfer.error is None else f", ended by {transfer.error!r}"
+    yield _line("sent", f"{sent} by {transfer.sender} in {transfer.seconds:.3f} s{error}")
+    if isinstance(send.file_slice(), FileSlice) and (send.plan.count or 0) > SMALL:
+        yield from _elsewhere(type(watch.server))
+
+
+def _recognised(region: FileRegion) -> str:
     what = f"{_kind(region.filelike)} {name_of(region.filelike)}"
     if region.kernel is not None:
-        assert region.stop is not None
-        how = f"a file on disk, {what}, {region.stop - region.start} bytes from {region.start}"
-    else:
-        stop = region.stop
-        size = "size not known" if stop is None else f"{stop - region.start} bytes"
-        how = f"to be read, {what}, {size}"
-    yield _line("recognised", how)
+        return f"a file on disk, {what}, {_length(region)} from {region.start}"
+    return f"to be read, {what}, {_length(region)}"
+
+
+def _length(region: FileRegion) -> str:
+    return "size not known" if region.stop is None else f"{region.stop - region.start} bytes"
+
+
+def _planned(plan: Plan, before: Headers | None) -> str:
     count = "all there is" if plan.count is None else f"{plan.count} bytes"
-    if plan.parts is not None:
-        count += f" in {len(plan.parts)} parts"
+    parts = f" in {len(plan.parts)} parts" if len(plan.parts) > 1 else ""
     known = plan.headers if before is None else before
     ours = [name for name, value in plan.headers if (name, value) not in known]
     by_us = f"; by wsgifile: {', '.join(ours)}" if ours else ""
-    yield _line("plan", f"{plan.status}, {count}{by_us}")
-    seen = type(server) is not Unknown
-    if not seen:
-        yield _line("server", f"not seen, start_response is {_origin(server.start_response)}")
+    return f"{plan.status}, {count}{parts}{by_us}"
+
+
+def _asked(plan: Plan, watch: Watch, transfer: Transfer) -> Iterator[str]:
+    """The proxy in front and the senders, and why they declined."""
     asked = {name for name, _ in watch.declined}
     if plan.offload is not None:
         yield _line("offload", f"{plan.offload}: {dict(plan.headers)[plan.offload]}")
@@ -176,18 +195,20 @@ def _lines(send: Send, watch: Watch, transfer: Transfer, before: Headers | None)
         yield _line(name, f"declined: {declined.reason}")
     if transfer.sender == "read" and asked <= {"offload"}:
         yield _line("read", f"up to {SMALL} bytes are read at once, one block for the server")
-    sent = "bytes" if transfer.sent is None else f"{transfer.sent} bytes"
-    error = "" if transfer.error is None else f", ended by {transfer.error!r}"
-    yield _line("sent", f"{sent} by {transfer.sender} in {transfer.seconds:.3f} s{error}")
-    if seen and isinstance(send.file_slice(), FileSlice) and plan.count and plan.count > SMALL:
-        here = type(server).__module__.rpartition(".")[2]
-        for sender, names in senders_of().items():
-            others = ", ".join(name for name in names if name != here)
-            yield _line("elsewhere", f"{sender} on {others}")
+
+
+def _elsewhere(here: type[Server]) -> Iterator[str]:
+    """By which senders the file would leave on other servers."""
+    if here is Unknown:
+        return
+    name = here.__module__.rpartition(".")[2]
+    for sender, names in senders_of().items():
+        others = ", ".join(other for other in names if other != name)
+        yield _line("elsewhere", f"{sender} on {others}")
 
 
 def senders_of() -> dict[str, list[str]]:
-    """The servers whose files here offer a wrapper, and those that offer a socket."""
+    """Each fast sender, and the servers that it works on, as ``wsgifile.servers`` has them."""
     found: dict[str, list[str]] = {"wsgi.file_wrapper": [], "os.sendfile": []}
     for name in sorted(set(SERVERS.values())):
         own = import_module(f"wsgifile.servers.{name}").Server
@@ -204,7 +225,7 @@ def _is_file(app_iter: object) -> bool:
 
 
 def _describe(app_iter: object) -> str:
-    """What it is, and if it is no file, why."""
+    """Its type, and why it is no file if it is none."""
     inside = unwrap(app_iter)
     what = _kind(app_iter)
     if isinstance(app_iter, GeneratorType):
@@ -227,7 +248,7 @@ def _kind(thing: object) -> str:
 
 
 def _origin(function: Any) -> str:
-    """Whose it is."""
+    """Where a start_response comes from."""
     if isinstance(function, MethodType):
         return f"a method of {_kind(function.__self__)}"
     if inspect.isfunction(function):
@@ -244,7 +265,7 @@ def _serving(app: WSGIApplication) -> Iterator[int]:
         yield int(server.effective_port)
     finally:
         server.task_dispatcher.shutdown(timeout=1)
-        # By the loop itself, which does not expect that others close what it waits for.
+        # The loop itself must do it. It fails if another thread closes its sockets.
         server.trigger.pull_trigger(lambda: wasyncore.close_all(server._map))
         loop.join(5)
 
@@ -271,7 +292,7 @@ def _get(port: int, path: str, headers: list[tuple[str, str]]) -> str:
 
 
 def _wait(done: Callable[[], object]) -> None:
-    """The server closes the file after the client has got it."""
+    """Wait until done(), two seconds at most: the server closes a file after it has sent it."""
     deadline = time.monotonic() + 2
     while not done() and time.monotonic() < deadline:
         time.sleep(0.01)

@@ -1,13 +1,15 @@
-"""Applications for a directory or a file: open files, and a page that lists them.
+"""Applications for a directory and for a file.
 
-To be put behind the middleware, which does the rest. Not by WebOb's
-DirectoryApp and FileApp: they serve an index.html of the directory above, write
-the full path of a missing file into the 404 page, and take several ranges for one.
+They return open files, or a page that lists a directory. The middleware in front of them does
+the rest.
 
-What is not to be served is not there: 404, and no line of the listing. That is what a
-symbolic link has outside of the directory, names that begin with a dot and all that is
-below them, under whatever other name a link gives it, and what is neither a file nor
-a directory.
+Not with WebOb's DirectoryApp and FileApp. A request for ``/../`` gets the index.html of the
+directory above (seen with each WebOb from 1.8.7 to 1.8.11), a 404 page has the full path of
+the missing file, and of several ranges only the first is answered.
+
+These are not served and not listed, as if they did not exist: targets of symbolic links
+outside the directory, names that begin with a dot and everything below them (also if a link
+gives them another name), and anything that is neither a file nor a directory.
 """
 
 from __future__ import annotations
@@ -17,14 +19,14 @@ import hashlib
 import mimetypes
 import os
 import stat
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import parse_qs, quote
 
 from webob import Request, Response, exc
 from webob.dec import wsgify
 
-from .conditions import Validators
+from ..conditions import Validators
 from .listing import POLICY, Entry, listing
 
 if TYPE_CHECKING:
@@ -32,33 +34,45 @@ if TYPE_CHECKING:
 
 __all__ = ["directory_app", "file_app"]
 
-#: Or else, on Windows, files are opened by their path.
+#: If not, as on Windows, files are opened by their path.
 _BY_DESCRIPTOR = os.open in os.supports_dir_fd and os.scandir in os.supports_fd
-#: To pass through a directory that may not be listed, too.
+#: These also open a directory that can be entered but not listed.
 _THROUGH = getattr(os, "O_PATH", os.O_RDONLY) | getattr(os, "O_DIRECTORY", 0)
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
+
+
+class _Unchanged(Response):  # type: ignore[misc]
+    """A response that goes out as it is.
+
+    In a call of WebOb's own class the answer to HEAD loses its file, and with that its length
+    and its ETag. And the host that the client asked for gets into Location.
+    """
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        start_response(self.status, self.headerlist)
+        return self.app_iter  # type: ignore[no-any-return]
 
 
 def directory_app(
     root: str, *, hidden: bool = False, follow_symlinks: bool = False
 ) -> WSGIApplication:
-    """The files below root; for a directory its index.html, or a listing.
+    """An application for the files below root. A directory gets its index.html, or a listing.
 
-    :param hidden: whether names that begin with a dot are there.
-    :param follow_symlinks: whether what a symbolic link has outside of root is there.
+    :param hidden: whether to serve names that begin with a dot.
+    :param follow_symlinks: whether to serve targets of symbolic links outside root.
     """
     site = _Site(os.path.abspath(root), hidden, follow_symlinks)
 
     @wsgify  # type: ignore[untyped-decorator]
-    def directory(request: Request) -> Any:
+    def directory(request: Request) -> Response:
         wanted = _path_info(request)
 
-        def find() -> Any:
+        def find() -> Response:
             where = site.find(wanted)
             if not os.path.isdir(os.path.join(*where)):
                 return exc.HTTPNotFound() if wanted.endswith("/") else _send(*where, wanted)
             if not wanted.endswith("/"):
-                # Or the links of the page would lead to the directory above.
+                # Relative links of the page would start from the directory above.
                 return _moved(wanted.rpartition("/")[2], request.query_string)
             index = wanted + "index.html"
             try:
@@ -73,12 +87,12 @@ def directory_app(
 
 
 def file_app(path: str) -> WSGIApplication:
-    """The file at its own name and at ``/``, 404 elsewhere."""
+    """An application for one file, at its own name and at ``/``. Other paths are 404."""
     path = os.path.abspath(path)
     names = {"/", "/" + os.path.basename(path)}
 
     @wsgify  # type: ignore[untyped-decorator]
-    def file(request: Request) -> Any:
+    def file(request: Request) -> Response:
         if _path_info(request) not in names:
             return exc.HTTPNotFound()
         return _found(request, lambda: _send(os.path.realpath(path), "", path))
@@ -87,19 +101,19 @@ def file_app(path: str) -> WSGIApplication:
 
 
 def _path_info(request: Request) -> str:
-    # As the names of files are decoded: there are some that are no UTF-8.
+    # Decoded like names of files, because not all names are UTF-8.
     return os.fsdecode(request.environ.get("PATH_INFO", "").encode("latin-1")) or "/"
 
 
-def _found(request: Request, find: Callable[[], Any]) -> Any:
-    """What find() finds, or the response that says why it does not."""
+def _found(request: Request, find: Callable[[], Response]) -> Response:
+    """What find() returns, or the response for the error that it raises."""
     if request.method not in ("GET", "HEAD"):
         return exc.HTTPMethodNotAllowed(headers=[("Allow", "GET, HEAD")])
     try:
         return find()
     except PermissionError:
         return exc.HTTPForbidden()
-    except ValueError:  # A NUL.
+    except ValueError:  # A NUL in the path.
         return exc.HTTPNotFound()
     except OSError as error:
         if error.errno in (errno.EMFILE, errno.ENFILE):
@@ -113,11 +127,11 @@ class _Site(NamedTuple):
     follow_symlinks: bool
 
     def find(self, wanted: str) -> tuple[str, str]:
-        """Where this is: a directory, and a path below it that has no symbolic links.
+        """Where this path is: a directory, and a path below it without symbolic links.
 
-        :raises FileNotFoundError: if it is not to be served.
+        :raises FileNotFoundError: if it must not be served.
         """
-        # Now, as it may be a link that is changed to release something.
+        # At each request: root may be a link that is changed to release a new version.
         root = os.path.realpath(self.root)
         path = os.path.abspath(os.path.join(root, wanted.lstrip("/")))
         self._below(root, path)
@@ -128,22 +142,23 @@ class _Site(NamedTuple):
         return root, self._below(root, real)
 
     def _below(self, root: str, path: str) -> str:
+        """The path relative to root."""
         root = os.path.join(root, "")
         name = os.path.join(path, "")[len(root) : -1]
         if not os.path.join(path, "").startswith(root) or (
             not self.hidden and any(part.startswith(".") for part in name.split(os.sep))
         ):
-            raise FileNotFoundError(errno.ENOENT, "not to be served")
+            raise FileNotFoundError(errno.ENOENT, "must not be served")
         return name
 
 
 def _open(root: str, name: str, is_wanted: Callable[[int], bool]) -> int | str:
-    """A descriptor of the file or directory, which is of the kind that is wanted.
+    """A descriptor of the file or directory, if its mode is what is_wanted.
 
-    No symbolic link is followed on the way from root, so that one which has been put
-    there since it was looked at leads nowhere. Nothing else is opened, as a pipe would
-    wait, and what it does to a device nobody knows. Where the system has no open() that
-    starts from a directory, it is the path.
+    No symbolic link is followed on the way from root, so a link that was put there after the
+    check leads nowhere. Nothing of another kind is opened: a pipe would wait, and opening a
+    device may have any effect. If the system cannot open relative to a directory, this is the
+    path instead of a descriptor.
     """
     if not _BY_DESCRIPTOR:
         found = os.path.join(root, name)
@@ -171,36 +186,37 @@ def _open(root: str, name: str, is_wanted: Callable[[int], bool]) -> int | str:
 
 def _check(status: os.stat_result, is_wanted: Callable[[int], bool]) -> None:
     if not is_wanted(status.st_mode):
-        raise FileNotFoundError(errno.ENOENT, "of another kind")
+        raise FileNotFoundError(errno.ENOENT, "another kind of file")
 
 
-def _send(root: str, name: str, shown: str) -> WSGIApplication:
-    """An application for this file, of the type that the name has by which it is shown."""
+def _send(root: str, name: str, shown: str) -> Response:
+    """The file, with the type that the name in the URL has."""
     found = _open(root, name, stat.S_ISREG)
     opener = None if isinstance(found, str) else lambda *_: found
     file = open(os.path.join(root, name) if name else root, "rb", opener=opener)  # noqa: SIM115
-    # The encoding does not go into a header, which browsers would undo: what they
-    # save as .tar.gz would be no gzip file any more.
-    content_type, encoding = mimetypes.guess_type(shown)
+    headers = [
+        ("Content-Type", _content_type(shown)),
+        # Browsers may keep it, but ask each time whether it has changed.
+        ("Cache-Control", "no-cache"),
+        # No other site can use a file of data as a script or a style.
+        ("X-Content-Type-Options", "nosniff"),
+    ]
+    return _Unchanged(headerlist=headers, app_iter=file)
+
+
+def _content_type(name: str) -> str:
+    content_type, encoding = mimetypes.guess_type(name)
     if encoding is not None:
+        # Not as Content-Encoding, which browsers undo: a file saved as .tar.gz would not be
+        # a gzip file any more.
         content_type = "application/gzip" if encoding == "gzip" else None
     if content_type is None:
-        content_type = "application/octet-stream"
-    elif content_type.startswith("text/"):
-        content_type += "; charset=utf-8"
-
-    def application(environ: WSGIEnvironment, start_response: StartResponse) -> Any:
-        # To be kept, but not without asking whether it was changed. And no script or
-        # style of another site, whatever is in it.
-        headers = [("Content-Type", content_type), ("Cache-Control", "no-cache")]
-        start_response("200 OK", [*headers, ("X-Content-Type-Options", "nosniff")])
-        return file
-
-    return application
+        return "application/octet-stream"
+    return f"{content_type}; charset=utf-8" if content_type.startswith("text/") else content_type
 
 
 def _entries(site: _Site, where: tuple[str, str], wanted: str) -> Iterator[Entry]:
-    """What there is in a directory to be served."""
+    """What a directory has that is served."""
     found = _open(*where, stat.S_ISDIR)
     try:
         with os.scandir(found) as entries:
@@ -211,7 +227,7 @@ def _entries(site: _Site, where: tuple[str, str], wanted: str) -> Iterator[Entry
                     if entry.is_symlink():
                         site.find(wanted + entry.name)
                     status = entry.stat()
-                except OSError:  # It has gone, or is a link to nothing that is there.
+                except OSError:  # It is gone, or a link to nothing that is served.
                     continue
                 is_directory = stat.S_ISDIR(status.st_mode)
                 if is_directory or stat.S_ISREG(status.st_mode):
@@ -221,22 +237,18 @@ def _entries(site: _Site, where: tuple[str, str], wanted: str) -> Iterator[Entry
             os.close(found)
 
 
-def _moved(name: str, query: str) -> WSGIApplication:
-    """To the same with a slash. Not by WebOb, which puts what it takes for our host there."""
+def _moved(name: str, query: str) -> Response:
+    """A redirect to the same path with a slash at the end."""
     location = f"./{quote(os.fsencode(name))}/"
     if query:
         location += "?" + quote(query, "!#$%&'()*+,/:;=?@[]~", "latin-1")
-
-    def application(environ: WSGIEnvironment, start_response: StartResponse) -> Any:
-        start_response("301 Moved Permanently", [("Location", location), ("Content-Length", "0")])
-        return []
-
-    return application
+    headers = [("Location", location), ("Content-Length", "0")]
+    return _Unchanged(status=301, headerlist=headers, app_iter=[])
 
 
 def _page(request: Request, page: str) -> Response:
     response = Response(page, content_type="text/html", charset="utf-8")
-    # Of the page itself: the date of a directory tells nothing of the files in it.
+    # From the page itself: the date of a directory does not change with the files in it.
     etag = f'"{hashlib.sha256(response.body).hexdigest()[:32]}"'
     status = Validators(etag, None).refuse(request.environ)
     if status is not None:

@@ -1,7 +1,8 @@
 """The application of ``soak.py``: every kind of file and source, behind the middleware.
 
-``/KIND/SIZE`` is SIZE bytes of ``CONTENT``, by a source of that kind (``KINDS``);
-``/ahead/KIND/SIZE`` the same with ``read_ahead``. ``/counts`` tells what is still open.
+``/KIND/SIZE`` is SIZE bytes of ``CONTENT`` from a source of that kind (``KINDS``), and
+``/ahead/KIND/SIZE`` the same with ``read_ahead``. ``/counts`` tells how many sources were
+opened and closed.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import random
 import sys
 import tempfile
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, BinaryIO
@@ -22,45 +24,44 @@ from urllib.parse import parse_qs
 
 from wsgifile import FileWrapperMiddleware, Transfer
 
-FILES = os.environ.get("BENCHMARK_FILES", "")
+FILES = os.environ.get("SOAK_FILES", "")
 BLOCK = 65536
-#: Random, so that bytes of another position are other bytes. The same in each process.
+#: Random, so that other bytes stand at each position. The same in each process.
 CONTENT = random.Random(1).randbytes(24 << 20)
 
 Environ = dict[str, Any]
 
 
 def begins(size: int) -> int:
-    """Where in CONTENT a file of this size begins: each has other bytes."""
+    """Where in CONTENT a file of this size begins. Files of other sizes have other bytes."""
     return size % 4093
 
 
+def content(size: int) -> bytes:
+    return CONTENT[begins(size) : begins(size) + size]
+
+
 class ProvokedError(Exception):
-    """What the sources raise on purpose."""
+    """The sources raise it on purpose."""
 
 
-class Counts:
-    """How often things happened, by several threads."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self.opened = self.closed = self.files = self.sent = self.begun = 0
-
-    def add(self, name: str) -> None:
-        with self._lock:
-            setattr(self, name, getattr(self, name) + 1)
+_lock = threading.Lock()
+counts = Counter(begun=0, opened=0, closed=0, files=0, sent=0)
 
 
-counts = Counts()
+def count(name: str) -> None:
+    """One more. Several threads count."""
+    with _lock:
+        counts[name] += 1
 
 
 class Source:
-    """Has read() and close() alone. Raises what it is told to, where it is told to."""
+    """Has read() and close() only. Raises an error at the given position."""
 
     def __init__(self, size: int, at: int, error: Exception) -> None:
-        self._left = io.BytesIO(CONTENT[begins(size) : begins(size) + min(size, at)])
+        self._left = io.BytesIO(content(size)[:at])
         self._error = error if at < size else None
-        counts.add("opened")
+        count("opened")
 
     def read(self, size: int) -> bytes:
         block = self._left.read(min(size, BLOCK))
@@ -69,7 +70,7 @@ class Source:
         return block
 
     def close(self) -> None:
-        counts.add("closed")
+        count("closed")
 
 
 def path_of(environ: Environ, size: int) -> str:
@@ -96,14 +97,14 @@ def wrapped(environ: Environ, size: int) -> Iterable[bytes]:
 
 
 def standing(environ: Environ, size: int) -> BinaryIO:
-    """A file that was read a little, so that it is to be sent from there."""
+    """A file of which some bytes were read: the rest has to be sent."""
     file = on_disk(environ, size)
     file.read(int(asked(environ, "from") or 0))
     return file
 
 
 def in_memory(environ: Environ, size: int) -> BinaryIO:
-    return io.BytesIO(CONTENT[begins(size) : begins(size) + size])
+    return io.BytesIO(content(size))
 
 
 def zipped(environ: Environ, size: int) -> gzip.GzipFile:
@@ -116,8 +117,8 @@ def pipe(environ: Environ, size: int) -> BinaryIO:
     def write() -> None:
         with open(write_end, "wb", buffering=0) as file:
             try:
-                for at in range(begins(size), begins(size) + size, BLOCK):
-                    file.write(CONTENT[at : min(at + BLOCK, begins(size) + size)])
+                for block in blocks(environ, size):
+                    file.write(block)
             except BrokenPipeError:
                 pass  # The client has left.
 
@@ -126,14 +127,14 @@ def pipe(environ: Environ, size: int) -> BinaryIO:
 
 
 def temporary(environ: Environ, size: int) -> Any:
-    """The three of tempfile in turn."""
+    """The three kinds of tempfile in turn."""
     kinds: list[Callable[[], Any]] = [
         tempfile.TemporaryFile,
         tempfile.NamedTemporaryFile,
         partial(tempfile.SpooledTemporaryFile, BLOCK),
     ]
-    file = kinds[counts.begun % 3]()
-    file.write(CONTENT[begins(size) : begins(size) + size])
+    file = kinds[counts["begun"] % 3]()
+    file.write(content(size))
     file.seek(0)
     return file
 
@@ -164,7 +165,7 @@ KINDS: dict[str, Callable[[Environ, int], Any]] = {
     "source": lambda environ, size: Source(size, size, ProvokedError()),
     "raises": raises,
     "blocks": blocks,
-    "list": lambda environ, size: [CONTENT[begins(size) : begins(size) + size]],
+    "list": lambda environ, size: [content(size)],
     "fails": fails,
 }
 
@@ -173,10 +174,10 @@ NO_FILES = ("list", "blocks")
 
 def application(environ: Environ, start_response: Any) -> Any:
     *_, kind, size = environ["PATH_INFO"].split("/")
-    counts.add("begun")
+    count("begun")
     body = KINDS[kind](environ, int(size))
     if kind not in NO_FILES:
-        counts.add("files")
+        count("files")
     headers = [("Content-Type", "application/octet-stream"), ("Cache-Control", "max-age=9")]
     if asked(environ, "length"):
         headers.append(("Content-Length", size))
@@ -185,20 +186,16 @@ def application(environ: Environ, start_response: Any) -> Any:
 
 
 def tell(start_response: Any) -> list[bytes]:
-    """What there is in this process, when nothing of it is only garbage."""
+    """The counts, and the memory blocks of this process after a garbage collection."""
     gc.collect()
-    told = {
-        **{name: value for name, value in vars(counts).items() if not name.startswith("_")},
-        "blocks": sys.getallocatedblocks(),
-    }
-    body = json.dumps(told).encode()
+    body = json.dumps({**counts, "blocks": sys.getallocatedblocks()}).encode()
     headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
     start_response("200 OK", headers)
     return [body]
 
 
 def on_sent(transfer: Transfer) -> None:
-    counts.add("sent")
+    count("sent")
 
 
 _plain = FileWrapperMiddleware(application, on_sent=on_sent)

@@ -1,4 +1,4 @@
-"""The page that lists a directory: no script, nothing from elsewhere, for any screen."""
+"""The page that lists a directory. It has no script, and loads nothing from elsewhere."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from .log import one_line
+from ..log import one_line
 
 __all__ = ["POLICY", "Entry", "listing"]
 
 
 class Entry(NamedTuple):
-    """A line of it."""
+    """One line of the page."""
 
     name: str
     is_directory: bool
@@ -55,15 +55,15 @@ POLICY = (
     " frame-ancestors 'self'"
 )
 
-#: By column: its heading, what to sort by, and whether the most comes first if one asks for it.
+#: Each column's heading, sort key, and whether the first click sorts the greatest first.
 _COLUMNS: dict[str, tuple[str, Callable[[Entry], Any], bool]] = {
     "name": ("Name", lambda entry: (entry.name.casefold(), entry.name), False),
     "size": ("Size", lambda entry: 0 if entry.is_directory else entry.size, True),
     "date": ("Changed (UTC)", lambda entry: entry.mtime, True),
 }
 
-#: What would not be seen, or make a name look like another: control characters, and those
-#: that change the direction of what follows.
+#: Characters that are invisible, or make a name look like another one: control characters, and
+#: those that change the direction of the text after them.
 _UNSEEN = re.compile(
     "[\x00-\x1f\x7f-\x9f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff]"
 )
@@ -72,14 +72,14 @@ _UNSEEN = re.compile(
 def listing(entries: Iterable[Entry], path: str, sort: str) -> str:
     """The page, as HTML.
 
-    :param path: of the directory, from a slash to a slash.
-    :param sort: ``name``, ``size`` or ``date``; with ``-`` in front the greatest first.
-        Anything else is for ``name``.
+    :param path: the path of the directory, which begins and ends with a slash.
+    :param sort: ``name``, ``size`` or ``date``; with ``-`` in front, the greatest comes first.
+        Anything else means ``name``.
     """
     column, descending = sort.removeprefix("-"), sort.startswith("-")
     if column not in _COLUMNS:
         sort, column, descending = "name", "name", False
-    # What is sorted stays so, and is what a link here keeps.
+    # Links to other directories keep the order.
     query = "" if sort == "name" else f"?sort={sort}"
     lines = sorted(entries, key=_COLUMNS["name"][1])
     lines.sort(key=_COLUMNS[column][1], reverse=descending)
@@ -143,7 +143,7 @@ def _row(entry: Entry, query: str) -> str:
     else:
         exact = f"{entry.size:,} {'byte' if entry.size == 1 else 'bytes'}"
         size = f'<data value="{entry.size}" title="{exact}">{_size(entry.size)}</data>'
-    # Quoted, which a colon is, too: "a:b" would be taken for a scheme.
+    # quote() also quotes a colon. Otherwise browsers would read "a:" as a scheme.
     link = quote(os.fsencode(name)) + (query if entry.is_directory else "")
     return (
         f'<tr><td><a href="{link}"><bdi>{_text(name)}</bdi></a><td>{size}<td>{_time(entry.mtime)}'
@@ -162,12 +162,12 @@ def _size(count: float) -> str:
 def _time(seconds: float) -> str:
     try:
         when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
-    except (ValueError, OverflowError, OSError):  # It is beyond what the system can tell.
+    except (ValueError, OverflowError, OSError):  # The system cannot convert it.
         return ""
     return f'<time datetime="{when}">{when[:10]} {when[11:16]}</time>'
 
 
 def _text(name: str) -> str:
-    """A name for the page, in which everything is to be seen."""
+    """A name as HTML, with every character visible."""
     name = os.fsencode(name).decode(errors="backslashreplace")
     return html.escape(_UNSEEN.sub(lambda match: one_line(match[0]), name))

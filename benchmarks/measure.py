@@ -1,0 +1,88 @@
+"""Measure servers in turn: what one client or wrk sees, and what the server takes for it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+from clients import ClientError, run_client
+from report import number, progress
+from servers import GB, HERE, HOST, KIB, MIB, Measured, ServerError
+
+T = TypeVar("T")
+#: Values by figure, one for each repeat. None if it could not be measured.
+Figures = dict[str, list[float | None]]
+
+
+def big(
+    server: Measured, size: int, *, count: int = 1, parallel: int = 1, **options: object
+) -> dict[str, float]:
+    """A file is received, with these options of the client ``receive``."""
+    before = server.cpu()
+    options = {"count": count, "parallel": parallel, **options}
+    seen = run_client("receive", server.port, f"/{size}", **options)
+    cpu = server.cpu() - before
+    if seen["bytes"] != size * count * parallel:
+        raise ClientError(f"{seen['bytes']} bytes, not {count * parallel} times {size}")
+    return {
+        "cpu_s_per_gb": cpu / seen["bytes"] * GB,
+        # On the loopback interface the kernel may do the work of one side in the time
+        # of the other. It depends on where each runs; the sum does not.
+        "client_cpu_s_per_gb": seen["cpu"] / seen["bytes"] * GB,
+        "gb_per_s": seen["bytes"] / seen["seconds"] / GB,
+        "memory_mib": server.memory(),
+    }
+
+
+def small(server: Measured, size: int, connections: int, seconds: int) -> dict[str, float]:
+    """As many requests for one file as wrk can make."""
+    url = f"http://{HOST}:{server.port}/{size}"
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", f"{HERE}/wrk.lua", url]
+    before = server.cpu()
+    done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 60)
+    cpu = server.cpu() - before
+    try:
+        seen = json.loads(done.stdout.strip().rpartition("\n")[2])
+    except ValueError:
+        raise ClientError(f"wrk failed: {done.stdout[-200:]}{done.stderr[-200:]}") from None
+    if seen["errors"] or not seen["requests"]:
+        raise ClientError(f"{seen['errors']} errors, {seen['requests']} requests")
+    return {
+        "requests_per_s": seen["requests"] / seen["seconds"],
+        "cpu_us": cpu / seen["requests"] * 1e6,
+        "p99_ms": seen["p99_ms"],
+    }
+
+
+def in_turn(
+    title: str,
+    repeats: int,
+    contenders: Mapping[str, T],
+    measure: Callable[[T], dict[str, float]],
+) -> dict[str, Figures]:
+    """Measure each contender once in each repeat. One that fails has None there."""
+    got: dict[str, list[dict[str, float]]] = {name: [] for name in contenders}
+    for repeat in range(1, repeats + 1):
+        # Forwards and backwards, so that it does not matter which one comes before.
+        for name, contender in list(contenders.items())[:: 1 if repeat % 2 else -1]:
+            try:
+                figures = measure(contender)
+                shown = ", ".join(f"{key} {number(value)}" for key, value in figures.items())
+            except (ClientError, ServerError, OSError, subprocess.TimeoutExpired) as error:
+                figures, shown = {}, f"failed: {error}"
+            got[name].append(figures)
+            progress(f"{title} {repeat}/{repeats} {name}: {shown}")
+    values: dict[str, Figures] = {}
+    for name, repeated in got.items():
+        values[name] = defaultdict(list)  # There are no figures if it failed each time.
+        for figure in dict.fromkeys(figure for one in repeated for figure in one):
+            values[name][figure] = [one.get(figure) for one in repeated]
+    return values
+
+
+def label(size: int, connections: int) -> str:
+    shown = f"{size // KIB} KiB" if size < MIB else f"{size // MIB} MiB"
+    return f"{shown} x{connections}"

@@ -1,0 +1,335 @@
+"""The command line's --explain."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+DATA = bytes(range(256)) * 1000
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    path = tmp_path / "data"
+    path.write_bytes(DATA)
+    return str(path)
+
+
+APPS = """
+import gzip, io, os, time, zlib
+from wsgifile import FileWrapperMiddleware, XAccelRedirect
+HERE = os.path.dirname(os.path.abspath(__file__))
+
+def sends(make, *headers):
+    def app(environ, start_response):
+        start_response("200 OK", [("Content-Type", "text/plain"), *headers])
+        return make()
+    return app
+
+class Gzip:
+    def __init__(self, app):
+        self.app = app
+    def __call__(self, environ, start_response):
+        def start(status, headers, exc_info=None):
+            headers = [(n, v) for n, v in headers if n.lower() != "content-length"]
+            return start_response(status, [*headers, ("Content-Encoding", "gzip")])
+        return self.compress(self.app(environ, start))
+    def compress(self, blocks):
+        compressor = zlib.compressobj(wbits=31)
+        for block in blocks:
+            yield compressor.compress(block)
+        yield compressor.flush()
+
+def raises(environ, start_response):
+    raise RuntimeError("no")
+
+def opened():
+    return open(HERE + "/data", "rb")
+
+def closes_late():
+    file = opened()
+    close = file.close
+    def late():
+        time.sleep(0.1)
+        close()
+    file.close = late
+    return file
+
+plain = sends(opened)
+late = sends(closes_late)
+short = sends(opened, ("Content-Length", "300000"))
+gz = sends(lambda: gzip.open(HERE + "/data.gz"))
+listed = sends(lambda: [b"x"])
+generated = sends(lambda: (block for block in [b"x"]))
+small = sends(lambda: open(HERE + "/small", "rb"))
+filtered = Gzip(FileWrapperMiddleware(plain))
+offloaded = FileWrapperMiddleware(plain, offload=XAccelRedirect({HERE: "/_files"}))
+elsewhere = FileWrapperMiddleware(plain, offload=XAccelRedirect({"/usr/share": "/_files"}))
+
+small_elsewhere = FileWrapperMiddleware(small, offload=XAccelRedirect({"/usr/share": "/_files"}))
+
+class Filter:
+    def __init__(self, app, wrap):
+        self.app, self.wrap = app, wrap
+    def __call__(self, environ, start_response):
+        self.start_response = start_response
+        return self.app(environ, self.wrap(self))
+    def start(self, *args):
+        return self.start_response(*args)
+
+class Start:
+    def __init__(self, filter):
+        self.start = filter.start
+    def __call__(self, *args):
+        return self.start(*args)
+
+by_method = Filter(FileWrapperMiddleware(plain), lambda filter: filter.start)
+by_object = Filter(FileWrapperMiddleware(plain), Start)
+
+def slow():
+    class Slow(io.BytesIO):
+        def read(self, size):
+            time.sleep(0.2)
+            return super().read(40_000)
+    return Slow(bytes(300_000))
+
+slow = sends(slow)
+
+text = sends(lambda: open(HERE + "/data", encoding="latin-1"))
+
+def breaks():
+    yield b"x"
+    raise RuntimeError
+
+breaks = sends(breaks)
+
+def missing(environ, start_response):
+    start_response("404 Not Found", [("Content-Type", "text/plain")])
+    return opened()
+
+missing = FileWrapperMiddleware(missing, offload=XAccelRedirect({HERE: "/_files"}))
+
+def configures(environ, start_response):
+    import logging.config
+    logging.config.dictConfig({"version": 1})
+    return plain(environ, start_response)
+
+def django(environ, start_response):
+    from django.conf import settings
+    settings.configure(ROOT_URLCONF="empty", ALLOWED_HOSTS=["*"])
+    from django.http import FileResponse
+    from django.core.handlers.wsgi import WSGIHandler
+    from django.urls import path
+    import sys, types
+    sys.modules["empty"] = types.ModuleType("empty")
+    sys.modules["empty"].urlpatterns = [path("", lambda request: FileResponse(opened()))]
+    import django
+    django.setup()
+    return WSGIHandler()(environ, start_response)
+"""
+
+
+@pytest.mark.parametrize(
+    ("app", "options", "expected"),
+    [
+        (
+            "plain",
+            (),
+            [
+                "the application: 200 OK, returned _io.BufferedReader",
+                "recognised: a file on disk, _io.BufferedReader '.*/data', 256000 bytes from 0",
+                "plan: 200 OK, 256000 bytes; by wsgifile: Content-Length, ETag, Accept-Ranges",
+                "sent: 256000 bytes by wsgi.file_wrapper in 0",
+                "elsewhere: wsgi.file_wrapper on uwsgi$",
+                "elsewhere: os.sendfile on cheroot, eventlet, gevent, gunicorn, paste, werk",
+                "the client: 200 OK, 256000 bytes$",
+            ],
+        ),
+        (
+            "plain",
+            ("-H", "Range: bytes=0-69999"),
+            [
+                "plan: 206 Partial Content, 70000 bytes; by wsgifile: .*Content-Range",
+                "the client: 206 Partial Content, 70000 bytes$",
+            ],
+        ),
+        (
+            "plain",
+            ("-H", "Range: bytes=0-1,9000-9001"),
+            ["plan: 206 Partial Content, [0-9]+ bytes in 5 parts", "the client: 206 "],
+        ),
+        ("late", (), ["sent: 256000 bytes by wsgi.file_wrapper", "the client: 200 OK, 256000 "]),
+        (
+            "gz",
+            (),
+            [
+                "recognised: to be read, gzip.GzipFile '.*/data.gz', size not known",
+                "plan: 200 OK, all there is$",
+                "the server's wrapper: declined: its descriptor, if it has one, may hold other",
+                "os.sendfile: declined: its descriptor, if it has one, may hold other bytes",
+                "sent: 256000 bytes by read",
+            ],
+        ),
+        ("small", (), ["read: up to 65536 bytes are read at once", "sent: 5 bytes by read"]),
+        (
+            "listed",
+            (),
+            ["the application: 200 OK, returned list, which is no file", "wsgifile: no file"],
+        ),
+        (
+            "generated",
+            (),
+            ["the application: 200 OK, returned a generator, <genexpr> of .*apps_to_explain.py:"],
+        ),
+        (
+            "raises",
+            (),
+            [
+                r"the application: no status, returned an exception: RuntimeError\('no'\)",
+                "the client: 500 Internal Server Error",
+            ],
+        ),
+        (
+            "short",
+            (),
+            [
+                "sent: 256000 bytes by wsgi.file_wrapper in .*, ended by ShortFileError",
+                "warning: Content-Length is 300000, but '.*/data' has 256000 bytes",
+                "the client: 200 OK, 256000 bytes, and 44000 less than promised",
+            ],
+        ),
+        (
+            "filtered",
+            (),
+            [
+                "the application: 200 OK, returned a generator, compress of .*, which is no file",
+                "wsgifile: no file, passed on as it is",
+                "inside of that: another FileWrapperMiddleware",
+                "server: not seen, start_response is Gzip.__call__.<locals>.start of apps_to_",
+                "the server's wrapper: declined: .* right only next to the server",
+                "os.sendfile: declined: the socket is not to be had: .* behind a filter",
+                "sent: 256000 bytes by read",
+            ],
+        ),
+        ("text", (), ["wsgifile: refused: TypeError.* is open in text mode", "the client: 500 "]),
+        ("plain", (), ["wsgifile: put around it here", "elsewhere: wsgi.file_wrapper on uwsgi$"]),
+        ("by_method", (), ["server: not seen, start_response is a method of apps_to_.*Filter$"]),
+        ("by_object", (), ["server: not seen, start_response is a apps_to_explain.Start$"]),
+        ("breaks", (), ["the client: got no complete answer: IncompleteRead"]),
+        (
+            "offloaded",
+            (),
+            [
+                "offload: X-Accel-Redirect: /_files/data$",
+                "sent: 0 bytes by X-Accel-Redirect",
+                "the client: 200 OK, 0 bytes",
+            ],
+        ),
+        ("elsewhere", (), ["offload: declined: the file is below none of the directories"]),
+        (
+            "elsewhere",
+            ("-H", "Range: bytes=0-9"),
+            ["plan: 206 ", "offload: declined: the file is below none of the directories"],
+        ),
+        (
+            "small_elsewhere",
+            (),
+            ["offload: declined: the file is below none", "read: up to 65536 bytes are read"],
+        ),
+        ("missing", (), ["plan: 404 ", "offload: declined: no whole file on disk, to stay, in"]),
+        ("configures", (), ["recognised: a file on disk", "sent: 256000 bytes by wsgi.file_"]),
+        (
+            "django",
+            (),
+            [
+                "the application: 200 OK, returned wsgifile.wrapper.FileWrapper around _io.Buff",
+                "recognised: a file on disk, _io.BufferedReader",
+                "sent: 256000 bytes by wsgi.file_wrapper",
+            ],
+        ),
+    ],
+)
+def test_explain(
+    tmp_path: Path, path: str, app: str, options: tuple[str, ...], expected: list[str]
+) -> None:
+    (tmp_path / "apps_to_explain.py").write_text(APPS)
+    (tmp_path / "data.gz").write_bytes(gzip.compress(DATA))
+    (tmp_path / "small").write_bytes(b"small")
+    done = explain(tmp_path, f"apps_to_explain:{app}", "/", *options)
+    assert done.returncode == 0
+    lines = [re.sub(r": +", ": ", line.strip()) for line in done.stdout.splitlines()]
+    assert lines.pop(0) == "GET /, from waitress"
+    found = iter(lines)
+    for pattern in expected:
+        assert any(re.match(pattern, line) for line in found), (pattern, lines)
+
+
+def explain(cwd: Path, *args: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "wsgifile", "--explain", *args],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ((".", "x"), "'x' is not the path of a URL"),
+        ((".", "/a b"), "'/a b' is not the path of a URL"),
+        ((".", "/", "-H", "Range"), "'Range' is not of the form 'Name: value'"),
+        ((".", "-H", "A b: c", "/"), "'A b: c' is not of the form 'Name: value'"),
+        ((".", "/", "-H", "A: €"), "'A: €' is not of the form 'Name: value'"),
+        (("nothing:here",), "cannot import nothing"),
+    ],
+)
+def test_explain_of_nonsense(tmp_path: Path, args: tuple[str, ...], message: str) -> None:
+    done = explain(tmp_path, *args)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_explain_takes_options_anywhere(tmp_path: Path, path: str) -> None:
+    done = explain(tmp_path, ".", "-H", "Range: bytes=0-9", "/data")
+    assert done.stderr == ""
+    assert "206 Partial Content, 10 bytes" in done.stdout
+
+
+def test_path_without_explain(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "wsgifile", ".", "/x"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 2
+    assert done.stderr == "wsgifile: PATH and --header are for --explain\n"
+
+
+def test_explain_on_a_terminal(tmp_path: Path, path: str) -> None:
+    """How much there is yet of what takes more than a second."""
+    (tmp_path / "apps_to_explain.py").write_text(APPS)
+    master, slave = os.openpty()
+    done = subprocess.run(
+        [sys.executable, "-m", "wsgifile", "--explain", "apps_to_explain:slow", "/"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=slave,
+        text=True,
+        timeout=60,
+    )
+    os.close(slave)
+    shown = os.read(master, 1000)
+    os.close(master)
+    assert shown.startswith(b"\r0 MiB\r")
+    assert "200 OK, 300000 bytes" in done.stdout

@@ -1,0 +1,191 @@
+"""The access log: a line on stderr for each response of the application.
+
+One layer stands on both sides of the middleware. What the middleware passes on unchanged is
+no file: it is counted on its way to the server, and has its line when the server closes it.
+Anything else is a file, and has its line when the middleware calls ``on_sent``: waitress
+sends it long after the application's thread has gone on to the next request.
+
+The layer hands the server's own start_response to the middleware, and the middleware's body
+to the server. Otherwise files would leave in a slower way.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sized
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from waitress.channel import ClientDisconnected
+
+from .. import FileWrapperMiddleware, Transfer
+from ..log import one_line
+
+if TYPE_CHECKING:
+    from _typeshed import OptExcInfo
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+__all__ = ["AccessLog"]
+
+
+class AccessLog:
+    """The application through FileWrapperMiddleware with these options, for waitress."""
+
+    def __init__(self, app: WSGIApplication, **options: Any) -> None:
+        self._app = app
+        self._middleware = FileWrapperMiddleware(
+            self._call_app, on_sent=self._file_sent, **options
+        )
+        #: Requests whose response may be a file, by the id() of their environ. The line is
+        #: not kept in environ itself, because the application may clear that.
+        self._lines: dict[int, _Line] = {}
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        line = self._lines[id(environ)] = _Line(environ)
+        try:
+            app_iter = self._middleware(environ, start_response)
+        except BaseException as error:
+            self._lines.pop(id(environ)).end(error)
+            raise
+        returned, line.returned = line.returned, None
+        if app_iter is not returned:
+            return app_iter
+        del self._lines[id(environ)]
+        counted = _SizedBlocks if isinstance(app_iter, Sized) else _Blocks
+        return counted(app_iter, line)
+
+    def _call_app(
+        self, environ: WSGIEnvironment, start_response: Callable[..., Any]
+    ) -> Iterable[bytes]:
+        """What the middleware calls: the application, and notes on its response."""
+        line = self._lines[id(environ)]
+
+        def start(status: str, headers: Any, exc_info: OptExcInfo | None = None) -> Any:
+            write = start_response(status, headers, exc_info)
+            line.status, line.headers = status, headers
+
+            def counting_write(data: bytes) -> None:
+                line.begun = True
+                write(data)
+                line.sent += len(data)
+
+            return counting_write
+
+        app_iter = line.returned = self._app(environ, start)
+        return app_iter
+
+    def _file_sent(self, transfer: Transfer) -> None:
+        self._lines.pop(id(transfer.environ)).end_file(transfer)
+
+
+class _Blocks:
+    """A response that is no file, on its way to the server."""
+
+    def __init__(self, app_iter: Iterable[bytes], line: _Line) -> None:
+        self._app_iter: Any = app_iter
+        self._line = line
+
+    def __iter__(self) -> Iterator[bytes]:
+        line = self._line
+        for block in self._app_iter:
+            count = len(block)
+            line.begun = line.begun or count > 0
+            yield block
+            line.sent += count  # The server asks for the next block, so it has taken this one.
+
+    def close(self) -> None:
+        """Close what the application returned, and write the line."""
+        try:
+            if hasattr(self._app_iter, "close"):
+                self._app_iter.close()
+        finally:
+            # The server closes us in a finally clause of its own, also if it has failed.
+            self._line.end(sys.exc_info()[1])
+
+
+class _SizedBlocks(_Blocks):
+    """The same with a length. If that is 1, the server needs no Content-Length from us."""
+
+    def __len__(self) -> int:
+        return len(self._app_iter)
+
+
+class _Line:
+    """What is known of a request, and of its response so far."""
+
+    #: As the application gave them to start_response; None: it has not called that.
+    status: object = None
+    headers: Any = ()
+    #: Whether the server was given bytes to send, so that the header is out.
+    begun = False
+    #: Bytes that the server has taken, from write() and from the blocks of what is no file.
+    sent = 0
+    #: What the application returned, until the middleware has returned.
+    returned: Any = None
+
+    def __init__(self, environ: WSGIEnvironment) -> None:
+        self._client = environ["REMOTE_ADDR"]
+        self._request = " ".join(
+            environ[name] for name in ("REQUEST_METHOD", "REQUEST_URI", "SERVER_PROTOCOL")
+        )
+        self._began = time.time()
+
+    def end(self, error: BaseException | None) -> None:
+        """The response was no file, or there was no response."""
+        if self.status is None or (error is not None and not self.begun):
+            self._unanswered(error, "-")
+        else:
+            sent = _bytes_on_the_wire(str(self.status), self.headers, self.sent)
+            self._write(self.status, sent, "-", _aborted(error))
+
+    def end_file(self, transfer: Transfer) -> None:
+        """The response was a file."""
+        error, count = transfer.error, transfer.count
+        sent = transfer.sent or 0  # waitress always tells how many.
+        if error is None and transfer.sender != "wsgi.file_wrapper":
+            # As above. By its own wrapper the server's main loop sends and closes the file.
+            error = sys.exc_info()[1]
+        if error is not None and transfer.sender == "read" and not (sent or self.begun):
+            self._unanswered(error, "read")
+            return
+        missing = f" of {self.sent + count}" if count is not None and sent < count else ""
+        self._write(transfer.status, self.sent + sent, transfer.sender, _aborted(error, missing))
+
+    def _unanswered(self, error: BaseException | None, sender: str) -> None:
+        """Nothing was sent. waitress now answers for the application, or closes."""
+        status = "500" if error is None or isinstance(error, Exception) else "-"
+        self._write(status, None, sender, _aborted(error))
+
+    def _write(self, status: object, sent: int | None, sender: str, aborted: str) -> None:
+        """Write to stderr. If that is closed, it is no reason for a response to fail."""
+        # As Apache does, so that no client can forge the rest of the line.
+        request = self._request.replace("\\", "\\\\").replace('"', '\\"')
+        date = time.strftime("%d/%b/%Y:%H:%M:%S %z", time.localtime(self._began))
+        line = (
+            f'{self._client} - - [{date}] "{request}" {str(status)[:3]}'
+            f" {'-' if sent is None else sent} {sender} {time.time() - self._began:.3f}s{aborted}"
+        )
+        with suppress(OSError, ValueError, AttributeError):
+            # One write, so that no other line gets in between. Past the buffer of
+            # sys.stderr, which would fail at exit if nobody reads it.
+            os.write(sys.stderr.fileno(), f"{one_line(line)}\n".encode(errors="replace"))
+
+
+def _aborted(error: BaseException | None, missing: str = "") -> str:
+    """Why the response ended early, for the end of the line."""
+    if error is None and not missing:
+        return ""
+    gone = error is None or isinstance(error, ClientDisconnected)
+    return f" aborted{missing}: {'the connection was closed' if gone else repr(error)}"
+
+
+def _bytes_on_the_wire(status: str, headers: Any, given: int) -> int:
+    """How many of the given bytes waitress sends."""
+    if status.startswith(("1", "204", "304")):
+        return 0  # These have no body.
+    for name, value in headers:
+        if name.lower() == "content-length":
+            return min(given, int(value))
+    return given
