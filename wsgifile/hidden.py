@@ -1,7 +1,7 @@
-"""Files that something hides from us: the application has wrapped one, and it does not come out.
+"""Files that a middleware or an agent hides inside an iterable of a type that we do not know.
 
-A response may be an iterable of a type that we do not know, around our FileWrapper. It is sent
-as without us. That is safe, but it is not what the user wants, so it is logged.
+Such a response is passed on as it is. That is safe, but it is not what the user wants, so it is
+logged.
 """
 
 from __future__ import annotations
@@ -17,43 +17,38 @@ from .log import logger, one_line
 from .recognise import NOT_FILES
 from .wrapper import FileWrapper
 
-__all__ = ["describe", "hides_file", "tell_if_hidden"]
+__all__ = ["hides_file", "tell_if_hidden", "type_of"]
 
 #: How far to look, in steps from one object to another, and in objects.
 _STEPS = 6
 _OBJECTS = 1000
 #: How often to look at a type in which no file was found.
-_LOOKS = 100
+_LOOKS = 10
 
-#: By type, or by function for generators.
-_looks: Counter[object] = Counter()
+_looks: Counter[str] = Counter()
 
 
 def tell_if_hidden(app_iter: object) -> None:
     """Log it, once for each type, if app_iter hides a file."""
     kind = type(app_iter)
-    if isinstance(app_iter, GeneratorType):
-        key: object = app_iter.gi_code
-    elif kind in NOT_FILES or isinstance(app_iter, CloseOnce):
+    if (kind in NOT_FILES and kind is not GeneratorType) or isinstance(app_iter, CloseOnce):
         return
-    else:
-        key = kind
-    if _looks[key] < _LOOKS:
-        _looks[key] += 1
+    name = type_of(app_iter)
+    if _looks[name] < _LOOKS:
+        _looks[name] += 1
         if hides_file(app_iter):
-            _looks[key] = _LOOKS
+            _looks[name] = _LOOKS
             logger.info(
-                "a response of type %s hides a file, so it is sent as without wsgifile:"
-                " no os.sendfile, and no ranges and ETag of ours",
-                one_line(describe(app_iter)),
+                "a response of type %s hides a file, so wsgifile passes it on as it is:"
+                " no os.sendfile, and no byte ranges or ETag by wsgifile",
+                one_line(name),
             )
 
 
-def describe(app_iter: object) -> str:
-    """Its type; for a generator, also the function."""
+def type_of(app_iter: object) -> str:
+    """The name of its type; for a generator, also of the function."""
     if isinstance(app_iter, GeneratorType):
-        module = app_iter.gi_frame and app_iter.gi_frame.f_globals.get("__name__")
-        return f"generator, {app_iter.gi_code.co_name} of {module}"
+        return f"generator ({app_iter.gi_code.co_name} of {app_iter.gi_code.co_filename})"
     return name_of_type(type(app_iter))
 
 

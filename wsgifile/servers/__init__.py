@@ -16,6 +16,7 @@ from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
 
 from .. import registry
+from ..agents import servers_start_response
 from ..server import Server
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ __all__ = ["find"]
 
 def find(environ: WSGIEnvironment, start_response: Any) -> Server:
     """The server whose own start_response this is, or ``unknown.Server``."""
+    start_response = servers_start_response(start_response)
     # Not by __module__ and __qualname__ of a function, which functools.wraps copies.
     kind = type(start_response)
     if kind is FunctionType:
