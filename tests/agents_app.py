@@ -2,7 +2,8 @@
 
 The environment names the agent. Each agent is the real one, with its own way to keep what it
 would send to its service. ``/reported`` gives that as JSON, as lists:
-``["transaction", status]`` and ``["error", type of the exception]``.
+``["transaction", status]`` and ``["error", type of the exception]``. ``/coverage`` saves what was
+measured, because not all servers end as Python would.
 
 Other paths are ``/FRAMEWORK/PLACE/VIEW``. The places:
 
@@ -18,6 +19,8 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -264,11 +267,21 @@ APPLICATIONS = applications()
 
 
 def app(environ: Any, start_response: Any) -> Any:
+    if os.environ.get("COVERAGE_PROCESS_CONFIG") and sys.gettrace() is None:
+        sys.settrace(threading.gettrace())  # In a thread that uWSGI has made.
     path = environ["PATH_INFO"]
     if path == "/reported":
         body = json.dumps(reported).encode()
         start_response("200 OK", [("Content-Length", str(len(body)))])
         return [body]
+    if path == "/coverage":
+        import coverage
+
+        measured = coverage.Coverage.current()
+        if measured is not None:
+            measured.save()
+        start_response("204 No Content", [])
+        return []
     _, framework, place, rest = path.split("/", 3)
     environ["PATH_INFO"] = "/" + rest
     return APPLICATIONS[f"{framework}/{place}"](environ, start_response)

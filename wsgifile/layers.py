@@ -165,6 +165,10 @@ def _block_reader(reader: BlockReader) -> Inner:
 def _file_wrapper(wrapper: Any) -> Inner:
     inner = _block_reader(wrapper.reader)
     inner.block_size = wrapper.block_size
+    # Django puts its response's close() on the file. Elastic ends its transaction in there, and
+    # finds it only in the thread that began it.
+    if "elasticapm" in sys.modules and "close" in getattr(wrapper.filelike, "__dict__", ()):
+        inner.close_in_thread = True
     return inner
 
 
