@@ -1,4 +1,4 @@
-"""Starts the command line as a process of its own, and asks it."""
+"""Start the command line as a separate process, and send it requests."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ LINE = re.compile(
 
 @pytest.fixture
 def site(tmp_path: Path) -> Path:
-    """A directory to serve; what lies beside it must stay out of reach."""
+    """A directory to serve. The files next to it must stay out of reach."""
+    pytest.importorskip("webob")
     (tmp_path / "index.html").write_text("secret index")
     (tmp_path / "secret").write_text("secret file")
     site = tmp_path / "site"
@@ -50,9 +51,9 @@ def site(tmp_path: Path) -> Path:
 def serving(
     *args: str, cwd: Path | None = None, log: Path | None = None, env: dict[str, str] | None = None
 ) -> Iterator[str]:
-    """The URL it prints; Ctrl-C must end it, without a word and with status 0.
+    """Run it, and give the URL that it prints. Ctrl-C must end it silently with status 0.
 
-    What it says on stderr goes to log, or else must be nothing but lines about requests.
+    What it writes to stderr goes to log. Without log, only lines about requests are allowed.
     """
     options = [] if env and "PORT" in env else ["--port", "0"]
     with (
@@ -75,7 +76,7 @@ def started(
     env: dict[str, str] | None = None,
     stderr: IO[str] | int = subprocess.PIPE,
 ) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """The process, which does not outlive the test, and the first line that it prints."""
+    """The process, which is killed at the end, and the first line that it prints."""
     process = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
@@ -105,14 +106,14 @@ def address(url: str) -> tuple[str, int]:
 
 
 def ask(url: str, target: bytes, method: bytes = b"GET") -> bytes:
-    """The answer to a request whose target no library would send."""
+    """The answer to a request for any target, also one that no library would send."""
     with socket.create_connection(address(url), 20) as sock:
         sock.sendall(method + b" " + target + b" HTTP/1.0\r\n\r\n")
         return b"".join(iter(lambda: sock.recv(65536), b""))
 
 
 def raw(url: str, target: bytes) -> int:
-    """Its status. Nothing in it may be of what is not to be served."""
+    """The status of the answer, which must not contain anything that must not be served."""
     answer = ask(url, target)
     assert b"secret" not in answer
     assert b"/tmp/" not in answer
@@ -120,12 +121,12 @@ def raw(url: str, target: bytes) -> int:
 
 
 def links(url: str) -> list[str]:
-    """What the lines of the listing lead to."""
+    """The links of the listing, one for each entry."""
     return re.findall(r'<tr><td><a href="(.*?)"', get(url)[2].decode())
 
 
 def logged(log: Path, count: int) -> list[tuple[str, ...]]:
-    """The requests that are in the log, when they are so many."""
+    """The requests in the log, once there are at least count of them."""
     deadline = time.monotonic() + 20
     while len(lines := log.read_text().splitlines()) < count:
         assert time.monotonic() < deadline, lines

@@ -1,8 +1,8 @@
 """Any request for a file, and any header of an application, against a model.
 
-``decode`` makes a :class:`Case` of bytes, ``check`` sends it through the middleware and
-compares with what must come. test_any_header.py does that for some at random, and
-fuzz/headers.py for as many as there is time for.
+``decode`` makes a :class:`Case` from bytes. ``check`` sends it through the middleware and
+compares the answer with the model. test_any_header.py does so for some random cases, and
+fuzz/headers.py for as many as time allows.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from wsgifile.blocks import ShortFileError
 from wsgifile.conditions import etag_of_file
 from wsgifile.ranges import MAX_RANGES
 
-#: No byte, few, and more than are read at once.
+#: No byte, a few, and more than one read takes.
 SIZES = (1000, 0, 1, 1000, 70_000)
 DATA = random.Random(1).randbytes(max(SIZES))
 SECONDS = 1_700_000_000
@@ -78,15 +78,15 @@ SAID = (
     "X-Sendfile",
     "X-Other",
 )
-#: Stands for the one of the file.
+#: Stands for the ETag of the file.
 ETAG = "\0"
-#: Before, at and after the file's, and one that no clock will ever show.
+#: Dates before, at and after that of the file, and one that no clock will ever show.
 DATES = (
     *(formatdate(SECONDS + n, usegmt=True) for n in (-1, 0, 1)),
     f"Sun, 06 Nov {'9' * 30} 08:49:37 GMT",
 )
 CONDITIONS = (ETAG, ETAG, f"W/{ETAG}", f'"x", {ETAG}', '"x"', "*", *DATES)
-#: What is well-formed, by the field's name.
+#: Well-formed values, by the name of the field.
 USUAL = {
     "HTTP_IF_RANGE": CONDITIONS,
     "HTTP_IF_NONE_MATCH": CONDITIONS,
@@ -102,7 +102,7 @@ USUAL = {
     "Accept-Ranges": ("bytes", "none"),
     "Content-Encoding": ("identity", "gzip"),
 }
-#: What other values are made of, besides single characters.
+#: Pieces of other values, besides single characters.
 PIECES = (
     *("bytes=", "bytes", "-", "-", ",", ", ", "0", "1", "9", "10", "99", "500", "999", "1000"),
     *("70000", "1001", "0-0", "0-", "-1", "5-9", "500-501", "9" * 30, "0" * 30, "9" * 5000),
@@ -116,16 +116,16 @@ PIECES = (
 
 @dataclass
 class Case:
-    """A request, and what an application says to it."""
+    """A request, and the response of an application."""
 
     method: str = "GET"
     protocol: str = "HTTP/1.1"
     status: str = "200 OK"
-    #: Of the environ, and of the application.
+    #: Fields of the request in the environ, and fields of the application.
     request: dict[str, str] = field(default_factory=dict)
     headers: list[tuple[str, str]] = field(default_factory=list)
     size: int = 1000
-    #: Where the file stands, and what it is: path, descriptor or memory.
+    #: Position of the file, and its kind: path, descriptor or memory.
     position: int = 0
     kind: str = "path"
     wrapped: bool = False
@@ -134,7 +134,7 @@ class Case:
 
 
 def decode(data: bytes) -> Case:  # noqa: C901  # all its functions count
-    """A case of any bytes, and any case of some."""
+    """Any bytes give a case, and every case comes from some bytes."""
     source = io.BytesIO(data)
 
     def byte() -> int:
@@ -152,7 +152,7 @@ def decode(data: bytes) -> Case:  # noqa: C901  # all its functions count
 
     def spec() -> str:
         first, last = (byte() * 256 + byte() for _ in range(2))
-        # A fifth of them beyond the end.
+        # One in five is beyond the end.
         first, last = (number % (case.size * 5 // 4 + 2) for number in (first, last))
         form = byte() % 8
         if form < 5:
@@ -184,12 +184,12 @@ def decode(data: bytes) -> Case:  # noqa: C901  # all its functions count
     return case
 
 
-#: For decode(): as random as can be, which st.binary() is not.
+#: Bytes for decode(). They are evenly random, unlike those of st.binary().
 ANYTHING = st.integers(0, 2**64).map(lambda seed: random.Random(seed).randbytes(100))
 
 
 def make_files(directory: Path) -> None:
-    """Those of all sizes, of a time that is long over."""
+    """Make a file of each size, modified long ago."""
     for size in SIZES:
         path = directory / str(size)
         path.write_bytes(DATA[:size])
@@ -198,7 +198,7 @@ def make_files(directory: Path) -> None:
 
 @dataclass
 class Answer:
-    """What a server would have sent."""
+    """What a server would send."""
 
     status: str = ""
     headers: list[tuple[str, str]] = field(default_factory=list)
@@ -206,14 +206,14 @@ class Answer:
     error: BaseException | None = None
 
     def get(self, name: str) -> str | None:
-        """The field of this name, which is the only one, or all say the same."""
+        """The value of the field. If the field is there twice, both must be equal."""
         values = {value for key, value in self.headers if key.lower() == name}
         assert len(values) < 2, (name, values)
         return values.pop() if values else None
 
 
 def answer_to(case: Case, directory: Path) -> Answer:
-    """By the middleware, whose file is closed in the end, whatever happens."""
+    """The answer of the middleware, which must close the file whatever happens."""
     answer, headers, closed = Answer(), list(case.headers), []
 
     def application(environ: dict[str, Any], start_response: Any) -> Any:
@@ -223,7 +223,7 @@ def answer_to(case: Case, directory: Path) -> Answer:
             file = io.BytesIO(DATA[: case.size])
         else:
             path = str(directory / str(case.size))
-            # By a number it has no name, and so no validators.
+            # A file opened by its descriptor has no name, and so no validators.
             file = open(path if case.kind == "path" else os.open(path, os.O_RDONLY), "rb")
         file.seek(case.position)
         closed.append(file)
@@ -250,15 +250,15 @@ def answer_to(case: Case, directory: Path) -> Answer:
     except (ValueError, ShortFileError) as error:
         answer.error = error
     assert [file.closed for file in closed] == [True]
-    assert headers == case.headers, "the application's own"
+    assert headers == case.headers, "the application's own list was changed"
     return answer
 
 
 def check(case: Case, directory: Path) -> None:
-    """What must come of it, whatever it is.
+    """Compare the answer to any case with the model.
 
-    The model is what RFC 9110 says, in other words than the code's and as simple as can
-    be. Of a condition it is enough that there is a reason for the answer.
+    The model says what RFC 9110 says, as simply as possible and not as the code says it. For a
+    condition it only checks that the answer has a reason.
     """
     answer = answer_to(case, directory)
     whole = DATA[case.position : case.size]
@@ -269,7 +269,7 @@ def check(case: Case, directory: Path) -> None:
         digits = lengths[0].strip(" \t")
         if len(set(lengths)) > 1 or not re.fullmatch("[0-9]{1,4300}", digits):
             assert isinstance(answer.error, ValueError), answer.error
-            assert not answer.status, "the header is out"
+            assert not answer.status, "the header was sent"
             return
         promised = int(digits)
     added = [field for field in answer.headers if field not in case.headers]
@@ -309,7 +309,7 @@ def check(case: Case, directory: Path) -> None:
 
 
 def check_ranges(case: Case, answer: Answer, whole: bytes) -> None:
-    """A part of the file, or none of it, for a Range that asks for that."""
+    """Check a 206 or a 416: the Range field must have asked for it."""
     said = {name.lower() for name, _ in case.headers}
     assert case.method == "GET"
     assert case.ranges
@@ -326,7 +326,7 @@ def check_ranges(case: Case, answer: Answer, whole: bytes) -> None:
 
 
 def check_condition(case: Case, answer: Answer, length: int) -> None:
-    """304 or 412, for a condition that asks for that."""
+    """Check a 304 or a 412: a condition must have asked for it."""
     asked, said = case.request, {name.lower() for name, _ in case.headers}
     assert case.kind == "path"
     assert case.validators
@@ -353,12 +353,12 @@ def check_condition(case: Case, answer: Answer, length: int) -> None:
 
 
 def must_differ(case: Case, length: int) -> bool:
-    """Whether the whole is no answer, in the plainest of cases."""
+    """Whether the whole file would be a wrong answer, for the simplest cases only."""
     if case.headers or len(case.request) != 1:
         return False
     [(name, value)] = case.request.items()
     if name == "HTTP_RANGE" and case.ranges and case.method == "GET":
-        # Of nothing there is no beginning to tell about.
+        # An empty file has no first byte that a 206 could name.
         return bool(length) and parse_range(value, length) is not None
     etag = etag_of_file(length, SECONDS * 10**9, case.position)
     ours = case.validators and case.kind == "path" and case.size > 0
@@ -368,7 +368,7 @@ def must_differ(case: Case, length: int) -> bool:
 
 
 def parse_range(value: str, length: int) -> list[range] | None:
-    """The bytes asked for, range by range; None: it is none that counts."""
+    """The bytes asked for, range by range. None if the field must be ignored."""
     unit, equals, listed = value.partition("=")
     specs = [spec.strip(" \t") for spec in listed.split(",")]
     specs = [spec for spec in specs if spec]
@@ -378,7 +378,7 @@ def parse_range(value: str, length: int) -> list[range] | None:
     for spec in specs:
         if not re.fullmatch("[0-9]+-[0-9]*|-[0-9]+", spec):
             return None
-        # Of what is beyond any file it does not matter how far.
+        # Beyond the end of any file, the exact position does not matter.
         first, last = (
             (int(end) if len(end.lstrip("0")) < 19 else 10**18) if end else None
             for end in (end.lstrip("0") or end[-1:] for end in spec.split("-"))
@@ -394,7 +394,7 @@ def parse_range(value: str, length: int) -> list[range] | None:
 
 
 def check_parts(answer: Answer, whole: bytes, wanted: list[range]) -> None:
-    """A part for each range, or for several that are near, of the bytes that it names."""
+    """Each range, or several near ones together, has a part with exactly these bytes."""
     parts = [(answer.get("content-range"), answer.body)]
     if parts[0][0] is None:
         content_type = answer.get("content-type") or ""
@@ -405,7 +405,7 @@ def check_parts(answer: Answer, whole: bytes, wanted: list[range]) -> None:
         assert len(bodies) > 1
         parts = []
         for body in bodies:
-            # (Content-Type is the application's, with what it has in it.)
+            # (Content-Type comes from the application and may contain anything.)
             found = re.search(rb"Content-Range: (bytes [0-9]+-[0-9]+/[0-9]+)\r\n\r\n", body)
             assert found
             parts.append((found[1].decode(), body[found.end() :]))

@@ -1,4 +1,4 @@
-"""What recognise() finds where there is a file."""
+"""What recognise() finds, for an app_iter that is a file."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A file system whose every read takes a while: ``slowfs.py MOUNTPOINT SECONDS``.
+"""A file system on which every read takes a while: ``slowfs.py MOUNTPOINT SECONDS``.
 
-By FUSE (libfuse 3). It has a file of each size, by which it is named, and ends when
-it is unmounted or at a signal.
+It uses FUSE (libfuse 3). The name of a file is its size in bytes, and a file of every size
+exists. The program ends when the file system is unmounted, or at a signal.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ TILE = random.Random(3).randbytes(1 << 16)
 
 
 def content(offset: int, size: int) -> bytes:
-    """Bytes of any of the files."""
+    """Bytes of any file: all files have the same content."""
     first = offset % len(TILE)
     return (TILE * (size // len(TILE) + 2))[first : first + size]
 
 
 @contextmanager
 def mounted(directory: str, seconds: float) -> Iterator[None]:
-    """Have it there, in a process of its own."""
+    """Mount it on the directory, in a process of its own."""
     command = [sys.executable, os.path.abspath(__file__), directory, str(seconds)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     try:

@@ -1,4 +1,4 @@
-"""A file-like object that does what it is told."""
+"""File-like objects that do what the test tells them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from wsgifile.blocks import FileReadError
 
-#: What read() gives or raises when there is nothing left, and what becomes of it.
+#: What read() returns or raises after the last piece, and the error that follows from it.
 ENDINGS: dict[str, tuple[Any, type[Exception] | None]] = {
     "end": (b"", None),
     "nothing yet": (None, TypeError),
@@ -21,7 +21,7 @@ ENDINGS: dict[str, tuple[Any, type[Exception] | None]] = {
 
 
 class Scripted:
-    """Gives a piece for each read(), as much of it as was asked for, and then its ending."""
+    """Returns one piece for each read(), at most size bytes of it, and then its ending."""
 
     def __init__(
         self, pieces: Iterable[bytes], ending: str = "end", kind: Callable[[bytes], Any] = bytes
@@ -44,14 +44,14 @@ class Scripted:
         return self._ending
 
     def fileno(self) -> int:
-        raise AssertionError("a descriptor says nothing of what read() gives")
+        raise AssertionError("fileno() says nothing about what read() returns")
 
     def close(self) -> None:
         self.closes += 1
 
 
 class ScriptedBuffer(Scripted):
-    """Has a read1() as well, which as that of buffered readers makes nothing of None."""
+    """Also has a read1(). Like that of buffered readers, it turns None into b""."""
 
     def read1(self, size: int) -> Any:
         return super().read(size) or b""

@@ -1,4 +1,4 @@
-"""The access log of the command line: one line for each response, whatever it is."""
+"""The access log of the command line: one line for each response, of any kind."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def application(
     status: str = "200 OK",
     *headers: tuple[str, str],
 ) -> WSGIApplication:
-    """It calls start_response, and returns what make(environ, write) makes."""
+    """An application that calls start_response and returns make(environ, write)."""
 
     def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         write = start_response(status, list(headers))
@@ -86,7 +86,7 @@ def raises(error: type[BaseException]) -> Any:
 
 
 def calls(*results: Any) -> Any:
-    """The last of these, which were called for what they do."""
+    """The last of these results. In a lambda, the others are calls made for their effect."""
     return results[-1]
 
 
@@ -120,7 +120,7 @@ def calls(*results: Any) -> Any:
         (lambda *_: [], "500 - -"),
         (lambda *_: [b"12"], "500 - - aborted: RuntimeError("),
         (application(lambda *_: [b"12"], "200 OK", ("X", "\n")), "500 - - aborted: ValueError("),
-        # What write() has taken.
+        # Bytes from write().
         (application(lambda _, write: calls(write(b"12"), [b"345"])), "200 5 -"),
         (
             application(lambda _, write: calls(write(b"12"), raises(ZeroDivisionError))),
@@ -149,10 +149,10 @@ def calls(*results: Any) -> Any:
 def test_one_line(
     app: WSGIApplication, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The status, the bytes that were sent, and the error that ended it early."""
+    """The line has the status, the bytes sent, the sender and the error, if there was one."""
 
     def wait(sock: socket.socket, log: Path) -> None:
-        wait_for(lambda: log.read_text())  # Not for an answer: to SystemExit there is none.
+        wait_for(lambda: log.read_text())  # Not for an answer: SystemExit gets none.
 
     [found] = lines(app, wait, tmp_path, monkeypatch)
     assert found.startswith(line) if line.endswith("(") else found == line
@@ -193,7 +193,10 @@ def lines(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> list[str]:
-    """What the log says of one request, which meet() is given: status, bytes, sender, end."""
+    """The log's lines for one request: status, bytes, sender and end.
+
+    :param meet: is called with the client's socket once the request is sent.
+    """
     log = tmp_path / "log"
     with log.open("w") as stderr:
         monkeypatch.setattr(sys, "stderr", stderr)

@@ -1,4 +1,4 @@
-"""Whatever a client asks and an application says: see header_cases.py."""
+"""Any request fields and any response fields, checked by the model of header_cases.py."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
+pytest.importorskip("hypothesis")
+
 from header_cases import ANYTHING, Case, check, decode, make_files
 from hypothesis import given, note, settings
 
@@ -25,6 +28,7 @@ def test_any_header(files: Path, data: bytes) -> None:
     check(case, files)
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(
     "case",
     [
@@ -38,5 +42,5 @@ def test_any_header(files: Path, data: bytes) -> None:
     "ranges", ["bytes=0-0", "bytes=5-9, 500-", "bytes=1000-", f"bytes={10**20}-{10**19}"]
 )
 def test_found(files: Path, case: Case, ranges: str) -> None:
-    """What has been found by fuzz/headers.py, in the code or in the model."""
+    """Cases with which fuzz/headers.py found a fault, in the code or in the model."""
     check(replace(case, request={"HTTP_RANGE": ranges}), files)

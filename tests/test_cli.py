@@ -1,4 +1,4 @@
-"""The command line, as a process of its own: options, start-up and end."""
+"""The command line as a separate process: its options, its start and its end."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_file(site: Path) -> None:
 
 
 def test_callable(tmp_path: Path) -> None:
-    """From the current directory, as every WSGI server's command line does."""
+    """The module is imported from the current directory, as WSGI servers do."""
     (tmp_path / "package").mkdir()
     (tmp_path / "package" / "module.py").write_text(
         "class app:\n"
@@ -79,12 +79,12 @@ def test_options(site: Path) -> None:
             ["json:loads", "--follow-symlinks"],
             "--hidden and --follow-symlinks are for directories",
         ),
-        (["--host", "host.invalid"], "cannot listen on host.invalid port 8080: "),
-        (["--host", "192.0.2.1"], "cannot listen on 192.0.2.1 port 8080: "),
+        (["json:loads", "--host", "host.invalid"], "cannot listen on host.invalid port 8080: "),
+        (["json:loads", "--host", "192.0.2.1"], "cannot listen on 192.0.2.1 port 8080: "),
     ],
 )
 def test_one_clear_line(tmp_path: Path, args: list[str], message: str) -> None:
-    """Exit status 2, no traceback."""
+    """A wrong argument ends the program with status 2 and one line, without a traceback."""
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "data").touch()
     (tmp_path / "broken.py").write_text("1 / 0\n")
@@ -112,7 +112,7 @@ def test_port_in_use(site: Path) -> None:
 
 @pytest.mark.parametrize("port", ["x", "65536", "-1"])
 def test_port_of_the_environment(site: Path, port: str) -> None:
-    """PORT is the port, unless --port is there; and it is named if it is none."""
+    """PORT is the port unless --port is given. The message for a bad PORT names it."""
     wanted = str(free_port())
     with serving(str(site), env={"PORT": wanted}) as url:
         assert url == f"http://127.0.0.1:{wanted}/"
@@ -131,7 +131,7 @@ def test_port_of_the_environment(site: Path, port: str) -> None:
 
 
 def test_sigterm(site: Path) -> None:
-    """As Ctrl-C: by it a service is stopped, and a container."""
+    """SIGTERM, which stops services and containers, ends the program as Ctrl-C does."""
     with started(*COMMAND, str(site), "--port", "0") as (process, _):
         process.terminate()
         assert process.communicate(timeout=20) == ("", "")
@@ -139,7 +139,7 @@ def test_sigterm(site: Path) -> None:
 
 
 def test_open(site: Path, tmp_path: Path) -> None:
-    """The browser gets the page, and Ctrl-C does not wait for it."""
+    """--open shows the page in the browser, and Ctrl-C does not wait for the browser."""
     browser, got = tmp_path / "browser", tmp_path / "got"
     browser.write_text(
         f"#!{sys.executable}\n"
@@ -164,7 +164,7 @@ def test_open(site: Path, tmp_path: Path) -> None:
 
 
 def test_open_without_a_browser(site: Path, tmp_path: Path) -> None:
-    """It says so, and serves."""
+    """If no browser opens, --open says so, and the files are served all the same."""
     log = tmp_path / "log"
     env = {"BROWSER": "/nonexistent", "PATH": "/nonexistent", "DISPLAY": "", "WAYLAND_DISPLAY": ""}
     with serving("--open", "--quiet", str(site), log=log, env=env) as url:
@@ -186,7 +186,7 @@ def test_browser_that_fails(
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::"])
 def test_exposed(site: Path, host: str) -> None:
-    """What is there for others than this machine is told. Here in a network of its own."""
+    """A warning says that other machines can reach the files. The test has its own network."""
     alone = [needed("unshare"), "--user", "--net", "--map-root-user"]
     if subprocess.run([*alone, "true"], capture_output=True).returncode:
         pytest.skip("this system lets us have no network of our own")
@@ -200,7 +200,7 @@ def test_exposed(site: Path, host: str) -> None:
 
 
 def test_help() -> None:
-    """On two screens of 80 columns at most."""
+    """The help fits in 60 lines of 80 columns, and names the options."""
     result = subprocess.run(
         [*COMMAND, "--help"],
         capture_output=True,
@@ -232,7 +232,7 @@ def test_help() -> None:
     ],
 )
 def test_not_installed(site: Path, module: str, package: str, args: list[str]) -> None:
-    """It says what to install."""
+    """If a package is missing, the message says what to install."""
     code = (
         f"import sys; sys.modules[{module!r}] = None; from wsgifile.cli.main import main; main()"
     )
@@ -243,7 +243,7 @@ def test_not_installed(site: Path, module: str, package: str, args: list[str]) -
 
 
 def test_application_without_webob(tmp_path: Path) -> None:
-    """Only a directory or a file needs it."""
+    """WebOb is needed for a directory or a file, but not for an application."""
     (tmp_path / "module.py").write_text(
         "def app(environ, start_response):\n"
         "    start_response('200 OK', [])\n"
@@ -266,7 +266,7 @@ def test_version() -> None:
 
 
 def test_script() -> None:
-    """The console script is the same program."""
+    """The console script runs the same program."""
     script = os.path.join(os.path.dirname(sys.executable), "wsgifile")
     result = subprocess.run([script, "nosuch"], capture_output=True, text=True, timeout=60)
     assert (result.returncode, result.stderr[:17]) == (2, "wsgifile: nosuch ")

@@ -10,6 +10,8 @@ import pytest
 
 from wsgifile.conditions import Validators, date_of_file, etag_of_file
 
+pytestmark = pytest.mark.quick
+
 SECONDS = 1_700_000_000
 THEN = formatdate(SECONDS, usegmt=True)
 BEFORE = formatdate(SECONDS - 1, usegmt=True)
@@ -25,7 +27,7 @@ def refuse(state: Validators = FILE, **environ: str) -> str | None:
 
 
 def test_etag_of_file() -> None:
-    """By size and time of modification to the nanosecond, and by what is left out."""
+    """It depends on the size, the time of modification in nanoseconds, and the skipped bytes."""
     assert etag_of_file(255, SECONDS * 10**9 + 7) == f'"{SECONDS * 10**9 + 7:x}-ff"'
     etags = {etag_of_file(*n) for n in [(5, 6), (6, 5), (5, 7), (5, 6, 1), (5, 6, 2)]}
     assert len(etags) == 5
@@ -37,9 +39,10 @@ def test_date_of_file() -> None:
 
 
 @pytest.mark.parametrize("seconds", [0, 1, 10**6])
-def test_no_date(seconds: int) -> None:
-    """Of a second that is not over, in which the file may be changed again; nor of the future."""
-    assert date_of_file((int(time.time()) + seconds) * 10**9) is None
+def test_no_date(monkeypatch: pytest.MonkeyPatch, seconds: int) -> None:
+    """None for the future, and for the current second, in which the file may change again."""
+    monkeypatch.setattr(time, "time", lambda: SECONDS + 0.9)
+    assert date_of_file((SECONDS + seconds) * 10**9) is None
 
 
 @pytest.mark.parametrize(
@@ -55,7 +58,7 @@ def test_no_date(seconds: int) -> None:
         ("abc", False, False),
         ('"ab\\"c"', False, False),
         ('"abc', False, False),
-        ('w/"abc"', True, True),  # Malformed, as that is case-sensitive; so a tag it holds.
+        ('w/"abc"', True, True),  # Malformed: W/ is case-sensitive. But it contains a tag.
         ("", False, False),
     ],
 )
@@ -65,7 +68,7 @@ def test_lists_of_etags(listed: str, weakly: bool, strongly: bool) -> None:
 
 
 def test_weak_etag_of_our_own() -> None:
-    """Strong comparison holds for no weak tag, not even for the same (section 8.8.3.2)."""
+    """Strong comparison never matches a weak tag, not even the same one (section 8.8.3.2)."""
     assert refuse(WEAK, if_none_match='"abc"') == NOT_MODIFIED
     assert refuse(WEAK, if_match='W/"abc"') == FAILED
     assert refuse(WEAK, if_match='"abc"') == FAILED
@@ -87,7 +90,7 @@ def test_weak_etag_of_our_own() -> None:
     ],
 )
 def test_dates(date: str, modified_since: str | None, unmodified_since: str | None) -> None:
-    """All three formats of section 5.6.7; malformed ones are ignored."""
+    """All three formats of section 5.6.7 count. Malformed dates are ignored."""
     assert refuse(if_modified_since=date) == modified_since
     assert refuse(if_unmodified_since=date) == unmodified_since
 
@@ -101,7 +104,7 @@ def test_no_date_of_our_own() -> None:
 @pytest.mark.parametrize(
     ("conditions", "expected"),
     [
-        # Each tag makes its date be ignored.
+        # A condition by tag makes the one by date void.
         ({"if_match": '"abc"', "if_unmodified_since": BEFORE}, None),
         ({"if_match": '"x"', "if_unmodified_since": AFTER}, FAILED),
         ({"if_none_match": '"x"', "if_modified_since": AFTER}, None),
@@ -114,7 +117,7 @@ def test_no_date_of_our_own() -> None:
     ],
 )
 def test_precedence(conditions: dict[str, Any], expected: str | None) -> None:
-    """Section 13.2.2."""
+    """The order in which the conditions count (section 13.2.2)."""
     assert refuse(**conditions) == expected
 
 
@@ -135,13 +138,13 @@ def test_precedence(conditions: dict[str, Any], expected: str | None) -> None:
     ],
 )
 def test_if_range(if_range: str | None, allowed: bool) -> None:
-    """One strong tag, or the very date (section 13.1.5)."""
+    """It takes one strong tag, or exactly the date (section 13.1.5)."""
     assert FILE.allow_range(if_range) == allowed
 
 
 @pytest.mark.parametrize("etag", [None, "abc", ""])
 def test_if_range_without_an_etag(etag: str | None) -> None:
-    """Some frameworks' ETag is malformed."""
+    """Also with a malformed ETag, which some frameworks send."""
     assert not Validators(etag, None).allow_range('"abc"')
     assert not Validators(etag, None).allow_range("abc")
     assert not Validators(etag, None).allow_range(THEN)
@@ -149,6 +152,6 @@ def test_if_range_without_an_etag(etag: str | None) -> None:
 
 @pytest.mark.parametrize("piece", ['"', ' "', 'W/"', "W/", "a", ","])
 def test_linear(piece: str) -> None:
-    """A quadratic way through a million characters would not end."""
+    """A quadratic search of a million characters would not end."""
     many = piece * (1_000_000 // len(piece))
     assert refuse(if_none_match=many, if_unmodified_since=many) is None

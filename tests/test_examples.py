@@ -1,6 +1,6 @@
-"""The examples as a stranger runs them: by the commands at their tops, in their directory.
+"""Each example runs by the commands at its top, as a reader would run them.
 
-It is a copy, in which the port is a free one, and in which there are large files.
+They run in a copy of the directory, which has a free port and some large files.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+pytest.importorskip("h11")
+
 from client import Client
 from ports import free_port, running
 
@@ -34,7 +37,7 @@ LARGE = random.Random(5).randbytes(300_007)
 
 
 def report(directory: Path) -> bytes:
-    """The one that Flask's and Django's make."""
+    """The CSV report that the Flask and Django examples make of a directory."""
     text = io.StringIO()
     rows = csv.writer(text)
     rows.writerow(["file", "bytes"])
@@ -43,7 +46,7 @@ def report(directory: Path) -> bytes:
 
 
 def archive(directory: Path) -> bytes:
-    """The zip file of Django's."""
+    """The zip file that the Django example makes of a directory."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as made:
         for path in sorted(directory.iterdir()):
@@ -52,7 +55,7 @@ def archive(directory: Path) -> bytes:
 
 
 def says(path: str, *texts: str) -> Callable[[Client, Path], None]:
-    """A check that a page has these texts."""
+    """A function that checks that a page has these texts."""
 
     def check(client: Client, copy: Path) -> None:
         answer = client.get(path)
@@ -64,7 +67,7 @@ def says(path: str, *texts: str) -> Callable[[Client, Path], None]:
 
 
 def project(client: Client, copy: Path) -> None:
-    """Of Django's project there is an index, and errors do not tell of its inside."""
+    """The Django project has an index, and its 404 page does not show its URL patterns."""
     says("/", "/media/hello.txt", "/report.csv", "/all.zip")(client, copy)
     answer = client.get("/none")
     assert answer.status == 404
@@ -72,7 +75,7 @@ def project(client: Client, copy: Path) -> None:
 
 
 def metrics(client: Client, copy: Path) -> None:
-    """What was asked for before, once it is counted."""
+    """/metrics counts the earlier requests, after a moment."""
     size = (copy / "prometheus.py").stat().st_size
     expected = [
         'wsgifile_responses_total{sender="read",status="200"} 1.0',
@@ -92,17 +95,17 @@ def metrics(client: Client, copy: Path) -> None:
 
 @dataclass(frozen=True)
 class Example:
-    #: What is where: by a file of the copy, or made from a directory of it.
+    #: The content of each path: a file of the copy, a function of a directory in it, or bytes.
     pages: dict[str, str | tuple[Callable[[Path], bytes], str] | bytes]
-    #: By its commands: who sends the first page, as the log tells; None: there is no log.
+    #: For each of its commands, the sender of the first page in the log; None: it has no log.
     senders: tuple[str | None, ...]
-    #: What it is made of besides.
+    #: Its other files.
     parts: tuple[str, ...] = ()
     #: Modules that it imports.
     needs: tuple[str, ...] = ()
-    #: Where the files of a directory are, and a file next to that directory.
+    #: The path below which a directory is served, and a file next to that directory.
     below: tuple[str, str] | None = None
-    #: Status for who wants out of it, and that of what is not there.
+    #: The statuses allowed for a path that leads out of that directory or to no file.
     refused: tuple[int, ...] = (404,)
     check: Callable[[Client, Path], None] | None = None
 
@@ -186,7 +189,7 @@ TABLE = {
         {"/": "prometheus.py"}, (None,), needs=("prometheus_client",), check=metrics
     ),
 }
-#: What more than one of them gives.
+#: Files that belong to no single example.
 SHARED = ("files/hello.txt", "README.rst")
 
 
@@ -202,7 +205,7 @@ def commands(name: str) -> list[str]:
 
 @pytest.fixture
 def copy() -> Iterator[Path]:
-    """A copy of the directory, which nginx may enter, unlike what pytest makes."""
+    """A copy of the directory. nginx may enter it, unlike pytest's temporary directories."""
     with tempfile.TemporaryDirectory(prefix="examples-") as scratch:
         copy = Path(os.path.realpath(scratch), "examples")
         shutil.copytree(EXAMPLES, copy, ignore=IGNORED)
@@ -213,7 +216,7 @@ def copy() -> Iterator[Path]:
 
 
 def installed(example: Example, command: list[str]) -> None:
-    """Skip what cannot run here."""
+    """Skip the test if something that the command needs is not installed."""
     program = next(word for word in command if "=" not in word)
     programs = [program]
     if "offload.py" in command:
@@ -244,8 +247,8 @@ def test_example(copy: Path, name: str, command: str, sender: str | None) -> Non
         if path.suffix in (".py", ".ini"):
             path.write_text(path.read_text().replace("8080", str(port)))
     log = copy.parent / "log"
-    # Where gunicorn has its control socket there may be that of another one. A worker
-    # that has just been forked loses a SIGTERM, so that the only one has to answer first.
+    # Another gunicorn may already have a control socket at the same path. A worker that has
+    # just been forked loses a SIGTERM, so there is only one, and it answers a request first.
     options = "--no-control-socket --workers 1"
     environ = {**os.environ, "PATH": PATH, "GUNICORN_CMD_ARGS": options}
     command = command.replace("8080", str(port))
@@ -259,16 +262,16 @@ def test_example(copy: Path, name: str, command: str, sender: str | None) -> Non
     with pytest.raises(ConnectionRefusedError):  # Nothing stays behind.
         socket.create_connection(("127.0.0.1", port), 1).close()
     told = log.read_text()
-    # Of warnings only Pyramid's, that it uses pkg_resources.
+    # The only warning allowed is Pyramid's UserWarning about pkg_resources.
     assert not re.search(r"Traceback|(?<!User)Warning:|:alert]", told), told
     if sender is not None:
-        # By a proxy none of them are sent from here.
+        # If a proxy sends the file, the application sends no byte.
         size = 0 if sender.startswith("X-") else len(expected(copy, example)[0][1])
         assert re.search(rf"200 OK: {size} bytes of .* by {sender} in ", told), told
 
 
 def expected(copy: Path, example: Example) -> list[tuple[str, bytes]]:
-    """What is where."""
+    """The paths of an example, with their content."""
     found = []
     for path, content in example.pages.items():
         if isinstance(content, str):
@@ -280,7 +283,7 @@ def expected(copy: Path, example: Example) -> list[tuple[str, bytes]]:
 
 
 def ask(client: Client, copy: Path, example: Example) -> None:
-    """For all there is, in whole and in part, and for what there is not."""
+    """Request every page in whole and in part, and paths that must be refused."""
     pages = expected(copy, example)
     for path, content in pages:
         answer = client.get(path)
@@ -303,7 +306,7 @@ def ask(client: Client, copy: Path, example: Example) -> None:
 
 
 def test_all_are_tested() -> None:
-    """No file is there that belongs to none."""
+    """Every file of the directory belongs to an example."""
     found = set()
     for directory, directories, names in os.walk(EXAMPLES):
         ignored = IGNORED(directory, [*directories, *names])
@@ -316,6 +319,6 @@ def test_all_are_tested() -> None:
 
 
 def test_all_are_listed() -> None:
-    """In the table of README.rst, in the order of the one above."""
+    """README.rst lists the examples in the order of TABLE."""
     text = (EXAMPLES / "README.rst").read_text()
     assert re.findall(r"^``(\S+)``  ", text, re.MULTILINE) == list(TABLE)

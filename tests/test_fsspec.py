@@ -1,4 +1,4 @@
-"""Files of object stores by fsspec, as they are and read ahead, by a real server."""
+"""Files in object stores, opened by fsspec, on a real server, with read_ahead and without."""
 
 from __future__ import annotations
 
@@ -9,8 +9,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import fsspec
 import pytest
+
+pytest.importorskip("fsspec")
+pytest.importorskip("webob")
+
+import fsspec
 from ports import serving
 
 from wsgifile import FileWrapperMiddleware
@@ -24,12 +28,14 @@ DATA = random.Random(4).randbytes(3_000_017)
 
 @pytest.fixture
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], Any]]:
-    """Opens the file on that kind of file system."""
+    """A function that opens the file on this kind of file system."""
+    if request.param == "http":
+        pytest.importorskip("aiohttp")
     files = fsspec.filesystem(request.param)
     if request.param == "http":
         (tmp_path / "data").write_bytes(DATA)
         with serving(FileWrapperMiddleware(directory_app(str(tmp_path)))) as port:
-            # In pieces, as of a large one: each is a request for a range.
+            # In pieces, as for a large file. Each piece is a request for a range.
             yield lambda: files.open(f"http://127.0.0.1:{port}/data", block_size=500_000)
     else:
         files.pipe("/wsgifile/data", DATA)
@@ -41,7 +47,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[
 @pytest.mark.parametrize("read_ahead", [0, 4])
 def test_download(store: Callable[[], Any], read_ahead: int) -> None:
     closed = threading.Semaphore(0)
-    files = []  # Or they are closed by being dropped, too.
+    files = []  # Keeps them, because a file that is dropped is closed, too.
 
     def app(environ: WSGIEnvironment, start_response: StartResponse) -> Any:
         start_response("200 OK", [("Content-Type", "application/octet-stream")])
@@ -59,4 +65,4 @@ def test_download(store: Callable[[], Any], read_ahead: int) -> None:
         connection.close()
         assert not closed.acquire(timeout=0.05)
     for file in files:
-        vars(file).pop("close", None)  # In memory all of them are one.
+        vars(file).pop("close", None)  # In memory, all of them are the same object.

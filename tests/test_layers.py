@@ -1,6 +1,6 @@
 """unwrap(): through what frameworks made, and through nothing that only looks like it.
 
-That it is what they make is for tests/servers/test_frameworks.py to see.
+tests/servers/test_frameworks.py checks that these are what frameworks really return.
 """
 
 from __future__ import annotations
@@ -18,6 +18,14 @@ from typing import Any, BinaryIO
 from wsgiref.util import FileWrapper as WsgirefFileWrapper
 
 import pytest
+
+pytest.importorskip("falcon")
+pytest.importorskip("pyramid")
+pytest.importorskip("servestatic")
+pytest.importorskip("webob")
+pytest.importorskip("werkzeug")
+pytest.importorskip("whitenoise")
+
 from falcon.routing.static import _BoundedFile
 from pyramid.response import FileIter
 from regions import region_of
@@ -32,6 +40,8 @@ from wsgifile import FileWrapper
 from wsgifile.blocks import BlockReader
 from wsgifile.layers import unwrap
 from wsgifile.recognise import FileRegion, recognise
+
+pytestmark = pytest.mark.quick
 
 DATA = bytes(range(256)) * 1000
 
@@ -71,7 +81,7 @@ def bytes_of(region: FileRegion) -> bytes:
         lambda file: AppIterRange(at(file, 5), 10, 1000),
         lambda file: AppIterRange(at(file, 5), 10, None),
         lambda file: AppIterRange(FileIter(at(file, 5)), 10, 1000),
-        # A part of a part.
+        # A part of a part of a file.
         lambda file: AppIterRange(WsgirefFileWrapper(SlicedFile(file, 5, 1000)), 10, 20),
         lambda file: AppIterRange(WsgirefFileWrapper(SlicedFile(file, 5, 1000)), 10, 5000),
         lambda file: FileWrapper(_BoundedFile(at(file, 5), 1000), 4096),
@@ -79,7 +89,7 @@ def bytes_of(region: FileRegion) -> bytes:
     ],
 )
 def test_looked_through(file: BinaryIO, make: Callable[[BinaryIO], Any]) -> None:
-    """The bytes are those of the iteration, and come by the descriptor."""
+    """The descriptor gives the same bytes as iterating."""
     made = make(file)
     region = region_of(made)
     assert region.kernel is file
@@ -121,7 +131,7 @@ def fake(name: str, module: str = "wsgiref.util") -> Any:
 
 
 def changed(iterator: Any) -> Any:
-    """As if Werkzeug had other private attributes."""
+    """As if Werkzeug used other private attributes."""
     iterator._next = iterator._next.args[0].__next__
     return iterator
 
@@ -152,7 +162,7 @@ def part_of(file: BinaryIO) -> FileWrapper:
         lambda file: begun(AppIterRange(file, 10, 1000)),
         lambda file: begun(_RangeWrapper(file, 5, 1000)),
         lambda file: _RangeWrapper(iter([b"x"]), 5, 1000),
-        # A position in something that begins elsewhere.
+        # A position in a filelike that is itself a part of a file.
         lambda file: _RangeWrapper(part_of(file), 5, 1000),
         lambda file: SubWrapper(file),
         lambda file: fake("FileWrapper"),
@@ -167,14 +177,14 @@ def test_not_looked_through(file: BinaryIO, make: Callable[[BinaryIO], Any]) -> 
 
 
 def test_with_a_read_of_its_own(file: BinaryIO) -> None:
-    """Not the file inside, but what it gives itself."""
+    """An object with a read() of its own is sent by that, not by the file inside."""
     sliced = with_a_read_of_its_own(file)
     region = region_of(sliced)
     assert (region.filelike, region.kernel) == (sliced, None)
 
 
 def test_lines_of_text(tmp_path: Path) -> None:
-    """Frameworks encode them, where a plain file would be an error."""
+    """Frameworks encode the lines. Without a framework, a text file is an error."""
     (tmp_path / "data").write_bytes(DATA)
     file: Any
     for file in (open(tmp_path / "data", encoding="latin-1"), io.StringIO("text")):
@@ -185,7 +195,7 @@ def test_lines_of_text(tmp_path: Path) -> None:
 
 
 def test_what_cannot_seek() -> None:
-    """Who wants to leave out some of its bytes has to read them."""
+    """Bytes of a pipe can only be skipped by reading, so such a layer is not looked through."""
     read, write = os.pipe()
     with open(read, "rb") as file, open(write, "wb"):
         assert recognise(AppIterRange(file, 10, 1000)) is None
@@ -193,7 +203,7 @@ def test_what_cannot_seek() -> None:
 
 
 def test_iterated_temporary_file() -> None:
-    """Its iterator is a generator, of a function of tempfile's."""
+    """Its iterator is a generator of a function in tempfile."""
     with tempfile.NamedTemporaryFile() as file:
         file.write(DATA)
         file.seek(3)
@@ -202,7 +212,7 @@ def test_iterated_temporary_file() -> None:
 
 
 def test_forwarded_method_of_another(tmp_path: Path) -> None:
-    """What looks like tempfile's own way to forward to its file."""
+    """It looks like the way in which tempfile forwards to its file, but it is not."""
     file: Any
     with tempfile.NamedTemporaryFile() as file:
         file.write(DATA)
@@ -213,20 +223,20 @@ def test_forwarded_method_of_another(tmp_path: Path) -> None:
 
 
 def test_threads() -> None:
-    """Frameworks' responses know the thread that made them; wrappers of files do not."""
+    """Responses of frameworks must be closed in their thread. Wrappers of files need not."""
     assert region_of(ClosingIterator(io.BytesIO(DATA))).close_in_thread
     assert not region_of(WsgirefFileWrapper(io.BytesIO(DATA))).close_in_thread
 
 
 def test_no_framework_is_imported() -> None:
-    """Also not by something that says it is from there."""
+    """Not even for an object that claims to be from its module."""
     made = fake("file_generator", "cherrypy.lib")
     assert unwrap(made) is None
     assert "cherrypy" not in sys.modules
 
 
 def test_module_that_imports_late(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is not asked for what it may not have."""
+    """Such a module is not asked for names that it may not have."""
 
     def fail(name: str) -> Any:
         raise ImportError(name)
@@ -238,7 +248,7 @@ def test_module_that_imports_late(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_position_in_a_part(file: BinaryIO) -> None:
-    """Of something that begins elsewhere: it is for that to say what it means."""
+    """A position in a part of a file is for that part to interpret."""
     inner = BlockReader(file, 100, 150, seek_first=True)
     part = unwrap(ServeStaticSlicedFile(inner, 5, 10))
     assert part is not None

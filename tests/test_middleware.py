@@ -1,4 +1,4 @@
-"""PEP 3333 through the middleware, in-process."""
+"""PEP 3333 through the middleware, in this process."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from wsgiref.util import setup_testing_defaults
 from wsgiref.validate import validator
 
 import pytest
-import webob
-import webtest
+
+pytest.importorskip("hypothesis")
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sources import ENDINGS, Scripted, ScriptedBuffer
-from webob.static import FileApp
 
 from wsgifile import FileWrapper, FileWrapperMiddleware
 from wsgifile.blocks import DEFAULT_BLOCK_SIZE, ShortFileError
@@ -26,11 +26,13 @@ if TYPE_CHECKING:
     from _typeshed import OptExcInfo
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
+pytestmark = pytest.mark.quick
+
 DATA = bytes(range(256)) * 4096
 
 
 class Server:
-    """What a server does: remembers the calls, and lets write() and blocks add up."""
+    """Acts as a server: remembers the calls, and joins the data of write() and the blocks."""
 
     def __init__(self, **environ: str) -> None:
         self.environ: dict[str, Any] = {"QUERY_STRING": "", **environ}
@@ -68,7 +70,7 @@ class Server:
 
 
 class File(io.BytesIO):
-    """Counts its closes, and which blocks were read."""
+    """Counts how often it is closed, and remembers the sizes of the reads."""
 
     def __init__(self, data: bytes = DATA) -> None:
         super().__init__(data)
@@ -98,7 +100,7 @@ def returning(
 
 
 def test_file_is_read_in_blocks() -> None:
-    """Never again by lines."""
+    """Never by lines."""
     file = File()
     assert Server().run(returning(file)) == DATA
     assert set(file.sizes) == {DEFAULT_BLOCK_SIZE}
@@ -152,7 +154,7 @@ def test_async_app(app: Any) -> None:
 
 @pytest.mark.parametrize("app_iter", [[b"x"], (b"x",), {b"x": 1}, b"", iter([b"x"])])
 def test_everything_else_is_untouched(app_iter: Any) -> None:
-    """The very object, and the very headers."""
+    """The server gets the same object and the same list of headers."""
     headers = [("X-Y", "z")]
 
     def app(environ: WSGIEnvironment, start_response: StartResponse) -> Any:
@@ -166,7 +168,7 @@ def test_everything_else_is_untouched(app_iter: Any) -> None:
 
 @pytest.mark.parametrize("before", [None, object()])
 def test_environ_is_restored_in_place(before: object) -> None:
-    """gunicorn looks at its environ after the call, and outer layers too."""
+    """gunicorn and outer middleware look at the environ after the call."""
     seen = []
 
     def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -198,7 +200,7 @@ def test_environ_is_restored_after_an_error() -> None:
 
 
 def test_late_start_response() -> None:
-    """An application may call it when its first block is asked for."""
+    """An application may call it as late as its first block."""
 
     def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterator[bytes]:
         start_response("201 Created", [("X-Late", "yes")])
@@ -210,7 +212,7 @@ def test_late_start_response() -> None:
 
 
 def test_late_exc_info() -> None:
-    """An error in the middle of a generator: the server decides."""
+    """After an error in the middle of a generator, the server decides."""
 
     def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterator[bytes]:
         start_response("200 OK", [])
@@ -228,7 +230,7 @@ def test_late_exc_info() -> None:
 
 
 def test_exc_info_replaces() -> None:
-    """Before anything is out, an error page takes the place of the file."""
+    """Before anything is sent, an error page replaces the file."""
     file = File()
 
     def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -254,7 +256,7 @@ def test_start_response_twice() -> None:
 
 
 def test_exc_info_by_keyword() -> None:
-    """Every server's own takes it."""
+    """The start_response of every server takes it."""
 
     def app(environ: WSGIEnvironment, start_response: Any) -> Iterable[bytes]:
         try:
@@ -269,7 +271,7 @@ def test_exc_info_by_keyword() -> None:
 
 
 def test_range_of_unknown_length() -> None:
-    """It bounds what is sent; how much there is of it nobody can promise."""
+    """The range limits what is sent. Nobody can promise a length."""
     server = Server()
     app = returning(FileWrapper(File()).app_iter_range(10, 30))
     assert server.run(app) == DATA[10:30]
@@ -280,7 +282,7 @@ def test_range_of_unknown_length() -> None:
 
 
 def test_no_start_response() -> None:
-    """Not ours to judge: the server gets what the application returned."""
+    """This is not our error to report: the server gets what the application returned."""
     file = File()
     server = Server()
     app = FileWrapperMiddleware(lambda environ, start_response: file)
@@ -290,7 +292,7 @@ def test_no_start_response() -> None:
 
 @pytest.mark.parametrize("headers", [[], [("Content-Length", str(len(DATA) + 4))]])
 def test_write_then_file(headers: list[tuple[str, str]]) -> None:
-    """PEP 3333's write(): its bytes first, then the file, both within Content-Length."""
+    """First the bytes of write(), then the file, and no more than Content-Length of both."""
     file = File()
 
     def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -313,7 +315,7 @@ def test_write_then_file_is_bounded() -> None:
 
 
 def test_write_then_exc_info() -> None:
-    """After write() the server itself says that it is too late."""
+    """After write(), the server itself raises because it is too late."""
 
     def app(environ: WSGIEnvironment, start_response: StartResponse) -> Any:
         start_response("200 OK", [])(b"some")
@@ -350,7 +352,7 @@ def test_no_body(method: str, status: str) -> None:
 
 @pytest.mark.parametrize(("method", "body"), [("HEAD", b""), ("GET", DATA)])
 def test_method_is_that_of_the_request(method: str, body: bytes) -> None:
-    """Whatever the application makes of it: by it the server frames the response."""
+    """The method that the server saw counts, even if the application changes it."""
 
     def app(environ: dict[str, Any], start_response: Any) -> Any:
         environ["REQUEST_METHOD"] = "GET" if method == "HEAD" else "HEAD"
@@ -363,7 +365,7 @@ def test_method_is_that_of_the_request(method: str, body: bytes) -> None:
 
 
 def test_close_without_iterating() -> None:
-    """A client that left before the first block."""
+    """The client has left before the first block."""
     file = File()
     server = Server()
     result: Any = returning(file)(server.environ, server.start_response)
@@ -373,7 +375,7 @@ def test_close_without_iterating() -> None:
 
 
 def test_close_of_the_instance() -> None:
-    """Django replaces the file's close() by the response's, on the instance."""
+    """Django sets the close() of the response on the file, as an attribute of the instance."""
     closed = []
     file: Any
     with open(__file__, "rb") as file:
@@ -386,7 +388,7 @@ def test_close_of_the_instance() -> None:
 
 @pytest.mark.parametrize("range_", [None, "bytes=2-5", "bytes=0-0,900-909"])
 def test_small_file(tmp_path: Path, range_: str | None) -> None:
-    """It is read before the server asks, and closed when that is done, or drops it."""
+    """It is read before the server asks. It is closed when the server closes or drops it."""
     (tmp_path / "small").write_bytes(DATA[:1000])
     with open(tmp_path / "small", "rb") as file:
         server = Server(**({"HTTP_RANGE": range_} if range_ else {}))
@@ -401,7 +403,7 @@ def test_small_file(tmp_path: Path, range_: str | None) -> None:
 
 
 def test_close_of_a_small_file_raises(tmp_path: Path) -> None:
-    """The application's error, and no second close()."""
+    """The server gets the error, and there is no second close()."""
     (tmp_path / "small").write_bytes(b"x")
     closes = []
 
@@ -418,7 +420,7 @@ def test_close_of_a_small_file_raises(tmp_path: Path) -> None:
 
 
 def test_text_mode() -> None:
-    """Before any header is out, so that the server can still say 500."""
+    """The error is raised before any header is sent, so the server can still send a 500."""
     server = Server()
     with open(__file__, encoding="utf-8") as file:
         with pytest.raises(TypeError, match=r"test_middleware.py' is open in text mode.*\"rb\""):
@@ -439,7 +441,7 @@ def test_read_returns_str() -> None:
 
 
 def test_runs_short() -> None:
-    """An error is the one thing that makes every server end the connection."""
+    """An error is raised, because only that makes every server end the connection."""
     file = File()
     server = Server()
     with pytest.raises(ShortFileError) as caught:
@@ -450,7 +452,7 @@ def test_runs_short() -> None:
 
 
 def test_bad_header_closes_the_file() -> None:
-    """The server raises from its start_response and never sees the file."""
+    """The start_response of the server raises, so the server never sees the file."""
     file = File()
 
     def start_response(
@@ -474,7 +476,7 @@ def test_bad_length_closes_the_file() -> None:
 @pytest.mark.parametrize("make", [File, lambda: open(__file__, "rb"), lambda: [b"x"]])
 @pytest.mark.parametrize("length", [True, False])
 def test_validator_outside(method: str, make: Callable[..., Any], length: bool) -> None:
-    """wsgiref.validate has nothing to say."""
+    """wsgiref.validate finds no fault."""
     app_iter = make()
     size = len(b"".join(app_iter)) if isinstance(app_iter, list) else app_iter.seek(0, 2)
     if not isinstance(app_iter, list):
@@ -490,7 +492,8 @@ def test_validator_outside(method: str, make: Callable[..., Any], length: bool) 
 
 
 def test_webtest_lint() -> None:
-    """WebTest lints by default; the body and the length agree."""
+    """WebTest, which lints by default, finds no fault. Body and length agree."""
+    webtest = pytest.importorskip("webtest")
     file = File()
     answer = webtest.TestApp(returning(file, [("Content-Type", "text/plain")])).get("/")
     assert answer.body == DATA
@@ -508,17 +511,20 @@ def test_webtest_lint() -> None:
     ],
 )
 def test_webob_range(tmp_path: Path, range_: str | None, status: int, slice_: slice) -> None:
-    """WebOb's own 206 by app_iter_range(): no byte is read in vain."""
+    """WebOb makes its own 206 with app_iter_range(), and gets the right bytes."""
+    webtest = pytest.importorskip("webtest")
+    static = pytest.importorskip("webob.static")
     path = tmp_path / "data"
     path.write_bytes(DATA)
     headers = {"Range": range_} if range_ else {}
-    app = webtest.TestApp(FileWrapperMiddleware(FileApp(str(path))))
+    app = webtest.TestApp(FileWrapperMiddleware(static.FileApp(str(path))))
     answer = app.get("/", headers=headers)
     assert (answer.status_code, answer.body) == (status, DATA[slice_])
 
 
 def test_webob_response_with_a_file() -> None:
-    """Response(app_iter=open()) hands us the file itself."""
+    """Response(app_iter=open()) returns the file itself."""
+    webob = pytest.importorskip("webob")
     file = File()
     response = webob.Response(app_iter=file, content_type="text/plain")
     assert Server().run(FileWrapperMiddleware(response)) == DATA
@@ -548,8 +554,8 @@ def test_any_source_is_closed_once(
     blocks: int,
     closes: int,
 ) -> None:
-    """Whatever it does, however much of it is taken, and however often the server closes,
-    if it does at all."""
+    """Whatever the file does, however many blocks the server takes, and however often it calls
+    close(), if at all."""
     file, server, failure = source(pieces, ending), Server(REQUEST_METHOD=method), None
     headers = [] if promised is None else [("Content-Length", str(promised))]
 
@@ -574,7 +580,7 @@ def test_any_source_is_closed_once(
     del body
     end = time.monotonic() + 3
     while not file.closes and time.monotonic() < end:
-        time.sleep(0.001)  # It is closed by the thread that reads it.
+        time.sleep(0.001)  # The thread that reads it closes it.
     assert (early, file.closes) == (0, 1)
     data = b"" if method == "HEAD" else b"".join(pieces)
     assert data.startswith(server.out)

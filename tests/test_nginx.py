@@ -1,6 +1,6 @@
-"""The same requests to nginx and to us, for the same files: do the answers agree?
+"""The same requests for the same files, to nginx and to wsgifile: do the answers agree?
 
-Where they differ, ``DIFFERENCES`` has to say why, by a paragraph of RFC 9110.
+Where they differ, ``DIFFERENCES`` has to give the reason, with a section of RFC 9110.
 """
 
 from __future__ import annotations
@@ -19,12 +19,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+pytest.importorskip("h11")
+
 from client import Client
 from ports import free_port, wait_until_listening
 
 NGINX = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
 SIZES = {"empty": 0, "one": 1, "seven": 7, "page": 4096, "large": 2**20}
-#: When the files were changed last.
+#: Time of modification of the files.
 MTIME = 1_700_000_000
 DATES = {
     "before": "Tue, 14 Nov 2023 22:13:19 GMT",
@@ -59,7 +62,7 @@ http {{
 
 @dataclass(frozen=True)
 class Asked:
-    """A request; "ETAG" stands for the one that this server gave to the file."""
+    """A request. In its fields, "ETAG" stands for the ETag that the server has for the file."""
 
     name: str
     headers: dict[str, str] = field(default_factory=dict)
@@ -75,13 +78,13 @@ class Answered:
     status: int
     content_range: str | None
     content_length: str | None
-    #: What was sent of the file: its bytes, or the parts' ranges and bytes. Not
-    #: the text of an error.
+    #: What was sent of the file: its bytes, or the ranges and bytes of its parts. The text of
+    #: an error is left out.
     body: object
 
 
 def generate(count: int) -> Iterator[Asked]:  # noqa: C901  # all its functions count
-    """Requests of every kind, the same every time."""
+    """Requests of every kind, the same ones in every run."""
     chance = random.Random(4)
 
     def position(size: int) -> int:
@@ -129,7 +132,7 @@ def generate(count: int) -> Iterator[Asked]:  # noqa: C901  # all its functions 
 
 
 class Side:
-    """One of the two servers."""
+    """One of the two servers, with a client for it."""
 
     def __init__(self, port: int, files: Path) -> None:
         self.client = Client(port)
@@ -161,7 +164,7 @@ class Side:
         return Answered(answer.status, content_range, length, answer.body)
 
     def check(self, name: str, content_range: str | None, body: bytes) -> None:
-        """The bytes are those that it says they are."""
+        """The bytes are those that Content-Range names."""
         found = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", content_range or "")
         assert found is not None
         first, last, size = map(int, found.groups())
@@ -178,7 +181,7 @@ def parts(content_type: str, body: bytes) -> list[Any]:
 
 
 def specs(asked: Asked) -> list[Any]:
-    """First and last of each range that is asked for, as they stand there."""
+    """First and last position of each range in the request, as text."""
     return [spec.strip().partition("-")[::2] for spec in asked.range[6:].split(",")]
 
 
@@ -191,11 +194,11 @@ def malformed(asked: Asked) -> bool:
 
 
 def sent(answered: Answered) -> int:
-    """How many parts of the file an answer has."""
+    """The number of parts in an answer."""
     return len(answered.body) if isinstance(answered.body, list) else 1
 
 
-#: Where nginx does something else, and which paragraph lets us.
+#: What nginx does differently, with the section of RFC 9110 that allows what we do.
 DIFFERENCES: dict[str, Callable[[Asked, Answered, Answered], object]] = {
     "Range means nothing with HEAD (14.2)": lambda asked, nginx, ours: (
         asked.method == "HEAD"
@@ -267,7 +270,7 @@ def sides(root: Path) -> Iterator[list[Side]]:
 
 
 def test_as_nginx(sides: list[Side]) -> None:
-    """500 requests; each difference has a reason, and each reason a difference."""
+    """In 500 requests, each difference has a reason, and each reason is needed."""
     seen: Counter[Any] = Counter()
     unexplained = []
     for asked in generate(500):

@@ -1,7 +1,6 @@
-"""Files left to a real nginx, and to a real Apache with mod_xsendfile, in front.
+"""Files left to a real proxy in front: nginx, and Apache with mod_xsendfile.
 
-By the configurations of ``examples/``. The proxy comes to the application from
-127.0.0.1, as nginx and Apache do.
+The configurations are those of ``examples/``. The requests of the proxy come from 127.0.0.1.
 """
 
 from __future__ import annotations
@@ -21,9 +20,11 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import pytest
+
+pytest.importorskip("h11")
+
 from client import Answer, Client
 from ports import free_port, serving, wait_until_listening
-from werkzeug.middleware.proxy_fix import ProxyFix
 
 from wsgifile import FileWrapperMiddleware, Transfer, XAccelRedirect, XSendfile
 from wsgifile.offload import Offload, Proxies
@@ -55,13 +56,13 @@ NAMES = [
     b"-",
     b"@x",
 ]
-#: mod_xsendfile 0.12 takes names as they are, and a header has no line end.
+#: mod_xsendfile 0.12 takes names unquoted, and a field cannot contain a line end.
 APACHE_CANNOT = {b"new\nline"}
 DROPPED = ("x-accel-redirect", "x-sendfile")
 
 
 class App:
-    """Answers with what ``respond`` returns, and keeps what became of it."""
+    """Answers with what ``respond`` returns, and keeps the transfers."""
 
     def __init__(self) -> None:
         self.files = 0
@@ -76,7 +77,7 @@ class App:
 
     @property
     def transfers(self) -> list[Transfer]:
-        """Of all that were files: the client has its answer a little earlier."""
+        """The transfers of all files, waited for: the client may have its answer earlier."""
         deadline = time.monotonic() + 10
         while len(self.ended) < self.files:
             assert time.monotonic() < deadline
@@ -93,12 +94,12 @@ Through = tuple[App, Client, Client]
 
 @pytest.fixture(scope="module")
 def directory() -> Iterator[str]:
-    # Not below pytest's, which other users may not enter, such as Apache's.
+    # Not below pytest's directory, because other users, such as Apache's, may not enter that.
     with tempfile.TemporaryDirectory(prefix="offload-") as name:
         os.chmod(name, 0o755)
         root = os.path.realpath(name)
         os.mkdir(f"{root}/files")
-        os.mkdir(f"{root}/filesystem")  # Begins like the other.
+        os.mkdir(f"{root}/filesystem")  # Begins with the same letters as "files".
         for file in NAMES:
             write(os.path.join(os.fsencode(root), b"files", file), file + DATA)
         write(f"{root}/outside", b"outside" + DATA)
@@ -116,7 +117,7 @@ def write(path: str | bytes, data: bytes) -> None:
 
 @contextlib.contextmanager
 def front(server: str, directory: str, ports: list[int]) -> Iterator[int]:
-    """nginx or Apache in front of the applications on these ports: its port."""
+    """Run nginx or Apache in front of the applications on these ports. Yields its port."""
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="scratch-") as scratch:
         command = example.command(server, directory, port, ports, scratch)
@@ -148,15 +149,15 @@ def offload(server: str, directory: str) -> Offload:
 @pytest.fixture(scope="module", params=["nginx", "apache"])
 def proxy(request: pytest.FixtureRequest) -> Any:
     if shutil.which(example.command(request.param, "", 0, [], tempfile.gettempdir())[0]) is None:
-        pytest.skip(f"no {request.param} on this system")
+        pytest.skip(f"{request.param} is not installed")
     if request.param == "apache" and not os.path.exists(MODULE):
-        pytest.skip("no mod_xsendfile on this system")
+        pytest.skip("mod_xsendfile is not installed")
     return request.param
 
 
 @pytest.fixture(scope="module")
 def through(proxy: str, directory: str) -> Iterator[Through]:
-    """The application, and clients: through the proxy, and past it."""
+    """The application, a client that goes through the proxy, and one that goes around it."""
     app = App()
     middleware = FileWrapperMiddleware(
         app,
@@ -194,7 +195,7 @@ def sends(open_file: Any, *headers: tuple[str, str], status: str = "200 OK") -> 
 
 @pytest.fixture
 def get(through: Through, app: App, directory: str) -> Callable[..., Answer]:
-    """Get a file through the proxy. What it calls is given the file's path."""
+    """A function that gets a file of this name through the proxy."""
 
     def get(name: str | bytes, *headers: tuple[str, str], **options: Any) -> Answer:
         path = os.path.join(os.fsencode(directory), b"files", os.fsencode(name))
@@ -246,7 +247,7 @@ def test_range(app: App, get: Callable[..., Answer]) -> None:
 
 
 def test_not_modified(app: App, get: Callable[..., Answer]) -> None:
-    """By the proxy's validators, which ours would not match."""
+    """The validators are those of the proxy, and differ from ours."""
     first = get("plain.bin")
     for condition, validator in (
         ("If-None-Match", "etag"),
@@ -278,7 +279,7 @@ def test_link_inside(app: App, get: Callable[..., Answer]) -> None:
 
 @pytest.mark.parametrize("name", ["out", "../outside", "../filesystem/near"])
 def test_outside(app: App, get: Callable[..., Answer], directory: str, name: str) -> None:
-    """The application's own decision, which the proxy might not share."""
+    """The application may send such a file. The proxy might refuse it, so we send it."""
     app.respond = sends(lambda: open(f"{directory}/files/{name}", "rb"))
     with open(f"{directory}/files/{name}", "rb") as file:
         assert get("any").body == file.read()
@@ -295,7 +296,7 @@ def test_dots_that_stay_inside(app: App, get: Callable[..., Answer], directory: 
 def test_swapped(
     app: App, get: Callable[..., Answer], directory: str, there: bytes | None
 ) -> None:
-    """What was opened is sent, whatever is under its name by then."""
+    """The file that was opened is sent, whatever has its name by then."""
     path = f"{directory}/files/swapped"
 
     def open_file() -> Any:
@@ -312,7 +313,7 @@ def test_swapped(
 
 
 def test_past_the_proxy(through: Through, app: App, directory: str) -> None:
-    """Who comes from elsewhere gets bytes."""
+    """A client that does not come through the proxy gets the bytes."""
     path = f"{directory}/files/plain.bin"
     middleware = FileWrapperMiddleware(
         sends(lambda: open(path, "rb")),
@@ -329,8 +330,9 @@ def test_past_the_proxy(through: Through, app: App, directory: str) -> None:
 
 @pytest.mark.parametrize(("client", "left"), [("127.0.0.1", False), ("10.1.2.3", True)])
 def test_an_application_that_believes_its_client(directory: str, client: str, left: bool) -> None:
-    """What comes to us counts, not what is inside makes of X-Forwarded-For."""
-    app = ProxyFix(sends(lambda: open(f"{directory}/files/plain.bin", "rb")))
+    """The address that reaches us counts, not the one that ProxyFix takes from a field."""
+    proxy_fix = pytest.importorskip("werkzeug.middleware.proxy_fix")
+    app = proxy_fix.ProxyFix(sends(lambda: open(f"{directory}/files/plain.bin", "rb")))
     environ = {
         "REMOTE_ADDR": client,
         "HTTP_X_FORWARDED_FOR": "127.0.0.1" if client == "10.1.2.3" else "10.1.2.3",
@@ -342,7 +344,7 @@ def test_an_application_that_believes_its_client(directory: str, client: str, le
 
 @pytest.mark.parametrize("delete", [True, False])
 def test_temporary(app: App, get: Callable[..., Answer], directory: str, delete: bool) -> None:
-    """What close() deletes is not there any more when the proxy looks for it."""
+    """A file that close() deletes is gone when the proxy looks for it, so we send it."""
 
     def open_file() -> Any:
         file = tempfile.NamedTemporaryFile(dir=f"{directory}/files", delete=delete)
@@ -358,7 +360,7 @@ def test_temporary(app: App, get: Callable[..., Answer], directory: str, delete:
 
 
 def test_large_and_slow(through: Through, app: App) -> None:
-    """What is not left to the proxy may have to wait on its disk."""
+    """A body that we send may have to wait until the proxy has buffered it on disk."""
     data = DATA * 100
     app.respond = sends(lambda: io.BytesIO(data))
     through[1].send("/")
@@ -367,15 +369,15 @@ def test_large_and_slow(through: Through, app: App) -> None:
 
 
 def test_its_own_header(app: App, through: Through, proxy: str, directory: str) -> None:
-    """An application that leaves a file to the proxy itself is let."""
+    """An application may set the field of the proxy itself."""
     value = "/_files/plain.bin" if proxy == "nginx" else f"{directory}/files/plain.bin"
     field = (HEADERS[proxy], value)
     app.respond = sends(lambda: [b""], field)
     assert through[1].get("/").body == b"plain.bin" + DATA
     assert through[2].get("/").headers[field[0].lower()] == value
-    # And one that gives a file as well; of which ranges would be those of the proxy's.
+    # And it may return a file as well. Then the proxy answers Range, not we.
     app.respond = sends(lambda: open(f"{directory}/files/100%", "rb"), field)
-    if proxy == "nginx":  # mod_xsendfile sends of such a body what is not in the first block.
+    if proxy == "nginx":  # mod_xsendfile also sends such a body, without its first block.
         answer = through[1].get("/", headers=(("Range", "bytes=1-3"),))
         assert (answer.status, answer.body) == (206, b"lai")
     answer = through[2].get("/", headers=(("Range", "bytes=1-3"),))
@@ -397,7 +399,7 @@ def test_a_client_that_sends_the_headers(app: App, get: Callable[..., Answer]) -
 
 
 def test_cve_2025_61780(directory: str) -> None:
-    """A client does not turn it on, nor say what is where, by X-Sendfile-Type."""
+    """A client cannot turn offload on, nor map directories, with X-Sendfile-Type."""
     path = f"{directory}/files/plain.bin"
     for other in (None, XSendfile([f"{directory}/filesystem"])):
         app = FileWrapperMiddleware(sends(lambda: open(path, "rb")), offload=other)
@@ -408,7 +410,7 @@ def test_cve_2025_61780(directory: str) -> None:
 
 
 def test_cve_2026_34830(directory: str) -> None:
-    """A directory's name is no regular expression, and X-Accel-Mapping is not looked at."""
+    """The name of a directory is not a regular expression. X-Accel-Mapping is ignored."""
     path = f"{directory}/files/plain.bin"
     for root in (f"{directory}/f.les", f"{directory}/(files)", f"{directory}/.*"):
         os.mkdir(root)
@@ -423,7 +425,7 @@ def test_cve_2026_34830(directory: str) -> None:
 
 
 def test_cve_2025_27111(directory: str, caplog: pytest.LogCaptureFixture) -> None:
-    """Nothing of a request, and no line end of a file's name, gets into the log."""
+    """Neither a request nor a line end in the name of a file gets into the log."""
     caplog.set_level(logging.DEBUG, "wsgifile")
     path = os.path.join(os.fsencode(directory), b"files", b"new\nline")
     middleware = FileWrapperMiddleware(
@@ -440,7 +442,7 @@ def test_cve_2025_27111(directory: str, caplog: pytest.LogCaptureFixture) -> Non
 
 
 def test_two_processes(proxy: str, directory: str) -> None:
-    """Behind one proxy: whichever answers, the client gets the same."""
+    """Behind one proxy, the client gets the same answer from both."""
     processes, ports = [], [free_port(), free_port()]
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
@@ -474,11 +476,11 @@ def test_two_processes(proxy: str, directory: str) -> None:
     assert all("by X-" in log for log in logs)
 
 
-# What is left to a proxy, without one.
+# Which files are left to a proxy: tests without a proxy.
 
 
 def test_prefixes(directory: str) -> None:
-    """The innermost counts; a directory may be a link, and be changed."""
+    """The innermost directory counts. It may be a link, and the link may change."""
     path = f"{directory}/files/plain.bin"
     with open(path, "rb") as file:
         both = XAccelRedirect({directory: "/all", f"{directory}/files": "/f/"})
@@ -540,7 +542,7 @@ def test_a_name_that_was_set(directory: str) -> None:
 
 
 def test_dots_in_a_directory(directory: str) -> None:
-    """As the system has it: a link is followed before."""
+    """The kernel follows a link before it goes up, and so do we."""
     os.makedirs(f"{directory}/other/inner")
     os.symlink(f"{directory}/other/inner", f"{directory}/files/inner")
     write(f"{directory}/other/x", b"x")
@@ -605,7 +607,7 @@ def test_what_is_left_to_it(directory: str) -> None:
         assert got["body"] == b""
         assert got["headers"].pop("x-sendfile") == path
         assert got["headers"].pop("content-length") == "0"
-        # Nothing of ours, all of its.
+        # We add no field, and drop none of the application.
         own = {name.lower(): value for name, value in headers if name != "Content-Length"}
         assert got["headers"] == own
 
@@ -641,7 +643,7 @@ def test_no_remote_addr(directory: str) -> None:
 
 
 def test_after_write(directory: str) -> None:
-    """The header is out, and the body has begun."""
+    """The header has been sent and the body has begun, so the file is sent here."""
 
     def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         start_response("200 OK", [])(b"begun")

@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from graphlib import CycleError, TopologicalSorter
+from importlib import metadata
 from importlib.util import resolve_name
 from pathlib import Path
 
@@ -19,14 +20,20 @@ PACKAGE = Path(wsgifile.__file__).parent
 COMMAND_LINE = {"__main__", "access_log", "cli", "directory", "explain", "listing"}
 
 
+@pytest.mark.quick
 def test_exports() -> None:
     assert wsgifile.__all__ == [
+        "FileReadError",
         "FileWrapper",
         "FileWrapperMiddleware",
+        "ShortFileError",
         "Transfer",
         "XAccelRedirect",
         "XSendfile",
+        "__version__",
     ]
+    assert all(hasattr(wsgifile, name) for name in wsgifile.__all__)
+    assert wsgifile.__version__ == metadata.version("wsgifile")
 
 
 def test_import_is_light() -> None:
@@ -43,15 +50,17 @@ def test_import_is_light() -> None:
     assert (result.returncode, result.stderr) == (0, "")
 
 
+@pytest.mark.quick
 def test_no_import_circle() -> None:
-    """No module imports itself by way of others, not even in a function or for its types."""
+    """No module imports itself through others, not even in a function or for type checking."""
     try:
         TopologicalSorter(imports()).prepare()
     except CycleError as error:
         circle = reversed(error.args[1])
-        pytest.fail("a circle: " + " imports ".join(circle), pytrace=False)
+        pytest.fail("an import circle: " + " imports ".join(circle), pytrace=False)
 
 
+@pytest.mark.quick
 def test_core_imports_no_command_line() -> None:
     """Nor do the modules that are only imported for a server or for PasteDeploy."""
     wrong = {
@@ -63,8 +72,9 @@ def test_core_imports_no_command_line() -> None:
     assert not wrong
 
 
+@pytest.mark.quick
 def test_core_needs_the_standard_library_alone() -> None:
-    """The core is all that ``import wsgifile`` imports, now or later, by an import statement."""
+    """The core is every module that ``wsgifile`` reaches by import statements."""
     graph = imports()
     core, to_follow = set(), {"wsgifile"}
     while to_follow:
@@ -72,7 +82,7 @@ def test_core_needs_the_standard_library_alone() -> None:
         core.add(module)
         to_follow |= (graph[module] & set(graph)) - core
     assert {"wsgifile.middleware", "wsgifile.recognise", "wsgifile.servers"} < core
-    # Only type checkers have a module _typeshed.
+    # The module _typeshed exists for type checkers only.
     allowed = {"wsgifile", "_typeshed", *sys.stdlib_module_names}
     wrong = {
         (module, imported)
@@ -84,10 +94,10 @@ def test_core_needs_the_standard_library_alone() -> None:
 
 
 def imports() -> dict[str, set[str]]:
-    """For each module of the package what its import statements name, wherever they stand.
+    """For each module of the package, the modules that its import statements name.
 
-    A name that is imported from a module counts as that module, unless it is a module itself.
-    That a module's parent package is imported before it does not count.
+    Statements in functions count, too. ``from module import name`` counts as the module, unless
+    the name is a module itself. Python also imports the parent package. That does not count.
     """
     paths = {}
     for path in PACKAGE.rglob("*.py"):

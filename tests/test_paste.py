@@ -1,4 +1,4 @@
-"""egg:wsgifile, as PasteDeploy loads it."""
+"""PasteDeploy loads egg:wsgifile."""
 
 from __future__ import annotations
 
@@ -8,10 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+pytest.importorskip("paste.deploy")
+pytest.importorskip("webtest")
+
 import webtest
 from paste.deploy import loadapp
 
 from wsgifile import FileWrapperMiddleware
+
+pytestmark = pytest.mark.quick
 
 INI = """
 [app:main]
@@ -59,7 +65,7 @@ def test_filter_switches(load: Callable[..., Any], text: str, value: bool) -> No
 
 
 def test_filter_app(load: Callable[..., Any]) -> None:
-    """[filter-app:x], where PasteDeploy hands over the application at once."""
+    """With [filter-app:x], PasteDeploy passes the application along with the options."""
     ini = "[filter-app:main]\nuse = egg:wsgifile\nnext = inner\n" + INI.replace(
         "app:main", "app:inner"
     ).replace("filter-with = wsgifile", "")
@@ -67,7 +73,7 @@ def test_filter_app(load: Callable[..., Any]) -> None:
 
 
 def test_offload(load: Callable[..., Any], tmp_path: Path) -> None:
-    """The file below the directory is left to the proxy, if it is the proxy that asks."""
+    """A file below the directory is left to the proxy if the request comes from the proxy."""
     for option, header, value in [
         (
             f"x_accel_redirect =\n    / = /_root\n    {tmp_path} = /_files",
@@ -111,6 +117,6 @@ def test_defaults(load: Callable[..., Any]) -> None:
     ],
 )
 def test_wrong_options(load: Callable[..., Any], option: str, message: str) -> None:
-    """When the ini is loaded, not at the first request."""
+    """The error is raised when the ini is loaded, not at the first request."""
     with pytest.raises(ValueError, match=message):
         load(option)

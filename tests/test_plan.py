@@ -8,6 +8,9 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
+
+pytest.importorskip("hypothesis")
+
 from header_cases import ANYTHING, decode
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,6 +19,8 @@ from wsgifile.conditions import Validators, date_of_file, etag_of_file
 from wsgifile.options import Options
 from wsgifile.plan import Plan, make_plan
 from wsgifile.recognise import FileRegion
+
+pytestmark = pytest.mark.quick
 
 TYPE = ("Content-Type", "text/plain")
 
@@ -27,7 +32,7 @@ def region(
     limit: int | None = None,
     mtime_ns: int | None = None,
 ) -> FileRegion:
-    """A file of which size bytes are left from start; the application asked for limit of them."""
+    """A file with size bytes after start; the application asked for no more than limit."""
     return FileRegion(
         io.BytesIO(),
         kernel=None,
@@ -47,7 +52,7 @@ def plan(
     written: int | None = None,
     limit: int | None = None,
 ) -> Plan:
-    """As it is without what a client may ask for."""
+    """The plan for a file without validators, with ranges switched off."""
     return make_plan(
         {},
         status,
@@ -96,18 +101,21 @@ def test_length_malformed(value: str) -> None:
 
 @pytest.mark.parametrize("kind", [tuple, iter, lambda items: dict(items).items()])
 def test_headers_that_are_no_list(kind: Callable[[Any], Any]) -> None:
-    """As some servers take them. And an int, which Werkzeug and Paste do."""
+    """Any iterable of headers will do, as for some servers, and an int as Content-Length.
+
+    Werkzeug and Paste set an int.
+    """
     items: Any = [("Content-Length", 10), ("X-A", "b")]
     result = make_plan({}, "200 OK", kind(items), region(100), method="GET", options=Options())
     assert (result.headers, result.count) == ([*items, ("Accept-Ranges", "bytes")], 10)
 
 
 def test_length_beyond_the_range() -> None:
-    """Bytes of the file that lie behind the range are not for the client."""
+    """A Content-Length beyond the range is an error: the client must not get bytes after it."""
     with pytest.raises(ValueError, match="Content-Length 11 of a range of 10 bytes"):
         plan(headers=[("Content-Length", "11")], size=10, limit=10)
     assert plan(headers=[("Content-Length", "10")], size=10, limit=10).count == 10
-    # A file that has less than the range is a matter of sending it.
+    # A file with fewer bytes than the range is an error only when it is sent.
     assert plan(headers=[("Content-Length", "10")], size=5, limit=10).count == 10
 
 
@@ -118,13 +126,16 @@ def test_length_twice() -> None:
 
 
 def test_transfer_encoding_of_the_application() -> None:
-    """Content-Length beside it would be a way to smuggle (RFC 9112, section 6.1)."""
+    """Transfer-Encoding gets no Content-Length beside it, which would allow smuggling.
+
+    See RFC 9112, section 6.1.
+    """
     headers = [("Transfer-Encoding", "chunked")]
     assert plan(headers=headers).headers == headers
 
 
 def test_head() -> None:
-    """The header of GET, no body (RFC 9110, section 9.3.2)."""
+    """HEAD gets the header of GET and no body (RFC 9110, section 9.3.2)."""
     result = plan("HEAD")
     assert (result.headers, result.count) == ([("Content-Length", "100")], 0)
     assert plan("HEAD", headers=[("Content-Length", "5")]).headers == [("Content-Length", "5")]
@@ -161,7 +172,11 @@ def asked(
     validators: bool = True,
     **request: str | None,
 ) -> Plan:
-    """The plan for a file, by path or without a name, with these fields of a request."""
+    """The plan for a request with these header fields.
+
+    :param kind: of the file: "by path"; "unnamed", with no time of modification; or "endless",
+        with no known size either.
+    """
     mtime_ns = MTIME if kind == "by path" else None
     size = None if kind == "endless" else LENGTH
     environ = {f"HTTP_{name.upper()}": value for name, value in request.items()}
@@ -177,7 +192,7 @@ def asked(
 
 
 def test_what_a_client_is_told() -> None:
-    """What it may ask for next time."""
+    """The response tells the client that it may ask for ranges, and by which ETag."""
     result = asked()
     assert (result.status, result.parts) == ("200 OK", ((0, LENGTH),))
     assert result.headers == [
@@ -194,7 +209,10 @@ def test_what_a_client_is_told() -> None:
 
 @pytest.mark.parametrize("seconds", [-1, 0, 1, 315532801, 499162500])
 def test_time_that_packagers_set(seconds: int) -> None:
-    """It is no validator: the next version of the file has the same."""
+    """A time of modification that packagers give to all files makes no validator.
+
+    The next version of the file has the same time.
+    """
     file = region(LENGTH, mtime_ns=seconds * 10**9)
     asks = {"HTTP_IF_NONE_MATCH": "*", "HTTP_IF_MODIFIED_SINCE": "Fri, 01 Jan 2100 00:00:00 GMT"}
     result = make_plan(asks, "200 OK", [FRESH], file, method="GET", options=Options())
@@ -204,10 +222,10 @@ def test_time_that_packagers_set(seconds: int) -> None:
 
 @pytest.mark.parametrize("fresh", [FRESH, ("expires", "0"), ("Cache-Control", "no-cache")])
 def test_date(fresh: tuple[str, str]) -> None:
-    """Only where the application says how long a cache may take it for fresh.
+    """Last-Modified is added only if the application says how long the file stays fresh.
 
-    By the date alone a browser may show the file of who was logged in before
-    (RFC 9111, section 4.2.2).
+    With the date alone, a cache guesses that (RFC 9111, section 4.2.2), and a browser may
+    show the file of the user who was logged in before.
     """
     assert asked([fresh]).headers == [
         TYPE,
@@ -235,7 +253,7 @@ def test_date(fresh: tuple[str, str]) -> None:
     ],
 )
 def test_not_ours_to_answer(options: Any) -> None:
-    """No 200 to GET or HEAD with a file of known length: as it was."""
+    """Only a 200 to GET or HEAD with a file of known length gets validators and ranges."""
     result = asked(range="bytes=0-0", if_none_match="*", if_match='"x"', **options)
     assert result.status == options.get("status", "200 OK")
     names = {name.lower() for name, _ in result.headers}
@@ -258,7 +276,7 @@ def test_range() -> None:
 
 
 def test_range_of_what_the_application_promised() -> None:
-    """Its Content-Length is how long the whole is."""
+    """A range is a part of what the application's Content-Length promises."""
     result = asked([("content-length", "100")], range="bytes=-10")
     assert result.parts == ((90, 100),)
     assert ("Content-Range", "bytes 90-99/100") in result.headers
@@ -313,8 +331,11 @@ def test_if_range(if_range: str) -> None:
 )
 @pytest.mark.parametrize("kind", ["by path", "unnamed"])
 def test_range_of_something_else(condition: dict[str, Any], kind: str) -> None:
-    """The conditions of an application's validators are its own; but no part of what
-    the client does not mean is sent (RFC 9110, section 13.2.2)."""
+    """No range is sent if a condition fails (RFC 9110, section 13.2.2).
+
+    The client gets the whole file. Whether it gets a 412 or a 304 instead is up to the
+    application, because the validators are the application's own.
+    """
     headers = [("ETag", '"own"'), ("Last-Modified", "Sun, 06 Nov 1994 08:49:37 GMT")]
     assert asked(headers, kind=kind, range="bytes=0-0").count == 1
     result = asked(headers, kind=kind, range="bytes=0-0", **condition)
@@ -326,14 +347,14 @@ def test_range_of_what_has_no_etag() -> None:
 
 
 def test_if_range_of_the_application() -> None:
-    """Its validators, not ours."""
+    """If-Range is compared with the application's validators, not with ours."""
     headers = [("ETag", '"own"')]
     assert asked(headers, range="bytes=0-0", if_range='"own"').count == 1
     assert asked(headers, range="bytes=0-0", if_range=STATE.etag).count == LENGTH
 
 
 def test_unsatisfiable() -> None:
-    """RFC 9110, section 15.5.17; and nothing that would have a cache keep it for the file."""
+    """A 416 (RFC 9110, section 15.5.17) has no field by which a cache keeps it as the file."""
     more = [("Cache-Control", "max-age=9"), ("Set-Cookie", "a=b"), ("Content-Disposition", "x")]
     result = asked(more, range="bytes=1000-")
     assert (result.status, result.count) == ("416 Range Not Satisfiable", 26)
@@ -347,7 +368,7 @@ def test_unsatisfiable() -> None:
 
 
 def test_multipart() -> None:
-    """RFC 9110, section 14.6; the standard library's parser agrees."""
+    """Several ranges are sent as RFC 9110, section 14.6 says; the standard library parses it."""
     result = asked(range="bytes=500-501,0-0")
     assert (result.status, result.sized) == ("206 Partial Content", True)
     fields = dict(result.headers)
@@ -376,7 +397,7 @@ def test_ranges_that_are_one() -> None:
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_not_modified(method: str) -> None:
-    """RFC 9110, section 15.4.5: the header without what is of the content."""
+    """A 304 has the header without the fields of the content (RFC 9110, section 15.4.5)."""
     headers = [FRESH, ("Content-Disposition", "attachment"), ("Content-MD5", "x")]
     result = asked(headers, method=method, if_none_match=STATE.etag, range="bytes=0-0")
     assert (result.status, result.count, result.sized) == ("304 Not Modified", 0, False)
@@ -405,7 +426,10 @@ def test_precondition_failed() -> None:
     ],
 )
 def test_validators_that_are_not_ours(headers: list[tuple[str, str]]) -> None:
-    """Neither added nor judged by: who set them had the request, too."""
+    """If the application set a validator or no-store, we add none and answer no conditions.
+
+    The application saw the request too, and could answer them itself.
+    """
     result = asked(headers, if_none_match="*", if_match='"x"')
     assert result.status == "200 OK"
     assert result.headers == [
@@ -440,10 +464,10 @@ def test_any_plan(
     written: int | None,
     named: bool,
 ) -> None:
-    """No header makes it fail but a Content-Length, nor send what it must not."""
+    """Only a Content-Length makes it raise, and no header makes it go beyond the range."""
     case = decode(data)
     if case.method == "HEAD":
-        written = None  # There is no such thing.
+        written = None  # HEAD with write() is not tested here.
     file = region(size, start=start, limit=limit, mtime_ns=MTIME if named else None)
     headers = list(case.headers)
     values = [value for name, value in headers if name.lower() == "content-length"]

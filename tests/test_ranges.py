@@ -1,4 +1,4 @@
-"""select(): the arithmetic of Range, against a model that goes byte by byte."""
+"""select(): the arithmetic of Range, compared with a model that goes byte by byte."""
 
 from __future__ import annotations
 
@@ -6,13 +6,18 @@ import itertools
 from typing import Any
 
 import pytest
+
+pytest.importorskip("hypothesis")
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from wsgifile.ranges import MAX_RANGES, select
 
+pytestmark = pytest.mark.quick
+
 POSITION = st.integers(0, 300)
-#: First and last position; a range that ends before it begins once in a while.
+#: First and last position. Now and then, a range ends before it begins.
 SPECS = st.one_of(
     st.tuples(POSITION, POSITION).map(lambda spec: tuple(sorted(spec))),
     st.tuples(POSITION, POSITION).map(lambda spec: tuple(sorted(spec))),
@@ -36,9 +41,9 @@ SPECS = st.one_of(
         ("bytes=0000000000000000000000000001-2", [(1, 3)]),
         ("bytes=5-99999999999999999999999999999999", [(5, 1000)]),
         ("bytes=5-" + "9" * 5000, [(5, 1000)]),
-        # In the order asked for (section 15.3.7.2), without what is not there.
+        # In the order of the request (section 15.3.7.2), without ranges beyond the end.
         ("bytes=500-509,5000-,0-9", [(500, 510), (0, 10)]),
-        # Overlapping, touching and nearly touching are one, in the first one's place.
+        # Ranges that overlap, touch or nearly touch are joined, in the place of the first.
         ("bytes=700-709,5-9,0-4,701-720", [(700, 721), (0, 10)]),
         ("bytes=5-9,700-709,0-4", [(0, 10), (700, 710)]),
         ("bytes=0-99,10-19", [(0, 100)]),
@@ -52,7 +57,7 @@ def test_selected(header: str, expected: list[tuple[int, int]]) -> None:
 
 @pytest.mark.parametrize("header", ["bytes=1000-", "bytes=-0", "bytes=5000-6000,-0"])
 def test_unsatisfiable(header: str) -> None:
-    """Well-formed, and nothing of it is there: 416 (section 15.5.17)."""
+    """Well-formed ranges that are all beyond the end: 416 (section 15.5.17)."""
     assert select(header, 1000) == []
 
 
@@ -82,7 +87,7 @@ def test_unsatisfiable(header: str) -> None:
     ],
 )
 def test_ignored(header: str) -> None:
-    """Malformed or too many: as if it were not there (section 14.2)."""
+    """A malformed field, or one with too many ranges, is ignored (section 14.2)."""
     assert select(header, 1000) is None
 
 
@@ -93,14 +98,14 @@ def test_as_many_as_allowed() -> None:
 
 @pytest.mark.parametrize("header", ["bytes=0-", "bytes=0-0", "bytes=-5", "bytes=1-,0-"])
 def test_all_of_nothing(header: str) -> None:
-    """There is no Content-Range for what an empty file has."""
+    """No Content-Range can describe the bytes of an empty file."""
     assert select(header, 0) is None
     assert select("bytes=1-", 0) == []
 
 
 @given(st.lists(SPECS, min_size=1, max_size=MAX_RANGES), st.integers(1, 300))
 def test_the_same_bytes(specs: list[Any], length: int) -> None:
-    """Every byte asked for, once; and besides only what is between two that are near."""
+    """Each byte asked for comes once. Others come only from small gaps between ranges."""
     header = "bytes=" + ", ".join(
         f"{'' if first is None else first}-{'' if last is None else last}" for first, last in specs
     )
@@ -129,12 +134,12 @@ def test_the_same_bytes(specs: list[Any], length: int) -> None:
 
 @given(st.text(alphabet="bytes=0123456789-, \t;", max_size=200), st.integers(0, 2000))
 def test_anything(header: str, length: int) -> None:
-    """No header makes it fail, or go beyond the file."""
+    """No field makes select() fail, or go beyond the end of the file."""
     for start, stop in select(header, length) or []:
         assert 0 <= start < stop <= length
 
 
 @pytest.mark.parametrize("piece", [",", "0-0,", "9", "1-,", " ", "-"])
 def test_linear(piece: str) -> None:
-    """A quadratic way through a million characters would not end (CVE-2025-62727)."""
+    """A quadratic search of a million characters would not end (CVE-2025-62727)."""
     assert select("bytes=" + piece * (1_000_000 // len(piece)), 1000) is None

@@ -1,4 +1,4 @@
-"""Blocks that are read while the client still has others to take."""
+"""ReadAhead: blocks are read while the client is still taking earlier ones."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BLOCK = 65536
 
 
 class Source:
-    """A file whose every read has to be let through, and which counts what is done."""
+    """A file whose reads each wait for a permit in let, and which records its calls."""
 
     def __init__(self, data: bytes = DATA, error: Exception | None = None) -> None:
         self.file = io.BytesIO(data)
@@ -61,7 +61,7 @@ def ahead(source: FileLike, depth: int = 4, count: int | None = None) -> ReadAhe
 def wait_until(condition: Callable[[], object]) -> None:
     deadline = time.monotonic() + 10
     while not condition():
-        assert time.monotonic() < deadline, "that has not come about"
+        assert time.monotonic() < deadline, "the condition has not come true"
         time.sleep(0.001)
 
 
@@ -83,7 +83,7 @@ def test_nothing_before_it_is_asked_for() -> None:
 
 
 def test_first_block_is_small_and_later_ones_grow() -> None:
-    """It is there after one read, by the thread that wants it."""
+    """The thread that wants the first block reads it, and needs only one read for it."""
     source = Source()
     source.open_wide()
     blocks = ahead(source)
@@ -94,7 +94,7 @@ def test_first_block_is_small_and_later_ones_grow() -> None:
 
 
 def test_no_further_ahead_than_asked_for() -> None:
-    """So much memory, however slow the client."""
+    """No more than depth blocks are read ahead, so a slow client takes no more memory."""
     source = Source()
     source.open_wide()
     blocks = ahead(source, depth=3)
@@ -107,14 +107,14 @@ def test_no_further_ahead_than_asked_for() -> None:
 
 
 def test_smaller_pieces() -> None:
-    """uWSGI asks for as many bytes as it likes."""
+    """A caller, such as uWSGI, may ask for fewer bytes than a block has."""
     source = Source()
     source.open_wide()
     assert rest(ahead(source), 1000) == DATA
 
 
 def test_a_block_as_soon_as_it_is_there() -> None:
-    """Not when the next one is."""
+    """A block is returned as soon as it is there, not only when the next one is."""
     source = Source()
     source.let.release(2)
     blocks = ahead(source)
@@ -141,7 +141,7 @@ def test_an_error_comes_behind_the_bytes_before_it(error: Exception) -> None:
 
 
 def test_an_error_that_is_false() -> None:
-    """Is one all the same: not the end of the file."""
+    """An error whose truth value is false is not taken for the end of the file."""
 
     class EmptyError(Exception):
         def __len__(self) -> int:
@@ -156,7 +156,7 @@ def test_an_error_that_is_false() -> None:
 
 
 def test_an_error_keeps_nothing_alive() -> None:
-    """Servers that never call close() do drop the body."""
+    """An error leaves no cycle, so that a server which only drops the body closes the file."""
 
     class Gone:
         def read(self, size: int) -> bytes:
@@ -192,7 +192,7 @@ def test_close_while_nothing_is_read() -> None:
 
 
 def test_close_while_it_is_read() -> None:
-    """After the read, by the thread that reads, and nobody waits for that."""
+    """The thread that is reading calls close() after the read, and nobody waits for that."""
     source = Source()
     source.let.release()
     blocks = ahead(source)
@@ -210,7 +210,7 @@ def test_close_while_it_is_read() -> None:
 
 
 def test_close_by_this_thread() -> None:
-    """For a close() that goes by variables of the thread: it waits for the read."""
+    """A close() that depends on the thread waits for the read, and runs in this thread."""
     source = Source()
     source.let.release()
     blocks = ahead(source)
@@ -222,7 +222,7 @@ def test_close_by_this_thread() -> None:
 
 
 def test_close_by_the_thread_that_reads() -> None:
-    """As when the collector of cycles comes by there: it does not wait for itself."""
+    """The thread that reads does not wait for itself, if the garbage collector closes there."""
 
     class Closes(Source):
         def read(self, size: int) -> bytes:
@@ -263,7 +263,7 @@ def small_pool(monkeypatch: pytest.MonkeyPatch) -> Pool:
 
 
 def test_sources_that_hang_stop_no_others(small_pool: Pool) -> None:
-    """When all threads wait, who needs a block reads it."""
+    """If all threads of the pool hang, the thread that needs a block reads it itself."""
     hanging = [Source() for _ in range(3)]
     for source in hanging:
         source.let.release()
@@ -279,7 +279,7 @@ def test_sources_that_hang_stop_no_others(small_pool: Pool) -> None:
 
 
 def test_jobs_do_not_pile_up(small_pool: Pool) -> None:
-    """One that nobody came to stays in the queue, for the next block."""
+    """A job that no thread has taken stays in the queue, and no second one is added."""
     let = threading.Event()
     for _ in range(2):
         small_pool.submit(lambda: let.wait(10))
@@ -287,7 +287,7 @@ def test_jobs_do_not_pile_up(small_pool: Pool) -> None:
     source.open_wide()
     blocks = ahead(source)
     assert rest(blocks, 1000) == DATA
-    # (Sources of other tests may still be at work, and ask this pool.)
+    # Only this source's jobs count: sources of earlier tests may still use the pool.
     assert list(small_pool._jobs).count(blocks._work) <= 1
     let.set()
 
@@ -333,7 +333,7 @@ def test_of_a_response() -> None:
 
 
 def test_a_response_that_the_server_drops() -> None:
-    """It is closed all the same, be it by the thread that reads."""
+    """If the server drops the body during a read, the reading thread closes the file."""
     source = Source()
     source.let.release()
     body = respond(source)
@@ -347,7 +347,7 @@ def test_a_response_that_the_server_drops() -> None:
 
 @pytest.mark.parametrize("kind", ["disk", "memory", "head"])
 def test_not_for_these(tmp_path: Path, kind: str) -> None:
-    """For files of this machine there is the kernel; and of others nothing is sent with HEAD."""
+    """Nothing is read ahead of files on disk or in memory, or for HEAD."""
     (tmp_path / "file").write_bytes(DATA)
     method = "HEAD" if kind == "head" else "GET"
     kinds: dict[str, Callable[[], Any]] = {
@@ -363,7 +363,7 @@ def test_not_for_these(tmp_path: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("read_ahead", [0, 2])
 def test_a_pipe_trickles(read_ahead: int) -> None:
-    """What is there is sent; nobody waits until a block is full."""
+    """What a pipe has is sent at once; nobody waits until a block is full."""
     read_end, write_end = os.pipe()
     app = FileWrapperMiddleware(
         lambda environ, start_response: (start_response("200 OK", []), open(read_end, "rb"))[1],

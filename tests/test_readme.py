@@ -1,4 +1,4 @@
-"""README.rst says what the code does."""
+"""README.rst agrees with the code, and renders."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ README = Path(__file__).parents[1] / "README.rst"
 
 
 def rows() -> dict[str, list[str]]:
-    """The table of senders: the first column to the names in the second."""
+    """The table of senders: for each name in the first column, the servers in the second."""
     table = README.read_text().partition("files over 64 KiB go by     servers\n")[2]
     found: dict[str, list[str]] = {}
     for line in table.splitlines()[1:]:
@@ -30,9 +30,9 @@ def rows() -> dict[str, list[str]]:
 
 
 def test_senders() -> None:
-    """Which sender is for which server, as the files of wsgifile/servers have it."""
+    """The table names the same sender for each server as the files of wsgifile/servers."""
     read = {name.partition("_")[0] for name, known in SERVERS.items() if "read" in known.fast}
-    # Two words, and the one that stands for all its ways of being started.
+    # mod_wsgi has an underscore in its own name, and stands for all its variants.
     read = {"mod_wsgi" if name == "mod" else name for name in read}
     assert rows() == {
         "the server's own wrapper": senders_of()["wsgi.file_wrapper"],
@@ -42,7 +42,7 @@ def test_senders() -> None:
 
 
 def test_renders() -> None:
-    """Without a warning, as the package index would not show it otherwise."""
+    """README.rst has no markup warning, with which the package index would not show it."""
     pytest.importorskip("docutils")
     command = [sys.executable, "-m", "docutils", "--report=1", "--halt=2", str(README)]
     done = subprocess.run(command, capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""recognise(): a descriptor is trusted only if it holds what read() gives."""
+"""recognise(): a descriptor is used only if it has the bytes that read() returns."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ import lzma
 import mmap
 import os
 import socket
-import subprocess
-import sys
 import tarfile
 import tempfile
 import zipfile
@@ -26,6 +24,8 @@ from wsgifile import FileWrapper
 from wsgifile.blocks import BlockReader
 from wsgifile.recognise import FileRegion, recognise
 
+pytestmark = pytest.mark.quick
+
 DATA = bytes(range(256)) * 1000
 
 
@@ -37,7 +37,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def kernel_bytes(region: FileRegion) -> bytes:
-    """What a descriptor-based sender would send."""
+    """The bytes that a sender would get from the descriptor."""
     assert region.kernel is not None
     assert region.end is not None
     return os.pread(region.kernel.fileno(), region.end - region.start, region.start)
@@ -52,7 +52,7 @@ def test_no_file(app_iter: object) -> None:
 @pytest.mark.parametrize("mode", ["rb", "r+b"])
 @pytest.mark.parametrize("read", [0, 3, 5000])
 def test_kernel_file(path: Path, buffering: int, mode: str, read: int) -> None:
-    """From where read() would go on, though the descriptor runs ahead of it."""
+    """It starts where the next read() would, even if the descriptor is further ahead."""
     with open(path, mode, buffering=buffering) as file:
         file.read(read)
         region = region_of(file)
@@ -70,7 +70,7 @@ def test_kernel_file(path: Path, buffering: int, mode: str, read: int) -> None:
     ],
 )
 def test_temporary_files(make: Callable[..., Any]) -> None:
-    """The wrapper types of tempfile change nothing about the bytes."""
+    """The wrappers of tempfile do not change the bytes."""
     with make() as file:
         file.write(DATA)
         file.seek(7)
@@ -78,7 +78,7 @@ def test_temporary_files(make: Callable[..., Any]) -> None:
 
 
 def test_writes_still_in_the_buffer(tmp_path: Path) -> None:
-    """read() would flush them first, so they belong to the file."""
+    """read() would flush these bytes first, so they belong to the file."""
     with open(tmp_path / "new", "w+b") as file:
         file.write(b"0123456789")
         file.seek(2)
@@ -174,15 +174,16 @@ def instance_read_tempfile(path: Path) -> Any:
 )
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_descriptor_of_other_bytes(path: Path, make: Callable[..., Any]) -> None:
-    """fileno() proves nothing: these are read, and their length is not known."""
+    """A fileno() proves nothing. These are read, and their length is unknown."""
     file = make(path)
     region = region_of(file)
     assert (region.filelike, region.kernel, region.end) == (file, None, None)
 
 
 def test_pipe_socket_and_device() -> None:
-    with subprocess.Popen([sys.executable, "-c", ""], stdout=subprocess.PIPE) as process:
-        assert region_of(process.stdout).kernel is None
+    read, write = os.pipe()
+    with open(read, "rb") as file, open(write, "wb"):
+        assert region_of(file).kernel is None
     a, b = socket.socketpair()
     with a, b, a.makefile("rb") as file:
         assert region_of(file).kernel is None
@@ -191,14 +192,14 @@ def test_pipe_socket_and_device() -> None:
 
 
 def test_not_readable(path: Path) -> None:
-    """open(path, "wb") cannot be sent; its read() will say so."""
+    """A file open for writing cannot be sent. Its read() raises the error."""
     with open(path, "r+b", buffering=0) as readable, io.FileIO(path, "a") as file:
         assert region_of(readable).kernel is readable
         assert region_of(file).kernel is None
 
 
 def test_size_zero() -> None:
-    """Nothing in it, or a file of /proc, which has bytes but no size."""
+    """The file is empty, or it is in /proc, where files have bytes but no size."""
     with tempfile.TemporaryFile() as file:
         assert (region_of(file).kernel, region_of(file).end) == (None, 0)
     with open("/proc/self/status", "rb") as file:
@@ -210,7 +211,7 @@ def test_size_zero() -> None:
 
 
 def test_nothing_left_of_it() -> None:
-    """Where it stands; elsewhere it has bytes."""
+    """It has bytes, but none after its position."""
     with open("/proc/self/cmdline", "rb") as file:
         size = len(file.read())
         assert size
@@ -219,7 +220,7 @@ def test_nothing_left_of_it() -> None:
 
 
 def test_size_that_is_not_true() -> None:
-    """Files of /sys are a page long, they say."""
+    """Files in /sys claim to be one page long."""
     with open("/sys/kernel/uevent_seqnum", "rb") as file:
         assert os.fstat(file.fileno()).st_size > len(file.read())
         file.seek(0)
@@ -228,7 +229,7 @@ def test_size_that_is_not_true() -> None:
 
 
 def test_all_holes(tmp_path: Path) -> None:
-    """No blocks either, but the size is true."""
+    """A sparse file has no blocks either, but its size is true."""
     with open(tmp_path / "sparse", "w+b") as file:
         file.truncate(5 * 2**30)
         region = region_of(file)
@@ -240,7 +241,7 @@ def test_bytes_io() -> None:
     file.seek(10)
     region = region_of(file)
     assert (region.kernel, region.start, region.end) == (None, 10, len(DATA))
-    file.write(b"x")  # no buffer is left exported
+    file.write(b"x")  # fails if a buffer is still exported
     file.seek(10**6)
     assert region_of(file).end == 10**6
 
@@ -251,7 +252,7 @@ def test_mmap(path: Path) -> None:
 
 
 def test_wrapper_and_range(path: Path) -> None:
-    """Our wrapper says which bytes; the block size asked for is handed on."""
+    """Our wrapper knows which bytes it has. It also passes on the block size."""
     with open(path, "rb") as file:
         file.seek(100)
         region = region_of(FileWrapper(file, 4096))
@@ -263,7 +264,7 @@ def test_wrapper_and_range(path: Path) -> None:
 
 
 def test_subclass_of_the_wrapper_is_not_ours() -> None:
-    """It may give other bytes; it iterates itself."""
+    """A sub-class may return other bytes, so it is iterated."""
 
     class Sub(FileWrapper):
         pass
@@ -272,14 +273,14 @@ def test_subclass_of_the_wrapper_is_not_ours() -> None:
 
 
 class ZipStream(zipfile.ZipFile):
-    """As python-zipstream's: it gives the archive when it is iterated."""
+    """Like that of python-zipstream: iterating it gives the archive."""
 
     def __iter__(self) -> Iterator[bytes]:
         yield b"archive"
 
 
 def test_read_that_takes_no_number_of_bytes(path: Path) -> None:
-    """Such a thing iterates itself, as without us."""
+    """Such an object is iterated, as without wsgifile."""
     with codecs.EncodedFile(open(path, "rb"), "utf-8", "latin-1") as recoder:
         assert len(recoder.read(200)) > 200
         assert recognise(recoder) is None

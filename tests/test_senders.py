@@ -1,4 +1,4 @@
-"""The chain's policy: its order, and that a sender that declines leaves no trace."""
+"""The order in which senders are asked, and that one which declines touches nothing."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ import io
 import os
 import socket
 import sys
-import time
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from importlib.util import find_spec
 from io import BufferedReader
 from pathlib import Path
-from types import FrameType
+from types import FrameType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
 
 
 class Both(Server):
-    """A server that has a wrapper, and a socket too, which waits."""
+    """A server that has a wrapper if wrapper is true, and a socket if sock is one."""
 
     nagle = True
 
@@ -102,7 +101,7 @@ def test_order(
     expected: type[Body],
     asked: list[str],
 ) -> None:
-    """The server's own wrapper, then os.sendfile, then the read loop."""
+    """The server's own wrapper comes first, then os.sendfile, then the read loop."""
     server = Both(wrapper, sock if has_socket else None)
     assert type(body_of(file, server)) is expected
     assert server.asked == asked
@@ -117,7 +116,7 @@ def test_declined_means_untouched(file: BufferedReader, server: Server) -> None:
 
 
 def test_small(file: BufferedReader, sock: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Read at once, and on a socket that does not wait; the server is happy with a list."""
+    """A small file is read at once into a list, and its socket gets TCP_NODELAY."""
     monkeypatch.setattr(senders, "SMALL", 10)
     server = Both(True, sock)
     position = file.tell()
@@ -129,10 +128,10 @@ def test_small(file: BufferedReader, sock: socket.socket, monkeypatch: pytest.Mo
     assert (len(next(body)), server.asked) == (11, ["socket", "wrap"])
 
 
-def test_small_to_a_socket_that_does_not_wait(
+def test_small_without_nagle(
     file: BufferedReader, sock: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing to tell it."""
+    """A server whose socket has TCP_NODELAY already is not asked for it."""
     monkeypatch.setattr(senders, "SMALL", 10)
     monkeypatch.setattr(Both, "nagle", False)
     server = Both(True, sock)
@@ -140,8 +139,8 @@ def test_small_to_a_socket_that_does_not_wait(
     assert server.asked == []
 
 
-def test_whose_sockets_wait() -> None:
-    """All to whose we send but those that see to it themselves, or never were asked to."""
+def test_servers_with_nagle() -> None:
+    """All servers that give us their socket set nagle, except two that set TCP_NODELAY."""
     names = {name for name in SERVERS.values() if name not in {"uwsgi", "fastwsgi"}}
     kinds = {name: import_module(f"wsgifile.servers.{name}").Server for name in names}
     own_socket = {name for name, kind in kinds.items() if kind.socket is not Server.socket}
@@ -154,7 +153,7 @@ def test_whose_sockets_wait() -> None:
 def test_small_to_a_socket_of_another_type(
     file: BufferedReader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """pyOpenSSL's connections, for one, have no family to ask for."""
+    """A socket of an unknown type is left alone: pyOpenSSL's, for one, has no family."""
     monkeypatch.setattr(senders, "SMALL", 10)
     assert body_of(file, Both(True, object())) == [Path(__file__).read_bytes()[3:13]]
 
@@ -163,7 +162,7 @@ def test_small_to_a_socket_of_another_type(
 def test_small_and_short(
     file: BufferedReader, monkeypatch: pytest.MonkeyPatch, make: Callable[[bytes], Any] | None
 ) -> None:
-    """Not by a list: a body knows how to end it on each server."""
+    """A small file that is too short goes by a Body, which can break off on any server."""
     monkeypatch.setattr(senders, "SMALL", 1 << 20)
     size = os.path.getsize(__file__)
     with pytest.raises(ShortFileError) as caught:
@@ -172,7 +171,7 @@ def test_small_and_short(
 
 
 def test_small_of_unknown_size(file: BufferedReader, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What may make somebody wait is read when the server asks for it."""
+    """A file of unknown size is read when the server asks, because its read() may block."""
     monkeypatch.setattr(senders, "SMALL", 1 << 20)
     lines = io.BufferedReader(io.BytesIO(b"0123456789"))
     assert type(body_of(lines, Both(False, None), 5)) is Body
@@ -180,7 +179,7 @@ def test_small_of_unknown_size(file: BufferedReader, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("count", [0, None])
 def test_no_slice(file: BufferedReader, count: int | None) -> None:
-    """Nothing to send, or an unknown number of bytes: a server is not even asked."""
+    """With nothing to send, or an unknown number of bytes, the server is not asked."""
     server = Both(True, None)
     body_of(file, server, count)
     assert server.asked == []
@@ -193,13 +192,13 @@ def test_no_kernel_file() -> None:
 
 
 def test_socket_that_does_not_block(file: BufferedReader, sock: socket.socket) -> None:
-    """That one waits in its own way: not ours to block on."""
+    """A non-blocking socket gets no sendfile: its owner waits in some way of its own."""
     sock.setblocking(False)
     assert type(body_of(file, Both(False, sock))) is Body
 
 
 def test_socket_of_another_type(file: BufferedReader, sock: socket.socket) -> None:
-    """TLS encrypts what passes; so might any other sub-class."""
+    """A sub-class of socket gets no sendfile: it may encrypt what passes, as TLS does."""
 
     class Encrypted(socket.socket):
         pass
@@ -211,20 +210,20 @@ def test_socket_of_another_type(file: BufferedReader, sock: socket.socket) -> No
 def test_no_sendfile(
     file: BufferedReader, sock: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A system without it reads."""
+    """On a system without os.sendfile, the file is read."""
     monkeypatch.delattr(os, "sendfile")
     assert type(body_of(file, Both(False, sock))) is Body
 
 
 class Iterating(Both):
-    """A server that iterates itself."""
+    """A server that always says that it is itself iterating the body."""
 
     def is_iterating(self, body: object, frame: FrameType | None) -> bool:
         return True
 
 
 def test_sendfile_that_the_system_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where it cannot, after a part or at once, reading goes on from there."""
+    """If the system refuses os.sendfile after a part, reading goes on from there."""
     ours, theirs = socket.socketpair()
     data = Path(__file__).read_bytes()
     answers: Iterator[int | OSError] = iter([7, *[OSError(errno.EINVAL, "Invalid argument")] * 2])
@@ -246,16 +245,19 @@ def test_sendfile_that_the_system_refuses(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.parametrize("behind", [False, True])
 def test_calls_of_sendfile(monkeypatch: pytest.MonkeyPatch, behind: bool) -> None:
-    """Small ones, unless one of them has to wait; then it does all that is left."""
+    """Calls are small until one takes long; then a single call sends all the rest."""
     calls = []
+    now = 0.0
 
     def sendfile(out: int, in_: int, offset: int, count: int) -> int:
+        nonlocal now
         calls.append((offset, count))
         if len(calls) == 3:
-            time.sleep(2 * sockets._LONG)
+            now += 2 * sockets._LONG
         return count
 
     monkeypatch.setattr(os, "sendfile", sendfile)
+    monkeypatch.setattr(sockets, "time", SimpleNamespace(perf_counter=lambda: now))
     call = sockets._CALL_BEHIND if behind else sockets._CALL
     sent = sockets.send_some(0, 0, offset=5, count=1 << 20, behind=behind)
     assert sent == 1 << 20
@@ -269,7 +271,7 @@ def test_calls_of_sendfile(monkeypatch: pytest.MonkeyPatch, behind: bool) -> Non
 
 
 def test_sendfile_keeps_other_errors() -> None:
-    """A client that has gone is no reason to read."""
+    """A client that closes the connection is no reason to read the file."""
     ours, theirs = socket.socketpair()
     theirs.close()
     with ours, open(__file__, "rb") as file, pytest.raises(BrokenPipeError):
@@ -277,7 +279,7 @@ def test_sendfile_keeps_other_errors() -> None:
 
 
 def test_find_knows_no_stranger() -> None:
-    """Neither functions, methods nor callables of unknown origin, whatever they say."""
+    """A start_response of unknown origin is no server's, even if its __module__ says so."""
 
     def start_response(
         status: str, headers: list[tuple[str, str]], exc_info: OptExcInfo | None = None
@@ -300,12 +302,12 @@ def test_find_knows_no_stranger() -> None:
 
 @pytest.mark.parametrize("server", SERVERS.values())
 def test_servers_have_a_file(server: str) -> None:
-    """Named by the table: the modules of servers that are not installed are not imported."""
+    """Each name in the table has a module. It is not imported: its server may be missing."""
     assert find_spec(f"wsgifile.servers.{server}") is not None
 
 
 class ServersWrapper:
-    """The wrapper of some server: it sends by descriptor, from where that stands."""
+    """Some server's wrapper, which reads the descriptor from its current position."""
 
     def __init__(self, filelike: Any, block_size: int) -> None:
         self.filelike = filelike
@@ -325,7 +327,7 @@ def wrapped_by(
 
 def test_unknown_wrapper_gets_a_whole_file() -> None:
     with open(__file__, "rb") as file:
-        file.peek(1)  # The descriptor has run ahead.
+        file.peek(1)  # This moves the descriptor ahead of the file's position.
         data = Path(__file__).read_bytes()
         body = wrapped_by(ServersWrapper, file, len(data))
         assert type(body) is ServersWrapper
@@ -335,7 +337,7 @@ def test_unknown_wrapper_gets_a_whole_file() -> None:
 
 
 def test_unknown_wrapper_may_read() -> None:
-    """read() is bounded, and says so when the file runs short."""
+    """The file that an unknown wrapper gets can be read to its end."""
     with open(__file__, "rb") as file:
         size = os.path.getsize(__file__)
         filelike = wrapped_by(ServersWrapper, file, size).filelike
@@ -380,7 +382,7 @@ def test_body_closes_once(file: BufferedReader) -> None:
 
 
 def test_a_client_that_takes_nothing(tmp_path: Path) -> None:
-    """After the socket's timeout it has gone."""
+    """A client that takes nothing for the socket's timeout raises TimeoutError."""
     (tmp_path / "data").write_bytes(bytes(20_000_000))
     server, client = socket.socketpair()
     with server, client, open(tmp_path / "data", "rb") as file:
@@ -390,7 +392,9 @@ def test_a_client_that_takes_nothing(tmp_path: Path) -> None:
 
 
 def test_gunicorn_that_is_told_not_to(tmp_path: Path) -> None:
-    """--no-sendfile holds for us, too."""
+    """We do not use os.sendfile either if gunicorn runs with --no-sendfile."""
+    pytest.importorskip("gunicorn")
+    pytest.importorskip("h11")
     (tmp_path / "app.py").write_text(
         "import sys\n"
         "from wsgifile import FileWrapperMiddleware\n"
@@ -410,10 +414,10 @@ def test_gunicorn_that_is_told_not_to(tmp_path: Path) -> None:
 
 
 def test_uwsgi_that_does_not_ask(file: BufferedReader) -> None:
-    """A filter has the descriptor from nobody, and the bytes from the file."""
+    """A filter that asks for the descriptor gets none, and the bytes come by read()."""
 
     def uwsgi_sendfile(*args: object) -> None:
-        """Of uWSGI's it has the name."""
+        """Do nothing. It is taken for uWSGI's wrapper because of its name."""
 
     kind = import_module("wsgifile.servers.uwsgi").Server
     body = body_of(file, kind({"wsgi.file_wrapper": uwsgi_sendfile}, lambda *args: print))
@@ -424,7 +428,7 @@ def test_uwsgi_that_does_not_ask(file: BufferedReader) -> None:
 
 
 def test_gunicorn_that_must_not() -> None:
-    """Its response says so."""
+    """The socket is declined if gunicorn's response says that it cannot sendfile."""
 
     class Response:
         def can_sendfile(self) -> bool:

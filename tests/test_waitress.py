@@ -1,4 +1,4 @@
-"""What waitress's channel meets only in trouble: when sending has to wait, or fails."""
+"""waitress's buffer when sending has to wait or fails."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+pytest.importorskip("h11")
+
 from client import Client
 from ports import serving
 
@@ -32,7 +35,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def cold(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if nothing were in memory, and all of it were sent by the main loop."""
+    """Behave as if nothing were in memory, and as if the main loop sent everything."""
     monkeypatch.setattr("wsgifile.page_cache.is_resident", lambda *args: False)
     init = waitress.Buffer.__init__
 
@@ -59,7 +62,7 @@ def wait_for(done: Callable[[], object]) -> None:
 
 
 def check(path: Path, sender: str = "wsgi.file_wrapper") -> None:
-    """All of it arrives, and goes by that sender."""
+    """Check that the whole file arrives, by that sender."""
     seen: list[Transfer] = []
     with serving(app_for(lambda: open(path, "rb"), seen)) as port, Client(port) as client:
         for _ in range(2):
@@ -85,14 +88,14 @@ def test_a_socket_that_is_full_at_once(path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_without_pread(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Windows has none."""
+    """On a system without os.pread, such as Windows, the file is read by read()."""
     monkeypatch.delattr(os, "pread")
     monkeypatch.setattr("wsgifile.senders._HAS_PREAD", False)
     check(path, "read")
 
 
 def test_close_that_fails_when_all_is_sent(path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """The client has its file, and the connection goes on."""
+    """If close() fails when all is sent, that is logged, and the connection stays open."""
 
     def make() -> FileWrapper:
         file = open(path, "rb")
@@ -114,7 +117,7 @@ def test_close_that_fails_when_all_is_sent(path: Path, caplog: pytest.LogCapture
 
 
 def test_truncated_where_there_is_no_sendfile(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The connection ends there as well."""
+    """Without os.sendfile too, the connection ends where the truncated file ends."""
     monkeypatch.delattr(os, "sendfile")
     seen: list[Transfer] = []
 
@@ -138,14 +141,14 @@ def test_truncated_where_there_is_no_sendfile(path: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.usefixtures("cold")
 def test_no_thread_for_the_disk(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The main loop reads it itself."""
+    """If no thread can be started, the main loop reads the file itself."""
     monkeypatch.setattr(Pool, "submit", lambda self, job: False)
     check(path)
 
 
 @pytest.fixture
 def held(cold: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
-    """The disk answers when this is set."""
+    """An event: the disk answers only once it is set."""
     answers = threading.Event()
     monkeypatch.setattr(waitress, "prefetch", lambda *args: answers.wait(20))
     yield answers
@@ -154,7 +157,7 @@ def held(cold: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Even
 
 @pytest.fixture
 def buffers(monkeypatch: pytest.MonkeyPatch) -> list[waitress.Buffer]:
-    """Those that were asked whether there is a disk to wait for."""
+    """The buffers that have been asked whether they wait for the disk."""
     buffers: list[waitress.Buffer] = []
     waits = waitress.Buffer._waits
 
@@ -169,7 +172,7 @@ def buffers(monkeypatch: pytest.MonkeyPatch) -> list[waitress.Buffer]:
 def test_asked_again_while_the_disk_is_read(
     path: Path, held: threading.Event, buffers: list[waitress.Buffer]
 ) -> None:
-    """Nothing more is begun, and nothing sent, whoever asks."""
+    """A buffer that is asked again while the disk is read sends nothing."""
     seen: list[Transfer] = []
     with serving(app_for(lambda: open(path, "rb"), seen)) as port, Client(port) as client:
         client.send("/")
@@ -184,7 +187,7 @@ def test_asked_again_while_the_disk_is_read(
 def test_closed_while_the_disk_is_read(
     path: Path, held: threading.Event, buffers: list[waitress.Buffer]
 ) -> None:
-    """The server is: the thread finds nobody to wake."""
+    """If the server is closed while the disk is read, the thread has no main loop to wake."""
     with serving(app_for(lambda: open(path, "rb"), [])) as port, Client(port) as client:
         client.send("/")
         wait_for(lambda: buffers and buffers[0]._reading)

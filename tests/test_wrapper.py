@@ -1,4 +1,4 @@
-"""FileWrapper: the PEP 3333 iterable, and the one read loop."""
+"""FileWrapper: the iterable of PEP 3333, and the read loop."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+pytest.importorskip("hypothesis")
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sources import ENDINGS, Scripted, ScriptedBuffer
@@ -19,11 +22,13 @@ from sources import ENDINGS, Scripted, ScriptedBuffer
 from wsgifile import FileWrapper
 from wsgifile.blocks import DEFAULT_BLOCK_SIZE, BlockReader, ShortFileError
 
+pytestmark = pytest.mark.quick
+
 DATA = bytes(range(256)) * 4096
 
 
 class Recording:
-    """Has read() alone, and remembers the sizes it was asked for."""
+    """Has only a read(), and remembers the sizes of the calls."""
 
     def __init__(self, data: bytes) -> None:
         self.inner = io.BytesIO(data)
@@ -35,7 +40,7 @@ class Recording:
 
 
 def test_iterates_in_blocks() -> None:
-    """PEP 3333: file_wrapper(filelike, block_size), positionally, iterates itself."""
+    """PEP 3333: file_wrapper(filelike, block_size) takes both by position, and is iterable."""
     file = Recording(DATA)
     wrapper = FileWrapper(file, 300_000)
     assert iter(wrapper) is wrapper
@@ -44,7 +49,7 @@ def test_iterates_in_blocks() -> None:
 
 
 def test_block_size_is_a_minimum() -> None:
-    """The 4096 that Django asks for would cost a multiple of the CPU time."""
+    """With the 4096 bytes that Django asks for, a file would cost much more CPU time."""
     file = Recording(DATA)
     assert b"".join(FileWrapper(file, 4096)) == DATA
     assert set(file.sizes) == {DEFAULT_BLOCK_SIZE}
@@ -78,7 +83,7 @@ def test_needs_read(filelike: Any) -> None:
     ],
 )
 def test_wrong_read(returned: Any, error: type[Exception], message: str) -> None:
-    """What read() may not return is an error that names the file."""
+    """If read() returns something wrong, the error names the file."""
 
     class Wrong:
         name = "wrong.bin"
@@ -92,7 +97,7 @@ def test_wrong_read(returned: Any, error: type[Exception], message: str) -> None
 
 @pytest.mark.parametrize("kind", [bytearray, memoryview])
 def test_other_bytes(kind: Callable[[bytes], Any]) -> None:
-    """Servers insist on bytes; readers that give another buffer are common."""
+    """Servers insist on bytes, but many readers return another kind of buffer."""
 
     class Buffers(Recording):
         def read(self, size: int) -> Any:
@@ -104,7 +109,7 @@ def test_other_bytes(kind: Callable[[bytes], Any]) -> None:
 
 
 class Inverted(io.BytesIO):
-    """Gives other bytes, but not by read1(), which it inherits."""
+    """Its read() returns other bytes. Its inherited read1() does not."""
 
     def read(self, size: int | None = -1) -> bytes:
         return bytes(255 - byte for byte in super().read(size))
@@ -117,7 +122,7 @@ class InvertedTwice(Inverted):
 
 @pytest.mark.parametrize("kind", [Inverted, InvertedTwice])
 def test_read1_of_a_sub_class(kind: type[Inverted]) -> None:
-    """Only where it comes with the read() that counts."""
+    """It is used only if no sub-class has replaced read() alone."""
     assert b"".join(FileWrapper(kind(DATA))) == bytes(255 - byte for byte in DATA)
 
 
@@ -128,7 +133,7 @@ def test_read1_and_a_read_of_the_instance() -> None:
 
 
 def test_a_source_that_will_not_wait() -> None:
-    """Its read1() gives nothing, as at the end: that would be a short body."""
+    """Its read1() returns b"", as at the end. To believe that would cut the body short."""
     read_end, write_end = os.pipe()
     os.set_blocking(read_end, False)
     with open(read_end, "rb") as source, open(write_end, "wb", buffering=0) as sink:
@@ -140,9 +145,9 @@ def test_a_source_that_will_not_wait() -> None:
 
 
 def test_read1_of_gzip() -> None:
-    """A piece that is there is not held back until a block is full."""
+    """A piece that is there comes at once, not only when a block is full."""
     read_end, write_end = os.pipe()
-    # Unbuffered, as gzip asks for 128 KiB at once since Python 3.12.
+    # Unbuffered, because gzip asks for 128 KiB at once since Python 3.12.
     with (
         open(read_end, "rb", buffering=0) as source,
         open(write_end, "wb", buffering=0) as sink,
@@ -160,7 +165,7 @@ def test_close_closes_the_file() -> None:
 
 @pytest.mark.parametrize("close", [False, None])
 def test_close_that_is_no_method(close: Any) -> None:
-    """Some file-likes say ``close = False``."""
+    """Some filelikes have ``close = False``."""
     file: Any = Recording(b"")
     file.close = close
     FileWrapper(file).close()
@@ -176,12 +181,12 @@ def test_seek_and_tell_are_the_files() -> None:
 
 @pytest.mark.parametrize("name", ["seek", "tell", "seekable", "nonsense"])
 def test_no_seek_without_the_files(name: str) -> None:
-    """Frameworks ask with hasattr()."""
+    """Frameworks check with hasattr()."""
     assert not hasattr(FileWrapper(Recording(DATA)), name)
 
 
 def test_pipe_trickles() -> None:
-    """What is there comes at once: nobody waits for a full block."""
+    """What is there comes at once. Nobody waits for a full block."""
     read_end, write_end = os.pipe()
     with open(read_end, "rb") as file, open(write_end, "wb", buffering=0) as writer:
         wrapper = FileWrapper(file)
@@ -194,7 +199,7 @@ def test_pipe_trickles() -> None:
 
 
 def test_read_of_the_instance_is_obeyed() -> None:
-    """read1() is taken for read() only if nobody put another read() there."""
+    """read1() replaces read() only if the instance has no read() of its own."""
     file: Any
     with open(__file__, "rb") as file:
         file.read = io.BytesIO(DATA).read
@@ -202,7 +207,7 @@ def test_read_of_the_instance_is_obeyed() -> None:
 
 
 def test_range_does_not_move_the_file() -> None:
-    """Nothing is touched before the first block, for HEAD may never ask for it."""
+    """The file is not touched before the first block, which a HEAD never asks for."""
     file = io.BytesIO(DATA)
     file.seek(10)
     part = FileWrapper(file).app_iter_range(5, 20)
@@ -213,7 +218,7 @@ def test_range_does_not_move_the_file() -> None:
 
 
 def test_range_without_seek() -> None:
-    """WebOb then sends the whole."""
+    """WebOb sends the whole file then."""
     assert FileWrapper(Recording(DATA)).app_iter_range(5, 20) is None
     read_end, write_end = os.pipe()
     os.close(write_end)
@@ -231,7 +236,7 @@ def test_range_of_gzip(tmp_path: Path) -> None:
 
 
 def test_range_runs_short() -> None:
-    """A range that the file does not have is never passed off as one."""
+    """A range that the file does not have ends with an error."""
     part = FileWrapper(io.BytesIO(b"0123456789")).app_iter_range(5, 20)
     assert part is not None
     assert next(part) == b"56789"
@@ -251,7 +256,7 @@ def test_range_runs_short() -> None:
 def test_ranges_of_ranges_are_slices(
     data: bytes, ranges: list[tuple[int, int | None]], block_size: int, position: int
 ) -> None:
-    """app_iter_range is slicing, also of what is a range already."""
+    """app_iter_range() is slicing, even of what is a range already."""
     file = io.BytesIO(data)
     file.seek(position)
     expected = data[position:]
@@ -316,7 +321,7 @@ def test_any_source(
 
 
 def test_read_that_no_class_has() -> None:
-    """It hands on what it is asked for."""
+    """It forwards every attribute to the file."""
 
     class Proxy:
         def __getattr__(self, name: str) -> Any:

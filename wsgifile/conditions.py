@@ -1,8 +1,8 @@
 """Validators of a file, and the conditions that requests make of them.
 
-RFC 9110, sections 8.8 and 13. Not by WebOb, whose matcher misses the second of
-``"a","b"``, takes an earlier date for If-Range, and has no If-Unmodified-Since
-in its conditional responses.
+See RFC 9110, sections 8.8 and 13. WebOb is not used: its matcher misses the second tag of
+``"a","b"``, accepts an If-Range date later than Last-Modified, and its conditional
+responses ignore If-Unmodified-Since.
 """
 
 from __future__ import annotations
@@ -16,30 +16,29 @@ from typing import Any
 
 __all__ = ["UNDATED", "Validators", "date_of_file", "etag_of_file"]
 
-#: The year 1990, in nanoseconds since the epoch. A file was not changed before it: that
-#: is a time that packagers give to all of them (OSTree 0, Nix 1, zip archives 1980, Yarn
-#: 1984, npm 1985), by which one is not told from the next.
+#: The year 1990, in nanoseconds since the epoch. An earlier time of modification says
+#: nothing, because packagers give the same one to all files (OSTree 0, Nix 1, zip archives
+#: 1980, Yarn 1984, npm 1985). The next version of a file would have it too.
 UNDATED = 631_152_000 * 10**9
 
-#: Weakness and opaque tag. Each character is looked at once: a quote that is
-#: not closed ends at the next one.
+#: Weakness and opaque tag. A tag contains no quote, so findall() takes linear time.
 _ETAG = re.compile(r'(W/)?("[!#-~\x80-\xff]*")')
 
 
 def etag_of_file(size: int, mtime_ns: int, offset: int = 0) -> str:
-    """The ETag of size bytes from offset of a file, by its time of modification.
+    """The ETag of size bytes of a file, from offset on, made of its time of modification.
 
-    A strong one, as file systems tell the time to a few milliseconds. The inode is
-    left out, which differs between machines that serve the same file.
+    It is strong, because file systems tell the time to a few milliseconds. It does not
+    contain the inode, which differs between machines that serve the same file.
     """
     return f'"{mtime_ns:x}-{size:x}-{offset:x}"' if offset else f'"{mtime_ns:x}-{size:x}"'
 
 
 def date_of_file(mtime_ns: int) -> str | None:
-    """Last-Modified by the time of modification.
+    """Last-Modified for this time of modification, or None.
 
-    None within a second that is not over: the file may be changed again, and have
-    the same. And in the future (sections 8.8.2.1 and 8.8.2.2).
+    None for a file modified within the current second, because it may be modified again
+    and get the same date; and for a time in the future (sections 8.8.2.1 and 8.8.2.2).
     """
     seconds = mtime_ns // 10**9
     return formatdate(seconds, usegmt=True) if 0 < seconds < int(time.time()) else None
@@ -47,17 +46,17 @@ def date_of_file(mtime_ns: int) -> str | None:
 
 @dataclass(slots=True)
 class Validators:
-    """What a response says of the state of what it represents."""
+    """The validators in a response's header."""
 
-    #: The ETag header; None or malformed: there is none.
+    #: The ETag header. None: there is none. A malformed one counts as none.
     etag: str | None
-    #: The Last-Modified header; likewise.
+    #: The Last-Modified header; likewise for None and a malformed one.
     last_modified: str | None
 
     def refuse(self, environ: Mapping[str, Any]) -> str | None:
-        """The status by which a GET or HEAD is answered instead of 200, or None.
+        """The status that answers a GET or HEAD instead of 200, or None.
 
-        In the order of RFC 9110, section 13.2.2, without If-Range.
+        The conditions are evaluated in the order of RFC 9110, section 13.2.2, without If-Range.
         """
         if_match = environ.get("HTTP_IF_MATCH")
         if if_match is not None:
@@ -74,7 +73,7 @@ class Validators:
         return None
 
     def allow_range(self, if_range: str | None) -> bool:
-        """Whether If-Range lets the Range header count (section 13.1.5)."""
+        """Whether If-Range allows the Range header to be followed (section 13.1.5)."""
         if if_range is None:
             return True
         if '"' in if_range:
@@ -84,7 +83,10 @@ class Validators:
         return date is not None and date == _seconds(self.last_modified)
 
     def _matches(self, listed: str, *, strong: bool) -> bool:
-        """Section 8.8.3.2: strong comparison holds between strong tags only."""
+        """Whether the ETag is among those listed.
+
+        Strong comparison matches strong tags only (section 8.8.3.2).
+        """
         if listed.strip() == "*":
             return True
         own = _ETAG.fullmatch(self.etag or "")
@@ -93,13 +95,13 @@ class Validators:
         return any(tag == own[2] and not (strong and weak) for weak, tag in _ETAG.findall(listed))
 
     def _changed_since(self, date: str | None) -> bool | None:
-        """None if one of the two dates is missing or malformed."""
+        """Whether it was modified after date; None if either is missing or malformed."""
         then, modified = _seconds(date), _seconds(self.last_modified)
         return None if then is None or modified is None else modified > then
 
 
 def _seconds(date: str | None) -> int | None:
-    """An HTTP date (section 5.6.7) in seconds since the epoch."""
+    """An HTTP date (section 5.6.7) in seconds since the epoch; None: missing or malformed."""
     if date is None:
         return None
     try:

@@ -1,8 +1,8 @@
-"""Requests and headers by the thousand against the model of header_cases.py.
+"""Thousands of requests and headers, compared with the model of header_cases.py.
 
-With atheris (``pip install atheris``) led by what of the code they reach, else at random.
-It takes no part in pytest. It ends at the first case that is not answered as the model
-says, and prints it: to be kept as an example of test_any_header.py.
+With atheris (``pip install atheris``), the code that a case reaches leads to the next case.
+Without it, the cases are random. pytest does not run this. It ends at the first case whose answer
+is not that of the model, and prints it. Keep that case as an example in test_any_header.py.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def main() -> None:
                 os.makedirs(args.corpus, exist_ok=True)
                 options.append(args.corpus)
             atheris.Setup([sys.argv[0], *options], one)
-            atheris.Fuzz()  # It ends the process, by itself.
+            atheris.Fuzz()  # This call ends the process.
         source = random.Random(args.seed or None)
         end, count = time.monotonic() + args.minutes * 60, 0
         while time.monotonic() < end:

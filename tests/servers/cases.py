@@ -1,7 +1,7 @@
-"""The application under test, with a path for every case, and what it must give.
+"""The application under test, with a path for each case, and the bytes that it must send.
 
-Runs inside the server's process; the tests import it for what they expect.
-``FILES`` is a directory that both know by an environment variable.
+It runs in the process of the server. The tests import it for the expected bytes. ``FILES`` is a
+directory that both know from an environment variable.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ FILES = os.environ.get("WSGIFILE_TEST_FILES", "")
 DATA = random.Random(1).randbytes(1_500_007)
 OTHER = random.Random(2).randbytes(1_500_007)
 
-#: Zeros before the 7 bytes at the end of a file that is larger than 4 GiB.
+#: Number of zeros before the last 7 bytes of a file that is larger than 4 GiB.
 HUGE = 2**32 + 100_000
 
-#: What happened in this process, for the tests to ask: ``/-/events``.
+#: What happened in this process. The tests get it from ``/-/events``.
 events: list[list[Any]] = []
 
-#: Cases whose length nobody knows, so that their header does not tell it.
+#: Cases of unknown length, whose header has no Content-Length.
 UNSIZED = {
-    "bytes_io",  # Of a sub-class, which may give other bytes.
+    "bytes_io",  # A sub-class, which may return other bytes.
     "bytes_io_read",
     "gzip_file",
     "bz2_file",
@@ -63,12 +63,12 @@ UNSIZED = {
 
 Case = Callable[[dict[str, Any]], tuple[str, list[tuple[str, str]], Any]]
 CASES: dict[str, Case] = {}
-#: The bytes that a GET of the case must give.
+#: The body of a GET for each case.
 EXPECTED: dict[str, bytes] = {}
 
 
 def case(expected: bytes) -> Callable[[Callable[[WSGIEnvironment], Any]], Callable[..., Any]]:
-    """Register a case that returns its body, or (status, headers, body)."""
+    """Register a case. It returns its body, or (status, headers, body)."""
 
     def register(function: Callable[[WSGIEnvironment], Any]) -> Callable[..., Any]:
         def full(environ: dict[str, Any]) -> tuple[str, list[tuple[str, str]], Any]:
@@ -87,12 +87,12 @@ def path(name: str) -> str:
 
 
 def write_files() -> None:
-    """Make what the cases open. Called once, by the tests."""
+    """Make the files that the cases open. The tests call this once."""
     with open(path("data"), "wb") as file:
         file.write(DATA)
     with open(path("empty"), "wb"):
         pass
-    # A directory without the others, for those who look at all of them.
+    # A directory of its own, for frameworks that look at all files in a directory.
     os.mkdir(path("only"))
     os.link(path("data"), path("only/data"))
     with open(path("only/small"), "wb") as file:
@@ -117,7 +117,7 @@ def write_files() -> None:
 
 
 def counted(file: Any, archive: Any = None) -> Any:
-    """Record its close(), by an attribute of the instance as Django does."""
+    """Record calls of close(), with an attribute of the instance as in Django."""
     close = file.close
 
     def record() -> None:
@@ -182,7 +182,7 @@ def unbuffered_read(environ: WSGIEnvironment) -> Any:
 
 @case(DATA)
 def wrapped(environ: WSGIEnvironment) -> Any:
-    # Without the middleware not every server has one.
+    # Without the middleware, not every server has a wrapper.
     wrapper = environ.get("wsgi.file_wrapper", FileWrapper)
     return wrapper(opened(), 4096)
 
@@ -194,7 +194,7 @@ def range_206(environ: WSGIEnvironment) -> Any:
     if hasattr(wrapper, "app_iter_range"):
         body = wrapper(opened()).app_iter_range(70_000, 900_000)
     else:
-        # As an application does it without the middleware.
+        # This is what applications do without the middleware.
         body = opened()
         body.seek(70_000)
     headers = [("Content-Range", f"bytes 70000-899999/{len(DATA)}")]
@@ -218,7 +218,7 @@ def gzip_file(environ: WSGIEnvironment) -> Any:
 
 @case(DATA)
 def bz2_file(environ: WSGIEnvironment) -> Any:
-    class File(bz2.BZ2File):  # BZ2File takes no attributes of the instance
+    class File(bz2.BZ2File):  # a BZ2File cannot have attributes of its own
         def close(self) -> None:
             if not self.closed:
                 events.append(["close"])
@@ -228,7 +228,7 @@ def bz2_file(environ: WSGIEnvironment) -> Any:
 
 
 class ForeignDescriptor:
-    """Its descriptor is of other bytes than its read() gives."""
+    """The bytes of its descriptor are not those of its read()."""
 
     def __init__(self) -> None:
         self.inner = io.BytesIO(OTHER)
@@ -380,7 +380,7 @@ def pipe(environ: WSGIEnvironment) -> Any:
         with open(write_end, "wb") as file:
             file.write(DATA)
 
-    # Not one that gevent or eventlet made a greenlet of.
+    # A real thread, even if gevent or eventlet have patched threading.
     start_new_thread(write, ())
     return counted(open(read_end, "rb"))
 
@@ -421,7 +421,7 @@ def list_(environ: WSGIEnvironment) -> Any:
     return [DATA]
 
 
-# No EXPECTED: what has to happen here is not a body.
+# These have no EXPECTED, because the test expects an error.
 
 
 def trouble(function: Callable[[WSGIEnvironment], Any]) -> Callable[..., Any]:
@@ -443,7 +443,7 @@ def small_length_larger(environ: WSGIEnvironment) -> Any:
 
 @trouble
 def overridden(environ: WSGIEnvironment) -> Any:
-    """As behind Flask's HTTPMethodOverrideMiddleware."""
+    """Changes the method like HTTPMethodOverrideMiddleware in the documentation of Flask."""
     environ["REQUEST_METHOD"] = environ["HTTP_X_HTTP_METHOD_OVERRIDE"]
     return opened()
 
@@ -502,7 +502,7 @@ def read_raises_later(environ: WSGIEnvironment) -> Any:
 
 
 class Slow:
-    """Gives a piece at a time, and that slowly."""
+    """Returns one piece for each read(), slowly."""
 
     def __init__(self, pieces: list[bytes]) -> None:
         self.pieces = iter(pieces)
@@ -515,9 +515,20 @@ class Slow:
         pass
 
 
+class Trickle(Slow):
+    """Has its second piece once the file "go" says that the client has the first."""
+
+    def read(self, size: int) -> bytes:
+        data = super().read(size)
+        deadline = time.monotonic() + 10
+        while data == b"two" and not os.path.exists(path("go")) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return data
+
+
 @trouble
 def trickles(environ: WSGIEnvironment) -> Any:
-    return counted(Slow([b"one" * 3000, b"two"]))
+    return counted(Trickle([b"one" * 3000, b"two"]))
 
 
 @trouble
@@ -539,16 +550,16 @@ def text_mode(environ: WSGIEnvironment) -> Any:
 def open_files() -> list[str]:
     names = []
     for fd in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(OSError):  # The one of the directory.
+        with contextlib.suppress(OSError):  # The descriptor of the directory itself.
             names.append(os.readlink(f"/proc/self/fd/{fd}"))
     return [name for name in names if name.startswith(FILES)]
 
 
 def application(environ: WSGIEnvironment, start_response: StartResponse) -> Any:
-    """``/CASE`` is that case.
+    """``/CASE`` answers with that case.
 
-    ``/-/events`` tells and forgets what happened, ``/-/open`` which of the files
-    are open.
+    ``/-/events`` returns the events and forgets them. ``/-/open`` returns the names of the open
+    files.
     """
     name = environ["PATH_INFO"].strip("/")
     if name in ("-/events", "-/open"):
@@ -558,7 +569,7 @@ def application(environ: WSGIEnvironment, start_response: StartResponse) -> Any:
         start_response("200 OK", [("Content-Length", str(len(body)))])
         return [body]
     if name == "restarted":
-        # The error page of a framework whose view had begun to answer.
+        # The error page of a framework, after the view has begun to answer.
         try:
             start_response("200 OK", [("Content-Length", "1")])
             raise ValueError("an error of the application")

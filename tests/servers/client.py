@@ -1,7 +1,8 @@
-"""A client that reads in small pieces and believes nothing: h11 checks the framing."""
+"""A client that reads small pieces and trusts no server: h11 checks the framing."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import select
 import socket
@@ -9,29 +10,33 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-import h11
+import pytest
+
+with contextlib.suppress(ImportError):  # If h11 is not installed, Client() skips the test.
+    import h11
 
 
 @dataclass
 class Answer:
     status: int
     headers: dict[str, str]
-    #: All names of its fields, also those that come twice.
+    #: The names of all fields, including repeated ones.
     names: list[str]
     body: bytes = b""
-    #: The connection ended before the body did.
+    #: Whether the connection ended before the body did.
     short: bool = False
-    #: Another request may follow on the connection.
+    #: Whether another request may follow on the connection.
     reusable: bool = field(default=False, repr=False)
 
 
 class Client:
-    """One connection, which reconnects when the server has closed it."""
+    """One connection. It reconnects if the server has closed it."""
 
-    #: Ask for the application without the middleware instead: pytest tests/servers --bare.
+    #: Whether to ask the application without the middleware: pytest tests/servers --bare.
     bare = False
 
     def __init__(self, port: int, timeout: float = 20) -> None:
+        pytest.importorskip("h11")
         self.port = port
         self.timeout = timeout
         self.sock: socket.socket | None = None
@@ -55,7 +60,7 @@ class Client:
         return self.sock
 
     def still_open(self) -> bool:
-        """Whether the server left the connection open, and sent nothing more."""
+        """Whether the server has left the connection open. It must not have sent more."""
         assert self.sock is not None
         readable, _, _ = select.select([self.sock], [], [], 0.001)
         if not readable:
@@ -64,7 +69,7 @@ class Client:
             more = self.sock.recv(1)
         except ConnectionResetError:
             more = b""
-        assert more == b"", "bytes after the end of the body"
+        assert more == b"", "there are bytes after the end of the body"
         self.close()
         return False
 
@@ -85,7 +90,7 @@ class Client:
         sock.sendall(sent.replace(b"HTTP/1.1", b"HTTP/" + version.encode(), 1))
 
     def receive(self, piece: int = 3001) -> Answer:  # noqa: C901  # a loop over h11's events
-        """The whole answer. RemoteProtocolError for bytes that belong to none."""
+        """The whole answer. Raises RemoteProtocolError for bytes outside of an answer."""
         sock = self.connect()
         answer: Answer | None = None
         kept = False
@@ -94,7 +99,7 @@ class Client:
             try:
                 event = self.h11.next_event()
             except h11.RemoteProtocolError:
-                # That the peer closed within a body; anything else is a fault.
+                # A server may close within a body. Anything else is a fault.
                 if answer is None or self.h11.their_state is not h11.ERROR or not self.closed:
                     raise
                 answer.short = True
@@ -110,7 +115,7 @@ class Client:
                 headers = {k.decode().lower(): v.decode() for k, v in event.headers}
                 names = [k.decode().lower() for k, _ in event.headers]
                 answer = Answer(event.status_code, headers, names)
-                # h11 knows no keep-alive of HTTP/1.0.
+                # h11 does not know the keep-alive of HTTP/1.0.
                 kept = event.http_version == b"1.0" and (
                     headers.get("connection", "").lower() == "keep-alive"
                 )
@@ -123,24 +128,24 @@ class Client:
         assert answer is not None
         answer.body = bytes(body)
         if kept and not answer.short:
-            assert self.h11.trailing_data[0] == b"", "bytes after the end of the body"
+            assert self.h11.trailing_data[0] == b"", "there are bytes after the end of the body"
             self.h11 = h11.Connection(h11.CLIENT)
             answer.reusable = self.still_open()
             return answer
         answer.reusable = not answer.short and self.h11.their_state is h11.DONE
         if answer.reusable:
-            assert self.h11.trailing_data[0] == b"", "bytes after the end of the body"
+            assert self.h11.trailing_data[0] == b"", "there are bytes after the end of the body"
             self.h11.start_next_cycle()
-            # There are servers that close without having said so.
+            # Some servers close without a Connection: close.
             answer.reusable = self.still_open()
         else:
             if not answer.short:
-                assert self._rest() == b"", "bytes after the end of the body"
+                assert self._rest() == b"", "there are bytes after the end of the body"
             self.close()
         return answer
 
     def receive_length(self) -> tuple[int, bytes]:
-        """Length and last 107 bytes of a body up to the connection's end, of any size."""
+        """Length and last 107 bytes of a body that ends with the connection. It may be huge."""
         sock = self.connect()
         head = b""
         while b"\r\n\r\n" not in head:
@@ -169,7 +174,7 @@ class Client:
             self.send(target, **kwargs)
             return self.receive()
         except (h11.RemoteProtocolError, BrokenPipeError):
-            # A server may close between two requests, as it may be too late to say so.
+            # A server may close between two requests, when it is too late to announce that.
             if not reused or self.h11.trailing_data[0] or not self.closed:
                 raise
         self.close()
@@ -178,14 +183,14 @@ class Client:
 
 
 def open_files(port: int) -> list[str]:
-    """Which of the tests' files the server's process has open."""
+    """Those files of the tests that are open in the process of the server."""
     with Client(port) as client:
         names: list[str] = json.loads(client.get("/bare/-/open").body)
     return names
 
 
 def events(port: int, *, closes: int) -> list[list[Any]]:
-    """What the server's process did since the last time, once so many closes are in."""
+    """The events in the process of the server since the last call, with that many closes."""
     seen: list[list[Any]] = []
     deadline = time.monotonic() + (2 if Client.bare else 10)
     while True:

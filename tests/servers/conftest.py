@@ -1,4 +1,4 @@
-"""Real servers, each started once, in a process of its own."""
+"""Real servers. Each one is started once, as a separate process."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MATRIX = pytest.StashKey[Matrix]()
 
 
 class Running:
-    """A server, in a process of its own until it is stopped."""
+    """A server in a separate process."""
 
     def __init__(self, name: str, files: str, log: Path) -> None:
         self.name = name
@@ -47,7 +47,7 @@ class Running:
         wait_until_listening(self.port, self.process, self.log)
 
     def save_coverage(self) -> None:
-        """If there is any: not all servers end as Python would."""
+        """Have the server save its coverage, if any: not every server ends as Python does."""
         if "COVERAGE_PROCESS_CONFIG" in os.environ:
             with contextlib.suppress(OSError):
                 urllib.request.urlopen(f"http://127.0.0.1:{self.port}/coverage", timeout=20)
@@ -63,7 +63,7 @@ class Running:
             raise
 
     def begin(self) -> None:
-        """Get ready for a test, whatever the one before has done to it."""
+        """Get ready for a test: start the server again if the last test has ended it."""
         if self.process.poll() is not None:
             self.start()
         self.logged = self.log.stat().st_size
@@ -77,7 +77,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Options of ``pytest tests/servers``. Without that path they come too late to be known."""
+    """Options of ``pytest tests/servers``. pytest knows them only if given that path."""
     group = parser.getgroup("servers")
     group.addoption(
         "--matrix",
@@ -97,7 +97,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def in_bare(item: pytest.Item) -> bool:
-    """Whether a test means something without the middleware, in whose stack it is."""
+    """Whether a test of the stack "ours" also makes sense without the middleware."""
     assert isinstance(item, pytest.Function)
     ours = item.callspec.params.get("stack") in {"ours", None}
     return ours and item.originalname not in {
@@ -109,15 +109,15 @@ def in_bare(item: pytest.Item) -> bool:
 
 
 def server_of(item: pytest.Item) -> str | None:
-    # The hooks see the tests of all directories.
+    # pytest calls the hooks for the tests of all directories.
     params = getattr(getattr(item, "callspec", None), "params", {})
     return params.get("server") if item.path.is_relative_to(HERE) else None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Expect the faults of servers that known.py lists."""
+    """Mark the faults of servers that known.py lists as expected to fail."""
     if Client.bare:
-        # The other stacks have no meaning then, nor has what is known of ours.
+        # Without the middleware, the other stacks and the known faults mean nothing.
         ours = [i for i in items if server_of(i) and in_bare(i)]
         config.hook.pytest_deselected(items=[item for item in items if item not in ours])
         items[:] = ours
@@ -179,7 +179,7 @@ def server(
     running = Running(name, files, tmp_path_factory.mktemp(name) / "log")
     try:
         yield running
-        assert running.process.poll() is None, f"it has ended:\n{running.log.read_text()}"
+        assert running.process.poll() is None, f"the server ended:\n{running.log.read_text()}"
     finally:
         running.stop()
     log = running.log.read_text(errors="replace")

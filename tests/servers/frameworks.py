@@ -1,7 +1,7 @@
-"""An application of every framework, with each way in which it can send a file.
+"""An application of each framework, with every way in which it can send a file.
 
-Runs inside the server's process, as the stack of its name. ``WAYS`` lists the
-paths, and what the tests have to know of them.
+It runs in the process of the server, as the stack of its name. ``WAYS`` lists the paths, and what
+the tests have to know about them.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from cases import path
 
 @dataclass(frozen=True)
 class Way:
-    #: The framework, which is the name of its function here.
+    #: The framework: the name of its function in this module.
     framework: str
     path: str
-    #: How the file leaves: "fast", by descriptor where the server allows it;
-    #: "read", in large blocks; "own", as the framework iterates it.
+    #: How the file is sent. "fast": by descriptor, where the server allows it. "read": in large
+    #: blocks. "own": as the framework iterates it.
     sent: str = "fast"
-    #: The same for a part of it, with a 206.
+    #: The same for a 206 with a part of it.
     part: str = "fast"
-    #: Whether a GET has an ETag: of the framework, or of wsgifile.
+    #: Whether a GET has an ETag, from the framework or from wsgifile.
     etag: bool = True
-    #: Whether its close() is for the thread that made it, so that on a server which
-    #: sends from another one it is read.
+    #: Whether close() must run in the thread that made the response. Then the file is read on a
+    #: server that sends from another thread.
     threaded: bool = False
-    #: Whether the header of a HEAD has a length. Not if the framework drops the
-    #: file by itself, where it had not asked for its size.
+    #: Whether the answer to a HEAD has a Content-Length. It has none if the framework drops the
+    #: file without having asked for its size.
     head_sized: bool = True
-    #: What there is to be had.
+    #: The whole body.
     body: bytes = cases.DATA
 
 
-#: Lines of text, for a framework to encode.
+#: Lines of text, which a framework encodes.
 TEXT = "\n".join(str(n) for n in range(100_000))
 
 WAYS = [
@@ -63,7 +63,7 @@ WAYS = [
     Way("flask", "file_wrapper", head_sized=False),
     Way("flask", "response", threaded=True, head_sized=False),
     Way("flask", "view", threaded=True, head_sized=False),
-    # Werkzeug makes a list of it, to know its length.
+    # Werkzeug makes a list of its blocks to know the length.
     Way("flask", "conditional", "own", threaded=True),
     Way("flask", "text", "own", "own", False, body=TEXT.encode()),
     Way("webob", "file_app", etag=False),
@@ -89,7 +89,7 @@ WAYS = [
 ]
 
 
-#: What a response has to do in the end it may do by variables of its thread.
+#: What a response does at its end may depend on variables of its thread.
 local = threading.local()
 
 
@@ -120,7 +120,7 @@ def django() -> Any:
 
     def streaming_file(request: Any) -> Any:
         file = opened()
-        file.read(3)  # It goes back to the beginning when it is iterated.
+        file.read(3)  # Iterating goes back to the beginning.
         return StreamingHttpResponse(File(file))
 
     def http_response(request: Any) -> Any:
@@ -277,7 +277,7 @@ def cherrypy() -> Any:
         @cherrypy.expose
         @cherrypy.config(**{"response.stream": True})
         def open(self) -> Any:
-            # Of text/html each block is looked at, whether it has to be encoded.
+            # For text/html, CherryPy checks for each block whether it has to encode it.
             cherrypy.response.headers["Content-Type"] = "application/octet-stream"
             return opened()
 

@@ -1,4 +1,4 @@
-"""What is expected of each server, and what cannot be mended in front of it."""
+"""What the tests expect of each server, and which of its faults wsgifile cannot mend."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from cases import DATA
 
 SIZE = len(DATA)
-#: The header's bytes are in the number as well, on servers that count so.
+#: On some servers, the number includes the bytes of the header.
 MORE = "1500[12][0-9][0-9]"
 
 
@@ -16,33 +16,33 @@ MORE = "1500[12][0-9][0-9]"
 class Known:
     #: What is recorded of the sender of a slice of a file on disk.
     fast: frozenset[Any] = frozenset({"read"})
-    #: What its access log shows for /ours/plain, as a regular expression; None
-    #: if it logs nothing.
+    #: A regular expression for the line of /ours/plain in its access log. None: it has no such
+    #: log.
     log: str | None = None
-    #: An application that raises before the first byte gets no 500 here, but a
-    #: connection that ends, for reasons of the server's own.
+    #: Whether the server ends the connection, instead of sending a 500, if the application
+    #: raises before the first byte.
     ends_instead_of_500: bool = False
-    #: It reads a body as fast as it can, whatever the client takes, so that a
-    #: file is done with before it can be truncated.
+    #: Whether it reads the whole body at once, even for a slow client. Then a file has been read
+    #: before a test can truncate it.
     buffers: bool = False
-    #: It sends nothing before it has the whole body, so that an error can be a 500.
+    #: Whether it sends nothing before it has the whole body, so that an error can be a 500.
     joins: bool = False
-    #: What ends a broken body takes with it some of what the client had to get.
+    #: Whether bytes are lost that were sent before an error ended the connection.
     resets: bool = False
-    #: It serves nobody else before a client has its response.
+    #: Whether it serves nobody else until a client has its response.
     one_at_a_time: bool = False
-    #: Whether more than 4 GiB are really sent, not only announced: once a sender.
+    #: Whether a test really sends more than 4 GiB. One server for each sender is enough.
     huge: bool = False
-    #: Its wrapper reaches no further into a file.
+    #: Whether its wrapper can only send the first 2 GiB of a file.
     within_2_gib: bool = False
-    #: It calls close(), as PEP 3333 wants it.
+    #: Whether it calls close(), as PEP 3333 requires.
     closes: bool = True
-    #: Seconds for a client to wait for bytes.
+    #: Seconds that a client waits for bytes.
     patience: float = 20
-    #: Like faults, but not always.
+    #: Like faults, for those that do not always show.
     sometimes: dict[str, str] = field(default_factory=dict)
-    #: Test ids (function, or function-parameter) that fail, and why it is the
-    #: server's doing. They are expected to fail: xfail_strict is on.
+    #: Test ids (function, or function-parameter) that fail, and how the server causes that. They
+    #: must fail, because xfail_strict is on.
     faults: dict[str, str] = field(default_factory=dict)
 
 
@@ -71,7 +71,7 @@ SERVERS = {
     "uwsgi": replace(UWSGI, huge=True),
     "uwsgi_http11": replace(
         UWSGI,
-        # It ends a connection after 4 seconds, which is not to pass for the body's end.
+        # It ends a connection after 4 seconds. That must not be taken for the end of the body.
         patience=3,
         faults={
             **dict.fromkeys(
@@ -166,7 +166,7 @@ SERVERS = {
             "test_close_raises": "it crashes when close() raises",
             "test_trickle": "it collects what is small",
         },
-        # Seldom it does not.
+        # On rare occasions it does not crash.
         sometimes={"test_truncated_while_sent-hidden": "it crashes when an iterator raises"},
     ),
 }

@@ -1,7 +1,7 @@
 """Start a server with the application under test: ``serve.py SERVER PORT``.
 
-``launch.py`` knows how. What the senders do is recorded, so that tests can tell which
-one it was.
+``launch.py`` knows how to start each server. Calls of the senders are recorded, so that tests
+can tell which sender was used.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ import launch
 
 import wsgifile.blocks
 
-#: Whether coverage is, by .ci/run.
+#: Whether .ci/run is measuring coverage.
 MEASURED = "COVERAGE_PROCESS_CONFIG" in os.environ
 
 
 def record(owner: Any, name: str, kind: str, what: Any) -> None:
-    """Have calls of owner.name add [kind, what(*arguments)], unless that is None."""
+    """Have each call of owner.name record [kind, what(*args)], unless what() returns None."""
     original = getattr(owner, name)
 
     def recording(*args: Any, **kwargs: Any) -> Any:
@@ -57,7 +57,7 @@ class UpperIter:
 
 
 class Upper:
-    """A filter that lets start_response pass and changes the body all the same."""
+    """A filter that passes start_response on, but changes the body."""
 
     def __init__(self, app: Any) -> None:
         self.app = app
@@ -67,7 +67,7 @@ class Upper:
 
 
 class Hidden:
-    """A filter with a start_response of its own, and a body that is passed on."""
+    """A filter that has its own start_response, and passes the body on."""
 
     def __init__(self, app: Any) -> None:
         self.app = app
@@ -80,7 +80,7 @@ class Hidden:
 
 
 class Strings:
-    """No filter, but for the validator: some servers give it numbers."""
+    """Makes strings of numbers in environ, which some servers set and the validator refuses."""
 
     def __init__(self, app: Any) -> None:
         self.app = app
@@ -93,7 +93,7 @@ class Strings:
 
 
 def mounted(environ: Any, start_response: Any) -> Any:
-    """An application with another one below a part of its path."""
+    """An application that hands the request to one mounted at /sub, by changing environ."""
     environ["SCRIPT_NAME"] += "/sub"
     return cases.application(environ, start_response)
 
@@ -117,7 +117,7 @@ def note(transfer: wsgifile.Transfer) -> None:
 middleware = wsgifile.FileWrapperMiddleware(cases.application)
 STACKS: dict[str, Any] = {
     "ours": middleware,
-    # The same, for what is no test of its own: --bare leaves that alone.
+    # The same under another name, which --bare does not replace.
     "middleware": middleware,
     "bare": cases.application,
     "upper": Upper(middleware),
@@ -144,12 +144,12 @@ def coverage_saved(environ: Any, start_response: Any) -> Any:
 
 
 def app(environ: Any, start_response: Any) -> Any:
-    """``/STACK/CASE``: not a filter, it hands on what it got, both ways.
+    """Serve ``/STACK/CASE``, or ``/FRAMEWORK/PATH``, loading the framework when first asked.
 
-    Or ``/FRAMEWORK/PATH``, which is loaded with the first such request.
+    It is no filter: it passes on start_response and the body.
     """
     if MEASURED and sys.gettrace() is None:
-        sys.settrace(threading.gettrace())  # A thread that C has made.
+        sys.settrace(threading.gettrace())  # A thread made in C is not traced otherwise.
     stack, _, rest = environ["PATH_INFO"].lstrip("/").partition("/")
     environ["SCRIPT_NAME"] = environ.get("SCRIPT_NAME", "") + "/" + stack
     environ["PATH_INFO"] = "/" + rest
@@ -161,7 +161,7 @@ def app(environ: Any, start_response: Any) -> Any:
 
 
 def recorded(name: str) -> None:
-    """Record what the senders of this server do, where it is Python."""
+    """Record the calls of this server's own wrapper, if that is Python."""
     if name == "waitress":
         from waitress.buffers import ReadOnlyFileBasedBuffer
         from waitress.channel import HTTPChannel
@@ -182,7 +182,7 @@ def recorded(name: str) -> None:
 
 def main(name: str, port: int) -> None:
     recorded(name)
-    # For servers that import it in this process, and have to get what is recorded here.
+    # A server that imports this module must get this one, in which calls are recorded.
     sys.modules["serve"] = sys.modules[__name__]
     options: dict[str, Any] = {"root": cases.FILES} if name.startswith("mod_wsgi") else {}
     launch.start(name, __file__, port, **options)

@@ -1,11 +1,11 @@
-"""Do the frameworks' own tests pass with the middleware around their applications?
+"""Do the test suites of frameworks pass with the middleware around their applications?
 
-Each suite is run twice, bare and wrapped: the newest release of the framework from
-PyPI, in a venv of its own, and the tests of that release's source distribution. What
-passes bare has to pass wrapped, and requests have to have come by the middleware.
+Each suite runs twice, bare and wrapped. It is the newest release of the framework from PyPI, in
+a venv of its own, with the tests from the source distribution of that release. A test that
+passes bare has to pass wrapped, and requests must have gone through the middleware.
 
-Needs Python 3.11 or newer with venv, and PyPI for the first run. The exit status is 1
-if the middleware breaks a test, or if what this script knows of them is not so.
+This needs Python 3.11 or newer with venv, and PyPI for the first run. The exit status is 1 if
+the middleware breaks a test, or if a listed exception is not needed.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ ROOT = HERE.parents[1]
 
 STARTED = time.monotonic()
 
-#: A run that takes longer than this many seconds hangs.
+#: A run that takes longer than this number of seconds is taken to hang.
 TIMEOUT = 300
 
-#: Flask's and Falcon's tests do not run with pytest 9.
+#: The tests of Flask and Falcon do not run with pytest 9.
 PYTEST = "pytest<9"
 
 FIRST_EXC_INFO = "exc_info of a start_response that replaces nothing does not reach the server"
@@ -41,22 +41,21 @@ TWO_STARTS = "start_response a second time without exc_info: PEP 3333 forbids it
 
 @dataclass(frozen=True)
 class Suite:
-    """Tests of one framework."""
+    """The tests of one framework."""
 
-    #: The distribution on PyPI, and the entry of suite_plugin.PLACES.
+    #: The name of the distribution on PyPI, and of the entry in suite_plugin.PLACES.
     name: str
-    #: Files with tests in the source distribution, or whatever else its runner takes.
+    #: Files with tests in the source distribution, or other arguments of the runner.
     tests: Sequence[str] = ()
     #: What the tests need besides the framework.
     requirements: Sequence[str] = (PYTEST,)
-    #: The runner, if it is not pytest but one of unittest, and its options.
+    #: The runner and its options, if it uses unittest instead of pytest.
     runner: Sequence[str] = ()
-    #: What the source distribution lacks, and the file here that stands in for it.
+    #: Files that the source distribution lacks, and their replacements in this directory.
     stand_ins: Mapping[str, str] = field(default_factory=dict)
-    #: Tests that pass bare and fail wrapped as they should, by what their names end
-    #: with, and why.
+    #: Tests that pass bare and rightly fail wrapped: the ends of their names, and the reasons.
     differ: Mapping[str, str] = field(default_factory=dict)
-    #: Why nothing can be run.
+    #: The reason why the suite cannot run.
     missing: str = ""
 
 
@@ -80,7 +79,7 @@ SUITES = (
     ),
     Suite(
         "werkzeug",
-        # The development server is tested in processes of its own.
+        # The development server is tested in separate processes.
         ["tests", "--ignore=tests/test_serving.py"],
         [PYTEST, "pytest-timeout", "ephemeral-port-reserve"],
         differ={
@@ -117,14 +116,14 @@ SUITES = (
     Suite("paste", ["tests"], [PYTEST, "setuptools<81"]),
     Suite(
         "cherrypy",
-        # Its server leaves sockets to the garbage collector, which comes when it likes:
-        # that failed one test or another, bare as well.
+        # Its server leaves sockets to the garbage collector. Some test or other failed with
+        # that, bare as well.
         ["cherrypy/test/test_static.py", "-p", "no:unraisableexception"],
         [PYTEST, "path", "py"],
     ),
     Suite(
         "whitenoise",
-        # The others are about compression, and serve nothing.
+        # The other tests are about compression, and serve nothing.
         [
             "tests/test_whitenoise.py",
             "tests/test_django_whitenoise.py",
@@ -142,7 +141,7 @@ SUITES = (
 
 @dataclass(frozen=True)
 class Installed:
-    """A suite that can be run."""
+    """A suite that is ready to run."""
 
     suite: Suite
     folder: Path
@@ -159,11 +158,11 @@ class Installed:
 
 
 class Record:
-    """What suite_plugin.py wrote about a run."""
+    """The record that suite_plugin.py wrote about a run."""
 
     def __init__(self, lines: Sequence[str]) -> None:
         self.requests = self.files = 0
-        #: Each test's worst outcome, as there are lines for its phases and subtests.
+        #: The worst outcome of each test. There are lines for its phases and subtests.
         self.outcomes: dict[str, str] = {}
         self.messages: dict[str, str] = {}
         severity = ("passed", "skipped", "failed").index
@@ -183,7 +182,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Result:
-    """A suite that was run bare and wrapped."""
+    """The outcome of a suite, bare and wrapped."""
 
     installed: Installed
     bare: Record
@@ -191,7 +190,7 @@ class Result:
 
     @property
     def broken(self) -> dict[str, str]:
-        """Tests that the middleware breaks, and how; those that differ are among them."""
+        """Tests that the middleware breaks, and how. This includes the expected ones."""
         record = self.wrapped
         return {
             test: record.messages.get(test) or record.outcomes.get(test, "did not run")
@@ -200,13 +199,13 @@ class Result:
 
     @property
     def differing(self) -> dict[str, str]:
-        """Those of the broken ones that are listed, and why they are."""
+        """The broken tests that are expected, and the reasons."""
         listed = self.installed.suite.differ.items()
         return {test: why for end, why in listed for test in self.broken if test.endswith(end)}
 
     @property
     def complaints(self) -> list[str]:
-        """Everything that makes this run a failure."""
+        """Everything that makes this a failure."""
         broken, differing = self.broken, self.differing
         says = [f"BROKEN: {test}: {how}" for test, how in broken.items() if test not in differing]
         for end in self.installed.suite.differ:
@@ -221,7 +220,7 @@ class Result:
 
 
 def call(*command: str | Path) -> str:
-    """What a command prints; it has to succeed."""
+    """The output of a command, which must succeed."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{' '.join(map(str, command))}\n{done.stdout}{done.stderr}")
@@ -229,12 +228,12 @@ def call(*command: str | Path) -> str:
 
 
 def step(text: str) -> None:
-    """A line about what is being done, with the seconds since the start."""
+    """Print what is being done, with the seconds since the start."""
     print(f"{time.monotonic() - STARTED:5.0f} s  {text}", flush=True)
 
 
 def install(suite: Suite, folder: Path, *, update: bool) -> Installed:
-    """The framework, what its tests need, and its source: once, then from the cache."""
+    """Install the framework, its source and what its tests need. The cache keeps all that."""
     stamp = folder / "installed.json"
     wanted = [suite.name, *suite.requirements]
     key = {"python": sys.version, "wanted": wanted}
@@ -250,8 +249,8 @@ def install(suite: Suite, folder: Path, *, update: bool) -> Installed:
     call(*pip, "install", *wanted)
     ask = f"from importlib.metadata import version; print(version({suite.name!r}))"
     version = call(python, "-c", ask).strip()
-    # pip builds the metadata of what it downloads. No binaries of the framework only:
-    # of everything, it would first compile the tools for that.
+    # pip builds the metadata of what it downloads. Only the framework itself is downloaded as
+    # source. Otherwise pip would compile the build tools first.
     options = ("--no-deps", f"--no-binary={suite.name}", f"--dest={folder / 'download'}")
     call(*pip, "download", *options, f"{suite.name}=={version}")
     (archive,) = (folder / "download").iterdir()
@@ -261,7 +260,7 @@ def install(suite: Suite, folder: Path, *, update: bool) -> Installed:
 
 
 def run(installed: Installed, path: Path, *, wrapped: bool) -> Record:
-    """Run the tests; what they print goes to a file in the cache."""
+    """Run the tests. Their output goes to a file in the cache."""
     suite, folder = installed.suite, installed.folder
     label = "wrapped" if wrapped else "bare"
     record = folder / f"{label}.jsonl"
@@ -271,7 +270,7 @@ def run(installed: Installed, path: Path, *, wrapped: bool) -> Record:
     environ = os.environ | {"PYTHONPATH": str(path), "WSGIFILE_SUITE_RECORD": str(record)}
     if wrapped:
         environ["WSGIFILE_SUITE_WRAP"] = suite.name
-    # Options that a suite has for pytest itself are about coverage and looks.
+    # The options that a suite sets for pytest are only about coverage and output.
     pytest = ("-m", "pytest", "-o", "addopts=", "-p", "no:cacheprovider", "-p", "suite_plugin")
     runner = (str(path / "suite_plugin.py"), *suite.runner) if suite.runner else pytest
     with (folder / f"{label}.log").open("wb") as log:
@@ -289,7 +288,7 @@ def run(installed: Installed, path: Path, *, wrapped: bool) -> Record:
         except subprocess.TimeoutExpired:
             step(f"{suite.name}: ended, as it was not done after {TIMEOUT} seconds")
         finally:
-            # The servers that tests have left behind, too.
+            # This ends servers that the tests have left running, too.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(tests.pid, signal.SIGKILL)
             tests.wait()
@@ -297,7 +296,7 @@ def run(installed: Installed, path: Path, *, wrapped: bool) -> Record:
 
 
 def make_path(cache: Path) -> Path:
-    """A folder for PYTHONPATH: the checkout has folders named tests and docs, too."""
+    """A folder for PYTHONPATH. Not the checkout, which has folders named tests and docs."""
     path = cache / "path"
     path.mkdir(parents=True, exist_ok=True)
     for target in (ROOT / "wsgifile", HERE / "suite_plugin.py"):
@@ -308,7 +307,7 @@ def make_path(cache: Path) -> Path:
 
 
 def table(results: Sequence[Result]) -> str:
-    """The results, a line a suite."""
+    """The results, with one line for each suite."""
     rows: list[tuple[str, ...]] = [
         ("suite", "version", "failed bare", "passed bare", "passed wrapped", "requests", "files")
     ]
@@ -360,7 +359,7 @@ def main() -> int:
         for suite in args.suites:
             print(f"{suite.name}: {suite.missing or ' '.join(suite.tests)}")
         return 0
-    # So that nothing that was started outlives this script.
+    # So that no process outlives this script.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     cache = args.cache.resolve()
     path = make_path(cache)

@@ -1,9 +1,9 @@
-"""What run.py puts into the process that runs a framework's own tests.
+"""run.py loads this into the process that runs the tests of a framework.
 
-A plugin of pytest, and a launcher for runners of unittest. It writes what becomes of
-each test into a file, a JSON array a line. In a wrapped run it also puts the
-middleware around the application, at the point where the tests call it, and writes a
-line for each request that passes and for each file that the middleware sends.
+It is a plugin for pytest, and a launcher for runners that use unittest. It writes the outcome of
+each test to a file, as one JSON array in each line. In a wrapped run, it also puts the middleware
+around the application, where the tests call that. Then it also writes a line for each request
+through the middleware, and for each file that the middleware sends.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-# One descriptor and one write() a line: tests fork servers, and kill them.
+# One descriptor, and one write() for each line, because tests fork servers and kill them.
 _record = os.open(os.environ["WSGIFILE_SUITE_RECORD"], os.O_WRONLY | os.O_APPEND)
 
 
@@ -28,11 +28,11 @@ def note(*values: str) -> None:
     os.write(_record, json.dumps(values).encode() + b"\n")
 
 
-# Where the applications are called
+# Where the applications are called.
 
 
 def middleware(app: Any) -> Any:
-    """The application in the middleware, which notes what comes by."""
+    """The application in the middleware. Each request is noted."""
     import wsgifile
 
     class Noting(wsgifile.FileWrapperMiddleware):
@@ -44,7 +44,7 @@ def middleware(app: Any) -> Any:
 
 
 def note_files() -> None:
-    """Note each call of what the middleware opens the body of a file by."""
+    """Note each call of the function that opens the body of a file."""
     module: Any = importlib.import_module("wsgifile.middleware")
     open_body = module.open_body
 
@@ -56,7 +56,7 @@ def note_files() -> None:
 
 
 def replace(target: str, make: Callable[[Any], Any]) -> None:
-    """Replace module:name or module:class.name by what make() makes of it."""
+    """Replace module:name or module:class.name by the result of make() for it."""
     module, _, path = target.partition(":")
     *owners, name = path.split(".")
     owner = functools.reduce(getattr, owners, importlib.import_module(module))
@@ -65,7 +65,7 @@ def replace(target: str, make: Callable[[Any], Any]) -> None:
 
 
 def takes_app(index: int) -> Callable[[Any], Any]:
-    """For a callable whose argument of this index is the application."""
+    """For a callable that takes the application as the argument of this index."""
 
     def make(old: Any) -> Any:
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -77,7 +77,7 @@ def takes_app(index: int) -> Callable[[Any], Any]:
 
 
 def is_app(method: Any) -> Any:
-    """For the method by which an object is itself the application."""
+    """For a method that makes the object itself the application."""
 
     def call(self: Any, environ: Any, start_response: Any) -> Any:
         return middleware(functools.partial(method, self))(environ, start_response)
@@ -86,7 +86,7 @@ def is_app(method: Any) -> Any:
 
 
 def finds_wrapper(get_environ: Any) -> Any:
-    """For what makes an environ for code that is tested without being called by WSGI."""
+    """For a function that makes an environ for code which the tests call without WSGI."""
 
     def call(*args: Any, **kwargs: Any) -> Any:
         import wsgifile
@@ -97,10 +97,10 @@ def finds_wrapper(get_environ: Any) -> Any:
 
 
 def through_wsgi(get_response: Any) -> Any:
-    """For the handler of Django's test client, which makes no WSGI call.
+    """For the handler of the test client of Django, which makes no WSGI call.
 
-    A response with a file becomes what a server gets, by the lines that end
-    WSGIHandler.__call__(), and the client's response is made from that again.
+    A response with a file is turned into what a server gets, as the end of
+    WSGIHandler.__call__() does it. The response of the client is made from that again.
     """
 
     def call(self: Any, request: Any) -> Any:
@@ -126,7 +126,7 @@ def through_wsgi(get_response: Any) -> Any:
     return call
 
 
-#: What to replace for the tests of a framework, and how.
+#: For each framework, what to replace, and how.
 PLACES: dict[str, dict[str, Callable[[Any], Any]]] = {
     "bottle": {"wsgiref.validate:validator": takes_app(0)},
     "cherrypy": {"cherrypy._cptree:Tree.__call__": is_app},
@@ -153,23 +153,23 @@ if framework := os.environ.get("WSGIFILE_SUITE_WRAP"):
         replace(target, make)
 
 
-# What becomes of the tests
+# The outcomes of the tests.
 
 
 def note_test(test: str, outcome: str, message: object = "") -> None:
-    """A test has several lines if it has several phases or subtests: the worst counts."""
+    """Write a line for a phase or a subtest of a test. The worst outcome counts."""
     first_line = next(iter(str(message).strip().splitlines()), "")
     note("test", test, outcome, first_line[:300])
 
 
 def pytest_runtest_logreport(report: Any) -> None:
-    """pytest's hook: a phase of a test is over."""
+    """The hook of pytest for the end of a phase of a test."""
     crash = getattr(report.longrepr, "reprcrash", None)
     note_test(report.nodeid, report.outcome, crash.message if crash else report.longrepr or "")
 
 
 class NotingResult(unittest.TextTestResult):
-    """unittest's, for runners that are not pytest."""
+    """The same for runners that use unittest."""
 
     def addSuccess(self, test: Any) -> None:  # noqa: N802
         super().addSuccess(test)
@@ -194,7 +194,7 @@ class NotingResult(unittest.TextTestResult):
 
 
 if __name__ == "__main__":
-    # python suite_plugin.py SCRIPT [ARGUMENT ...]: as python SCRIPT ...
+    # python suite_plugin.py SCRIPT [ARGUMENT ...] does what python SCRIPT ... does.
     unittest.TextTestRunner.resultclass = NotingResult  # type: ignore[assignment]
     del sys.argv[0]
     sys.path[0] = str(Path(sys.argv[0]).resolve().parent)

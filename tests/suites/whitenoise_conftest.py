@@ -1,4 +1,4 @@
-"""Stands in for tests/conftest.py and the settings that WhiteNoise's sdist lacks."""
+"""Replaces tests/conftest.py and the settings, which the sdist of WhiteNoise lacks."""
 
 from __future__ import annotations
 

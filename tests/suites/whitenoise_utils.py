@@ -1,7 +1,7 @@
-"""Stands in for tests/utils.py, which WhiteNoise's source distribution lacks.
+"""Replaces tests/utils.py, which the source distribution of WhiteNoise lacks.
 
-Written from what its tests ask of the two names, not from the original; the files
-that they serve are missing as well, and are made here.
+It is written from how the tests use its two names, not from the original. The files that the
+tests serve are missing as well, and are made here.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import requests
 
 
 class AppServer:
-    """wsgiref's server in a thread, with the application below a prefix."""
+    """The server of wsgiref in a thread, with the application below a prefix."""
 
-    PREFIX = "subdir"  # test_force_script_name has it
+    PREFIX = "subdir"  # as test_force_script_name has it
 
     def __init__(self, application: Any) -> None:
         def prefixed(environ: Any, start_response: Any) -> Any:
@@ -28,7 +28,7 @@ class AppServer:
             return application(environ, start_response)
 
         self._server = wsgiref.simple_server.make_server("127.0.0.1", 0, prefixed)
-        # With 10 ms between the looks whether to stop: there is a server a test.
+        # It checks every 10 ms whether to stop, because each test has a server.
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
         self._thread.start()
 
@@ -46,7 +46,7 @@ class AppServer:
 
 
 class Files:
-    """A directory with a file for each keyword, and its path, URL and content."""
+    """A directory with a file for each keyword, and the path, URL and content of each file."""
 
     def __init__(self, directory: str, **files: str) -> None:
         self._temporary = tempfile.TemporaryDirectory(prefix=f"{directory}-")

@@ -3,9 +3,9 @@
 They return open files, or a page that lists a directory. The middleware in front of them does
 the rest.
 
-Not with WebOb's DirectoryApp and FileApp. A request for ``/../`` gets the index.html of the
-directory above (seen with each WebOb from 1.8.7 to 1.8.11), a 404 page has the full path of
-the missing file, and of several ranges only the first is answered.
+WebOb's DirectoryApp and FileApp are not used, because they answer ``/../`` with the index.html
+of the directory above (seen with each WebOb from 1.8.7 to 1.8.11), show the full path of a
+missing file in the 404 page, and send only the first of several ranges.
 
 These are not served and not listed, as if they did not exist: targets of symbolic links
 outside the directory, names that begin with a dot and everything below them (also if a link
@@ -44,8 +44,9 @@ _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 class _Unchanged(Response):  # type: ignore[misc]
     """A response that goes out as it is.
 
-    In a call of WebOb's own class the answer to HEAD loses its file, and with that its length
-    and its ETag. And the host that the client asked for gets into Location.
+    WebOb's own ``__call__`` drops the file from the answer to HEAD, so the middleware could
+    not add the file's length and ETag. It also makes Location absolute, with the host that
+    the client asked for.
     """
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:

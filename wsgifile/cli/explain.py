@@ -127,7 +127,7 @@ def explain(app: WSGIApplication, path: str, headers: list[tuple[str, str]]) -> 
     yield f"GET {path}, from waitress"
     yield _line("the application", f"{spy.status or 'no status'}, returned {spy.returned}")
     if not isinstance(app, FileWrapperMiddleware):
-        yield _line("wsgifile", "put around it here, as it is not the outermost of it")
+        yield _line("wsgifile", "added here, because the application does not have it outermost")
     outermost = [end for end in ends if end[0].app_iter is spy.app_iter]
     if served.refused is not None:
         yield _line("wsgifile", f"refused: {served.refused!r}")
@@ -185,12 +185,14 @@ def _planned(plan: Plan, before: Headers | None) -> str:
 
 
 def _asked(plan: Plan, watch: Watch, transfer: Transfer) -> Iterator[str]:
-    """The proxy in front and the senders, and why they declined."""
+    """What the proxy in front and the senders answered: why they declined, if they did."""
     asked = {name for name, _ in watch.declined}
     if plan.offload is not None:
         yield _line("offload", f"{plan.offload}: {dict(plan.headers)[plan.offload]}")
     elif watch.offload and "offload" not in asked:
-        yield _line("offload", "declined: no whole file on disk, to stay, in a 200 to GET or HEAD")
+        yield _line(
+            "offload", "declined: not a whole, permanent file on disk in a 200 to GET or HEAD"
+        )
     for name, declined in watch.declined:
         yield _line(name, f"declined: {declined.reason}")
     if transfer.sender == "read" and asked <= {"offload"}:
@@ -198,7 +200,7 @@ def _asked(plan: Plan, watch: Watch, transfer: Transfer) -> Iterator[str]:
 
 
 def _elsewhere(here: type[Server]) -> Iterator[str]:
-    """By which senders the file would leave on other servers."""
+    """The fast senders, and the other servers on which they would send the file."""
     if here is Unknown:
         return
     name = here.__module__.rpartition(".")[2]

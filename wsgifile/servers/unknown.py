@@ -30,7 +30,7 @@ class Server(Base):
         module, name = getattr(wrapper, "__module__", None), getattr(wrapper, "__name__", "")
         reason = SKIPPED_WRAPPERS.get((module, name))
         if reason is not None:
-            return Declined(f"it is not safe or not fast behind a filter: {reason}")
+            return Declined(f"reading is better here: {reason}")
         file = file_slice.file
         if file_slice.start or file_slice.stop != os.fstat(file.fileno()).st_size:
             return Declined("an unknown wrapper gets whole files only")
