@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -78,7 +79,7 @@ def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
 @pytest.fixture(autouse=True)
 def nothing_seen(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     caplog.set_level(logging.INFO, "wsgifile")
-    monkeypatch.setattr(hidden, "_looks", hidden.Counter())
+    monkeypatch.setattr(hidden, "_looks", Counter())
 
 
 def app_with(hide: Callable[[Any], Any]) -> Any:
