@@ -73,9 +73,9 @@ def running(
 
 
 @contextmanager
-def serving(app: Any) -> Iterator[int]:
+def serving(app: Any, **settings: Any) -> Iterator[int]:
     """Have waitress serve app in this process, on the port that it gives."""
-    server = waitress.create_server(app, host="127.0.0.1", port=0)
+    server = waitress.create_server(app, host="127.0.0.1", port=0, **settings)
     loop = threading.Thread(target=server.run, daemon=True)
     loop.start()
     yield int(server.effective_port)

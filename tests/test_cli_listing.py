@@ -47,7 +47,7 @@ def test_path_of_the_listing(site: Path) -> None:
 
 
 def test_sorting(site: Path) -> None:
-    """Each heading is a link that sorts by it, or reverses the order if it already does.
+    """Each heading is a link that sorts by its column, or reverses the order if it is sorted.
 
     Directories always come first.
     """
@@ -222,6 +222,6 @@ def test_name_that_is_no_utf_8(site: Path) -> None:
         file.write(b"odd")
     with serving(str(site)) as url:
         assert "%E9t%E9/" in links(url + "sub/")
-        # Without its slash it redirects.
+        # The directory is asked for without its slash, so it redirects.
         assert "%FF" in links(url + "sub/%E9t%E9?x=1")
         assert get(url + "sub/%E9t%E9/%FF")[2] == b"odd"

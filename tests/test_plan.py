@@ -101,10 +101,7 @@ def test_length_malformed(value: str) -> None:
 
 @pytest.mark.parametrize("kind", [tuple, iter, lambda items: dict(items).items()])
 def test_headers_that_are_no_list(kind: Callable[[Any], Any]) -> None:
-    """Any iterable of headers will do, as for some servers, and an int as Content-Length.
-
-    Werkzeug and Paste set an int.
-    """
+    """Headers may be any iterable, and Content-Length an int, as Werkzeug and Paste set it."""
     items: Any = [("Content-Length", 10), ("X-A", "b")]
     result = make_plan({}, "200 OK", kind(items), region(100), method="GET", options=Options())
     assert (result.headers, result.count) == ([*items, ("Accept-Ranges", "bytes")], 10)
@@ -126,10 +123,7 @@ def test_length_twice() -> None:
 
 
 def test_transfer_encoding_of_the_application() -> None:
-    """Transfer-Encoding gets no Content-Length beside it, which would allow smuggling.
-
-    See RFC 9112, section 6.1.
-    """
+    """Content-Length beside Transfer-Encoding would allow smuggling (RFC 9112, section 6.1)."""
     headers = [("Transfer-Encoding", "chunked")]
     assert plan(headers=headers).headers == headers
 
@@ -354,7 +348,7 @@ def test_if_range_of_the_application() -> None:
 
 
 def test_unsatisfiable() -> None:
-    """A 416 (RFC 9110, section 15.5.17) has no field by which a cache keeps it as the file."""
+    """A 416 (RFC 9110, section 15.5.17) has no field that lets a cache keep it as the file."""
     more = [("Cache-Control", "max-age=9"), ("Set-Cookie", "a=b"), ("Content-Disposition", "x")]
     result = asked(more, range="bytes=1000-")
     assert (result.status, result.count) == ("416 Range Not Satisfiable", 26)
@@ -368,7 +362,7 @@ def test_unsatisfiable() -> None:
 
 
 def test_multipart() -> None:
-    """Several ranges are sent as RFC 9110, section 14.6 says; the standard library parses it."""
+    """Several ranges become one body (RFC 9110, section 14.6) that the standard library parses."""
     result = asked(range="bytes=500-501,0-0")
     assert (result.status, result.sized) == ("206 Partial Content", True)
     fields = dict(result.headers)

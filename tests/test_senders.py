@@ -50,6 +50,10 @@ class Both(Server):
         self.asked.append("wrap")
         return Body(send, self) if self.wrapper else Declined("no")
 
+    @property
+    def times_writes(self) -> bool:
+        return False
+
     def socket(self) -> Any:
         self.asked.append("socket")
         return self.sock or Declined("no")
@@ -140,7 +144,7 @@ def test_small_without_nagle(
 
 
 def test_servers_with_nagle() -> None:
-    """All servers that give us their socket set nagle, except two that set TCP_NODELAY."""
+    """Servers that give us their socket set nagle, unless they set TCP_NODELAY themselves."""
     names = {name for name in SERVERS.values() if name not in {"uwsgi", "fastwsgi"}}
     kinds = {name: import_module(f"wsgifile.servers.{name}").Server for name in names}
     own_socket = {name for name, kind in kinds.items() if kind.socket is not Server.socket}
@@ -382,7 +386,7 @@ def test_body_closes_once(file: BufferedReader) -> None:
 
 
 def test_a_client_that_takes_nothing(tmp_path: Path) -> None:
-    """A client that takes nothing for the socket's timeout raises TimeoutError."""
+    """If the client takes nothing for the socket's timeout, TimeoutError is raised."""
     (tmp_path / "data").write_bytes(bytes(20_000_000))
     server, client = socket.socketpair()
     with server, client, open(tmp_path / "data", "rb") as file:
@@ -413,12 +417,13 @@ def test_gunicorn_that_is_told_not_to(tmp_path: Path) -> None:
     assert "read None\n" in log.read_text()
 
 
-def test_uwsgi_that_does_not_ask(file: BufferedReader) -> None:
+def test_uwsgi_that_does_not_ask(file: BufferedReader, monkeypatch: pytest.MonkeyPatch) -> None:
     """A filter that asks for the descriptor gets none, and the bytes come by read()."""
 
     def uwsgi_sendfile(*args: object) -> None:
         """Do nothing. It is taken for uWSGI's wrapper because of its name."""
 
+    monkeypatch.setitem(sys.modules, "uwsgi", SimpleNamespace(opt={}))
     kind = import_module("wsgifile.servers.uwsgi").Server
     body = body_of(file, kind({"wsgi.file_wrapper": uwsgi_sendfile}, lambda *args: print))
     with pytest.raises(io.UnsupportedOperation):

@@ -314,7 +314,7 @@ def test_one_line(log: Callable[[int], list[str]]) -> None:
 def test_wrapper_of_an_unknown_server(
     path: str, log: Callable[[int], list[str]], size: int
 ) -> None:
-    """An unknown server's wrapper that reads is counted, and gets an error for a short file."""
+    """What an unknown server's wrapper reads is counted, and a short file raises in it."""
 
     class Wrapper:
         def __init__(self, filelike: Any, block_size: int) -> None:

@@ -37,9 +37,9 @@ class CloseOnce:
         try:
             self._close(app_iter)
         finally:
-            self._report(None)
+            self.report(None)
 
-    def _report(self, error: BaseException | None) -> None:
+    def report(self, error: BaseException | None) -> None:
         """The response is over, by an error or not. Later calls do nothing."""
         watch, self.send.watch = self.send.watch, None
         if watch is not None:
@@ -53,12 +53,15 @@ class CloseOnce:
 
 
 class OneBlock(CloseOnce, list[bytes]):
-    """A whole response in one block. Servers are at their best with a list of one."""
+    """A whole response in one block, or none. Servers are at their best with a list of one."""
 
     def __init__(self, send: Send, block: bytes) -> None:
         self.send = send
         self._app_iter = send.app_iter
-        self.append(block)
+        if block:
+            self.append(block)
+        else:
+            self.sender = "none"
         self.sent: int | None = len(block)
 
 
@@ -139,7 +142,7 @@ class Body(CloseOnce):
         The error is not kept. Its traceback refers to this body, so with a server that never
         calls close() the file would stay open.
         """
-        self._report(error)
+        self.report(error)
         failed_before, self._failed = self._failed, True  # Some servers try again.
         if isinstance(error, FileReadError) and not failed_before:
             logger.warning("%s: the response is cut off", one_line(str(error)))

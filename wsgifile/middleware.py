@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 from . import servers
 from .agents import span_iterable
 from .blocks import DEFAULT_BLOCK_SIZE, close_app_iter
-from .body import Body
+from .body import Body, CloseOnce, OneBlock
 from .hidden import tell_if_hidden
 from .log import logger
 from .offload import Offload, Proxies
 from .options import Options
-from .plan import Headers, make_plan
+from .plan import Headers, ends_connection, make_plan
 from .recognise import NOT_FILES, FileRegion, KernelFile, recognise
 from .send import Send, Watch, watchers
 from .senders import open_body
@@ -118,24 +118,28 @@ class FileWrapperMiddleware:
                 environ.pop(_KEY, None)
             else:
                 environ[_KEY] = servers_own
-        made, found, region = MADE[0] != made_before, app_iter, None
+        made, body, region = MADE[0] != made_before, app_iter, None
         try:
             if made and type(app_iter) is GeneratorType:
-                found = span_iterable(app_iter)
-            if type(found) not in NOT_FILES and response.started:
-                region = recognise(found)
-            if region is None:
-                if made:
-                    tell_if_hidden(app_iter)
-                response.commit()
-                return app_iter
-            return self._send(environ, response, found, region)
-        except BaseException:
-            # The server never gets app_iter, so it cannot close it.
-            close_app_iter(found)
+                body = span_iterable(app_iter)
+            if type(body) not in NOT_FILES and response.started:
+                region = recognise(body)
+            if region is not None:
+                body = self._open(environ, response, body, region)
+            elif made:
+                body = app_iter
+                tell_if_hidden(app_iter)
+            # Last, because after it an error of ours would leave a header without a body.
+            response.commit()
+        except BaseException as error:
+            if isinstance(body, CloseOnce):
+                body.report(error)
+            # The server never gets it, so it cannot close it.
+            close_app_iter(body)
             raise
+        return body
 
-    def _send(
+    def _open(
         self,
         environ: WSGIEnvironment,
         response: _Response,
@@ -147,6 +151,8 @@ class FileWrapperMiddleware:
             watch = Watch(environ, options.on_sent, options.offload is not None)
         if type(app_iter) is Body:
             app_iter.sent = None  # The body of another middleware of ours, which we replace.
+        server = servers.find(environ, response.server_start_response)
+        server.write = response.write
         plan = make_plan(
             environ,
             response.status,
@@ -155,16 +161,13 @@ class FileWrapperMiddleware:
             method=response.method,
             options=options,
             written=response.written if response.committed else None,
+            altered=server.alters_body,
             offload=(
                 None
                 if options.offload is None
                 else partial(self._proxy_field, response.peer, watch)
             ),
         )
-        response.status, response.headers = plan.status, plan.headers
-        server = servers.find(environ, response.server_start_response)
-        response.commit()
-        server.write = response.server_write
         send = Send(
             app_iter,
             region,
@@ -173,7 +176,12 @@ class FileWrapperMiddleware:
             read_ahead=options.read_ahead,
             watch=watch,
         )
-        return open_body(send, server)
+        body = open_body(send, server)
+        response.status, response.headers = plan.status, plan.headers
+        may_fail = plan.count != 0 and type(body) is not OneBlock
+        if may_fail and server.keeps_connection(sized=plan.sized):
+            response.headers = ends_connection(plan.headers)
+        return body
 
     def _proxy_field(
         self, peer: str, watch: Watch | None, file: KernelFile

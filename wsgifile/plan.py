@@ -19,7 +19,7 @@ from .options import Options
 from .ranges import ByteRange, select
 from .recognise import FileRegion, KernelFile
 
-__all__ = ["Headers", "Plan", "make_plan"]
+__all__ = ["Headers", "Plan", "ends_connection", "make_plan"]
 
 Headers = list[tuple[str, str]]
 
@@ -108,6 +108,7 @@ def make_plan(
     method: str,
     options: Options,
     written: int | None = None,
+    altered: bool = False,
     offload: Callable[[KernelFile], tuple[str, str] | None] | None = None,
 ) -> Plan:
     """Decide on the header and on the bytes to send.
@@ -121,6 +122,7 @@ def make_plan(
         if the application changed REQUEST_METHOD.
     :param written: number of bytes that the application sent by write(), after the header;
         None: the header has not been sent.
+    :param altered: whether the server changes the bytes, so that nothing is said of them here.
     :param offload: returns the header that has a proxy send a whole kernel file, or None.
     :raises ValueError: for a Content-Length that is not one number, or that is larger than the
         range of the file that the application asked for.
@@ -138,7 +140,7 @@ def make_plan(
     if promised is not None and (method != "HEAD" or region.limit is None):
         stop = _promised_stop(promised, region, written=written, fields=fields)
     parts: tuple[Part, ...] = ((region.start, stop),)
-    if written is not None:
+    if written is not None or altered:
         return Plan(status, headers, _nothing(region) if method == "HEAD" else parts, False)
     sized = promised is not None
     if not sized and stop is not None and "transfer-encoding" not in fields:
@@ -349,6 +351,11 @@ def _error(status: str, headers: Headers, *more: tuple[str, str]) -> Plan:
         ("Content-Length", str(len(text))),
     ]
     return Plan(status, headers, (text,), True)
+
+
+def ends_connection(headers: Headers) -> Headers:
+    """The header with "Connection: close", whatever it said of the connection before."""
+    return [*_without(headers, {"connection", "keep-alive"}), ("Connection", "close")]
 
 
 def _by_lower_name(headers: Headers) -> dict[str, str]:

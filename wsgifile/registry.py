@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from types import ModuleType
 
-__all__ = ["SERVERS", "SKIPPED_WRAPPERS", "SOCKETS", "load"]
+__all__ = ["ENVIRONS", "SERVERS", "SKIPPED_WRAPPERS", "SOCKETS", "load"]
 
 #: The file in ``servers`` that knows a server, by where start_response comes from:
 #: (module, function) or (module, type of the object whose method it is).
@@ -22,10 +22,19 @@ SERVERS: dict[tuple[str | None, str], str] = {
     ("gunicorn.http.wsgi", "Response"): "gunicorn",
     ("paste.httpserver", "WSGIHandler"): "paste",
     ("tornado.wsgi", "start_response"): "tornado",
+    ("twisted.web.wsgi", "_WSGIResponse"): "twisted",
     (None, "uwsgi_spit"): "uwsgi",
     ("waitress.task", "start_response"): "waitress",
     ("werkzeug.serving", "start_response"): "werkzeug",
     ("wsgiref.simple_server", "ServerHandler"): "wsgiref",
+}
+
+#: The file in ``servers`` that knows a server by a key of its environ. Its class ``Hidden`` is
+#: for requests whose start_response is a filter's, and uses nothing past WSGI.
+ENVIRONS: dict[str, str] = {
+    "mod_wsgi.version": "mod_wsgi",
+    "uwsgi.version": "uwsgi",
+    "werkzeug.socket": "werkzeug",
 }
 
 #: The file in ``servers`` that knows how a socket waits, by module and name of the

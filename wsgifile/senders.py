@@ -40,13 +40,16 @@ def open_body(send: Send, server: Server) -> Iterable[bytes]:
     plan = send.plan
     if send.watch is not None:
         send.watch.server = server
-    if plan.sized and plan.count and plan.count <= SMALL and send.region.end is not None:
+    # A file that has been read before the header is sent cannot end the connection.
+    small = max(SMALL, send.block_size) if server.keeps_connection(sized=plan.sized) else SMALL
+    if plan.sized and plan.count and plan.count <= small and send.region.end is not None:
         data = read_all(send, plan.count)
         if data is not None:
             server.prepare_to_send()
             return OneBlock(send, data)
     if plan.count == 0:
-        return Body(send, server)
+        # Of an empty block, a server that alters the body would make a body.
+        return OneBlock(send, b"") if server.alters_body else Body(send, server)
     file_slice = send.file_slice()
     for name, sender in _SENDERS:
         body = file_slice if isinstance(file_slice, Declined) else sender(send, server, file_slice)
@@ -54,6 +57,8 @@ def open_body(send: Send, server: Server) -> Iterable[bytes]:
             return body
         if send.watch is not None:
             send.watch.declined.append((name, body))
+    if server.times_writes:
+        send.block_size = min(send.block_size, SMALL)
     return Body(send, server)
 
 

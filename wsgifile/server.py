@@ -26,11 +26,13 @@ class Server:
     #: Where the server iterates: the first part of the module's name, and the local variable
     #: that holds what the application returned.
     loop: tuple[str, str] | None = None
+    #: The sender of a body that wrap() returns, as in :class:`~wsgifile.Transfer`.
+    wrapped = "wsgi.file_wrapper"
 
     def __init__(self, environ: WSGIEnvironment, start_response: StartResponse) -> None:
         self.environ = environ
         self.start_response: Any = start_response
-        #: What start_response returned, once it was called.
+        #: PEP 3333's write(), for when the server iterates the body.
         self.write: Callable[[bytes], object]
 
     @property
@@ -39,13 +41,36 @@ class Server:
         software = self.environ.get("SERVER_SOFTWARE")
         return str(software or type(self).__module__.rpartition(".")[2])
 
+    @property
+    def alters_body(self) -> bool:
+        """Whether the server changes the bytes, as a route of uWSGI that compresses.
+
+        Then their number is not known here, and no part of them is a part of the file.
+        """
+        return False
+
     def wrap(self, send: Send, file_slice: FileSlice) -> Iterable[bytes] | Declined:
-        """A body that the server takes for its own ``wsgi.file_wrapper``."""
+        """A body that the server sends as it would its own ``wsgi.file_wrapper``."""
         return Declined("the server has none, or os.sendfile is faster")
+
+    def keeps_connection(self, *, sized: bool) -> bool:
+        """Whether the connection stays open after an error in the body.
+
+        If so, the header has to say that the connection ends with the response.
+
+        :param sized: whether Content-Length tells how many bytes will come.
+        """
+        return False
 
     def socket(self) -> Any:
         """The client's socket, or Declined."""
         return Declined("the socket of this server is not known, or a filter hides it")
+
+    @property
+    def times_writes(self) -> bool:
+        """Whether each block has to reach the client within a timeout, however large it is."""
+        timeout = getattr(self.socket(), "gettimeout", lambda: None)
+        return bool(timeout())
 
     def is_iterating(self, body: object, frame: FrameType | None) -> bool:
         """Whether the server itself, not a filter, asks body for a block from this frame."""

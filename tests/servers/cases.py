@@ -97,6 +97,8 @@ def write_files() -> None:
     os.link(path("data"), path("only/data"))
     with open(path("only/small"), "wb") as file:
         file.write(DATA[:10])
+    with open(path("medium"), "wb") as file:
+        file.write(DATA[:100_000])
     with gzip.open(path("data.gz"), "wb", compresslevel=1) as gz:
         gz.write(DATA)
     with bz2.open(path("data.bz2"), "wb") as bz:
@@ -442,6 +444,13 @@ def small_length_larger(environ: WSGIEnvironment) -> Any:
 
 
 @trouble
+def medium_length_larger(environ: WSGIEnvironment) -> Any:
+    """Shorter than one block, longer than what is small."""
+    file = opened("medium")
+    return "200 OK", [("Content-Length", "100005")], file
+
+
+@trouble
 def overridden(environ: WSGIEnvironment) -> Any:
     """Changes the method like HTTPMethodOverrideMiddleware in the documentation of Flask."""
     environ["REQUEST_METHOD"] = environ["HTTP_X_HTTP_METHOD_OVERRIDE"]
@@ -499,6 +508,11 @@ def read_raises_first(environ: WSGIEnvironment) -> Any:
 @trouble
 def read_raises_later(environ: WSGIEnvironment) -> Any:
     return "200 OK", [("Content-Length", "1000000")], counted(ReadRaises(2, OSError))
+
+
+@trouble
+def unsized_read_raises_later(environ: WSGIEnvironment) -> Any:
+    return counted(ReadRaises(2, OSError))
 
 
 class Slow:

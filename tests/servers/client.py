@@ -89,8 +89,19 @@ class Client:
         sent = self.h11.send(request) + self.h11.send(h11.EndOfMessage())
         sock.sendall(sent.replace(b"HTTP/1.1", b"HTTP/" + version.encode(), 1))
 
-    def receive(self, piece: int = 3001) -> Answer:  # noqa: C901  # a loop over h11's events
-        """The whole answer. Raises RemoteProtocolError for bytes outside of an answer."""
+    def send_next(self) -> None:
+        """Ask for a list of files on the same connection, whatever is still to come on it."""
+        assert self.sock is not None
+        with contextlib.suppress(OSError):  # The server has ended it.
+            self.sock.sendall(b"GET /bare/-/open HTTP/1.1\r\nHost: localhost\r\n\r\n")
+
+    def receive(  # noqa: C901  # a loop over h11's events
+        self, piece: int = 3001, *, next_at: int | None = None
+    ) -> Answer:
+        """The whole answer. Raises RemoteProtocolError for bytes outside of an answer.
+
+        :param next_at: call send_next() when this number of the body's bytes has arrived.
+        """
         sock = self.connect()
         answer: Answer | None = None
         kept = False
@@ -121,6 +132,9 @@ class Client:
                 )
             elif isinstance(event, h11.Data):
                 body += event.data
+                if next_at is not None and len(body) >= next_at:
+                    next_at = None
+                    self.send_next()
             elif isinstance(event, h11.EndOfMessage):
                 break
             else:

@@ -115,7 +115,7 @@ def server_of(item: pytest.Item) -> str | None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark the faults of servers that known.py lists as expected to fail."""
+    """Mark a test as expected to fail if known.py lists that fault of its server."""
     if Client.bare:
         # Without the middleware, the other stacks and the known faults mean nothing.
         ours = [i for i in items if server_of(i) and in_bare(i)]

@@ -80,7 +80,7 @@ class Hidden:
 
 
 class Strings:
-    """Makes strings of numbers in environ, which some servers set and the validator refuses."""
+    """Turns numbers in environ, which some servers set, into strings, as validator() wants."""
 
     def __init__(self, app: Any) -> None:
         self.app = app

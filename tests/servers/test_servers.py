@@ -44,6 +44,14 @@ BY_DESCRIPTOR = {
     "named_temporary_file",
     "spooled_rolled_over",
 }
+#: The bytes that exist, in the cases where fewer exist than were promised.
+SHORT = {
+    "length_larger": DATA,
+    "small_length_larger": DATA[:10],
+    "medium_length_larger": DATA[:100_000],
+    "read_raises_later": DATA[:262144] * 2,
+    "unsized_read_raises_later": DATA[:262144] * 2,
+}
 # Cases that have no close(), or one that cannot be counted.
 UNCOUNTED = {"only_read", "generator", "list_"}
 
@@ -307,7 +315,8 @@ def test_small_and_short(server: Running, client: Client) -> None:
 def test_truncated_while_sent(server: Running, client: Client, stack: str) -> None:
     """The connection ends, the server does not spin, and serves others."""
     large = send_large(client, stack)
-    buffers = SERVERS[server.name].buffers
+    stacks = SERVERS[server.name].buffers
+    buffers = bool(stacks) if client.bare else stack in stacks
     seen = []
     if buffers:
         seen += events(server.port, closes=1)
@@ -329,6 +338,47 @@ def test_truncated_while_sent(server: Running, client: Client, stack: str) -> No
     before = cpu_seconds(server.process.pid)
     time.sleep(0.3)
     assert cpu_seconds(server.process.pid) - before < 0.2
+
+
+@pytest.mark.parametrize("stack", ["ours", "hidden"])
+@pytest.mark.parametrize("name", SHORT)
+def test_next_request_at_once(server: Running, client: Client, stack: str, name: str) -> None:
+    """The next response never comes in the place of the bytes that are missing.
+
+    The client asks for it on the same connection, the moment nothing more comes.
+    """
+    client.send(f"/{stack}/{name}")
+    try:
+        answer = client.receive(next_at=len(SHORT[name]))
+    except h11.RemoteProtocolError:
+        assert client.h11.trailing_data[0] == b""
+        client.close()  # It had nothing yet.
+    else:
+        # Without any of these, only the end of the connection tells where the body ends.
+        framed = not answer.headers.keys().isdisjoint({"content-length", "transfer-encoding"})
+        short = answer.short or not (framed or answer.reusable)
+        assert answer.status == 500 or (short and SHORT[name].startswith(answer.body))
+    assert events(server.port, closes=1).count(["close"]) == 1
+    check_usable(client)
+
+
+@pytest.mark.parametrize("stack", ["ours", "hidden"])
+def test_next_request_before_truncation(server: Running, client: Client, stack: str) -> None:
+    """Nor does it if the client has asked before the file becomes shorter."""
+    large = send_large(client, stack)
+    buffers = SERVERS[server.name].buffers
+    seen = events(server.port, closes=1) if buffers else []
+    assert client.connect().recv(1, socket.MSG_PEEK)
+    client.send_next()
+    os.truncate(large, 1000)
+    answer = client.receive(piece=1 << 20) if not buffers else None
+    if answer is not None:
+        assert answer.short
+        assert answer.body.count(0) == len(answer.body) < 64 * 2**20
+        seen += events(server.port, closes=1)
+    assert seen.count(["close"]) == 1
+    client.close()
+    check_usable(client)
 
 
 def test_growing_while_sent(server: Running, client: Client) -> None:

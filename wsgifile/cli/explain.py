@@ -214,8 +214,8 @@ def senders_of() -> dict[str, list[str]]:
     found: dict[str, list[str]] = {"wsgi.file_wrapper": [], "os.sendfile": []}
     for name in sorted(set(SERVERS.values())):
         own = import_module(f"wsgifile.servers.{name}").Server
-        if own.wrap not in (Server.wrap, Unknown.wrap):
-            found["wsgi.file_wrapper"].append(name)
+        if own.wrap not in (Server.wrap, Unknown.wrap) and own.wrapped in found:
+            found[own.wrapped].append(name)
         elif own.socket is not Server.socket:
             found["os.sendfile"].append(name)
     return found

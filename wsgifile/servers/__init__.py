@@ -26,7 +26,11 @@ __all__ = ["find"]
 
 
 def find(environ: WSGIEnvironment, start_response: Any) -> Server:
-    """The server whose own start_response this is, or ``unknown.Server``."""
+    """The server whose own start_response this is.
+
+    Otherwise a class that uses nothing past WSGI: the ``Hidden`` of the server that the
+    environ names, or ``unknown.Server``.
+    """
     start_response = servers_start_response(start_response)
     # Not by __module__ and __qualname__ of a function, which functools.wraps copies.
     kind = type(start_response)
@@ -41,10 +45,24 @@ def find(environ: WSGIEnvironment, start_response: Any) -> Server:
         # An object of any other type is not looked at, because fastwsgi crashes when its own
         # is. That server is recognised when it iterates.
         module, name = "fastwsgi" if "fastwsgi" in sys.modules else None, ""
-    return _class_of(module, name)(environ, start_response)
+    known = _class_of(module, name)
+    if known is None:
+        key = next(filter(environ.__contains__, registry.ENVIRONS), None)
+        known = _hidden_class_of(key)
+    return known(environ, start_response)
 
 
 @lru_cache(256)
-def _class_of(module: str | None, name: str) -> type[Server]:
-    found: type[Server] = registry.load(registry.SERVERS.get((module, name), "unknown")).Server
+def _class_of(module: str | None, name: str) -> type[Server] | None:
+    file = registry.SERVERS.get((module, name))
+    return None if file is None else registry.load(file).Server
+
+
+@lru_cache(256)
+def _hidden_class_of(key: str | None) -> type[Server]:
+    found: type[Server] = (
+        registry.load("unknown").Server
+        if key is None
+        else registry.load(registry.ENVIRONS[key]).Hidden
+    )
     return found

@@ -46,6 +46,11 @@ class Server(Base):
             raise
         return app_iter
 
+    @property
+    def times_writes(self) -> bool:
+        """It may be, if the server encrypts. On other sockets, each part of a block has it."""
+        return self.environ.get("wsgi.url_scheme") == "https"
+
 
 class WholeFile(Body):
     """The file-like object that the wrapper gets."""

@@ -4,14 +4,20 @@ waitress recognises its ReadOnlyFileBasedBuffer by isinstance, hands it to the c
 asks it for blocks as the socket takes them. Ours derives from it, has an end, and sends by
 itself instead of returning blocks. If the file has become shorter, waitress's own tries for
 ever; ours raises, and the channel closes.
+
+A client may send its next requests before it has read the response to the first. In waitress
+a thread then waits until the client has read that, and four such clients stop the server. So
+a connection on which we send becomes a :class:`Channel`, where no thread waits.
 """
 
 from __future__ import annotations
 
 import os
+import socket
 import threading
 import time
 from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 from waitress.buffers import ReadOnlyFileBasedBuffer
 from waitress.channel import HTTPChannel
@@ -27,19 +33,31 @@ from ..sockets import cannot_sendfile, is_standard, send_some
 from ..threads import pool
 from ..transfer import Declined
 
-__all__ = ["Server"]
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+__all__ = ["Channel", "Server"]
 
 #: The largest number of bytes sent before other connections get their turn.
 _TURN = 4 << 20
 #: What is not in memory is read from the disk by a thread, this number of bytes at a time,
 #: while the main loop serves others.
 _PIECE = 1 << 20
+#: The next request of a connection begins when at most this number of bytes of the responses
+#: before it are left to send. This bounds the memory and the open files of a connection.
+_AHEAD = 1 << 20
 
 
 class Server(Base):
     """waitress.task. Its start_response is a function in WSGITask.execute."""
 
     loop: tuple[str, str] | None = ("waitress.task", "app_iter")
+
+    def __init__(self, environ: WSGIEnvironment, start_response: StartResponse) -> None:
+        super().__init__(environ, start_response)
+        self._channel = closed_over(start_response, "self").channel
+        if type(self._channel) is HTTPChannel:
+            self._channel.__class__ = Channel
 
     def wrap(self, send: Send, file_slice: FileSlice) -> Body | Declined:
         """A buffer for the channel, if the system can read at a position.
@@ -53,19 +71,80 @@ class Server(Base):
             return Declined("this system has no pread()")
         if may_block(file_slice.file.fileno()):
             return Declined("reading from this file system may block the main loop")
-        channel = closed_over(self.start_response, "self").channel
-        if not (
-            hasattr(os, "sendfile")
-            and type(channel) is HTTPChannel
-            and is_standard(channel.socket)
-        ):
-            channel = None
-        return Buffer(send, self, file_slice, channel)
+        channel = self._channel
+        can_sendfile = (
+            hasattr(os, "sendfile") and type(channel) is Channel and is_standard(channel.socket)
+        )
+        return Buffer(send, self, file_slice, channel if can_sendfile else None)
 
     def flush_header(self) -> None:
         """Send it now, and no last chunk after it, which waitress adds even for HEAD."""
         self.write(b"")
         closed_over(self.start_response, "self").chunked_response = False
+
+
+class Channel(HTTPChannel):  # type: ignore[misc]
+    """A channel that begins a request when the client has taken the responses before it.
+
+    Until then the request holds no thread. If it waits for longer than waitress's setting
+    channel_timeout, and the client takes nothing meanwhile, the connection ends.
+    """
+
+    #: Whether a request waits.
+    _waiting = False
+    _writing = False
+    will_close: bool
+
+    def service(self) -> None:
+        """Answer the next request, or have it wait. A worker thread calls this."""
+        with self.outbuf_lock:  # Or all could be sent before _waiting is set.
+            self._waiting = self._is_behind()
+        if not self._waiting:
+            super().service()
+
+    def write_soon(self, data: Any) -> int:
+        """Take a part of a response, as soon as there are not too many before it."""
+        self._writing = True
+        try:
+            count: int = super().write_soon(data)
+        finally:
+            self._writing = False
+        return count
+
+    def _flush_outbufs_below_high_watermark(self) -> None:
+        """Called for each part of a response, and between two requests, which need not wait."""
+        if self._writing:
+            super()._flush_outbufs_below_high_watermark()
+
+    def writable(self) -> bool:
+        """Whether there is something to send. The main loop calls this all the time."""
+        waits = self._waiting or self.will_close
+        if waits and time.time() - self.last_activity > self.adj.channel_timeout:
+            # waitress leaves a channel alone that has requests. Of another one it only notes
+            # that it has to be closed, and closes it when the client takes more. So wake it.
+            self.will_close = True
+            with suppress(OSError):
+                self.socket.shutdown(socket.SHUT_RDWR)
+        return bool(super().writable())
+
+    def handle_write(self) -> None:
+        """Send more. The main loop calls this and handle_close()."""
+        super().handle_write()
+        self._go_on()
+
+    def handle_close(self) -> None:
+        """The connection has ended. service() then drops the requests."""
+        super().handle_close()
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if self._waiting and not self._is_behind():
+            self._waiting = False
+            self.server.add_task(self)
+
+    def _is_behind(self) -> bool:
+        limit = min(_AHEAD, self.adj.outbuf_high_watermark)
+        return bool(self.total_outbufs_len > limit)
 
 
 class Buffer(Body, ReadOnlyFileBasedBuffer):  # type: ignore[misc]

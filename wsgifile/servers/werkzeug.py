@@ -5,11 +5,14 @@ It has no wrapper. Its socket blocks, and each connection ends with its response
 
 from __future__ import annotations
 
+import contextlib
+import socket
 from typing import Any
 
 from ..server import Server as Base
+from ..transfer import Declined
 
-__all__ = ["Server"]
+__all__ = ["Hidden", "Server"]
 
 
 class Server(Base):
@@ -21,3 +24,17 @@ class Server(Base):
     def socket(self) -> Any:
         """The connection, which Werkzeug puts into the environ."""
         return self.environ.get("werkzeug.socket")
+
+    def abort(self, error: BaseException) -> bytes:
+        """End the connection. Werkzeug would wait until the client does."""
+        with contextlib.suppress(OSError):  # The client has left.
+            self.environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
+        raise error
+
+
+class Hidden(Server):
+    """Werkzeug behind a filter. If Werkzeug itself iterates the body, the connection can end."""
+
+    def socket(self) -> Declined:
+        """Nothing past the filter."""
+        return Declined("a filter hides Werkzeug")

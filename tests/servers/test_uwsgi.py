@@ -1,0 +1,125 @@
+"""uWSGI with options that change what it does with a body."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import random
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from client import Client
+from ports import free_port, running
+
+pytest.importorskip("pyuwsgi")
+
+DATA = random.Random(1).randbytes(700_001)
+APP = """
+from wsgifile import FileWrapperMiddleware
+
+def bare(environ, start_response):
+    start_response("200 OK", [("Content-Type", "application/octet-stream")])
+    return open("data", "rb")
+
+def on_sent(transfer):
+    print("SENT", transfer.sender, type(transfer.error).__name__, flush=True)
+
+ours = FileWrapperMiddleware(bare, on_sent=on_sent)
+
+def application(environ, start_response):
+    if environ["PATH_INFO"] == "/small":
+        start_response("200 OK", [("Content-Length", "5")])
+        return [b"small"]
+    return (bare if environ["PATH_INFO"] == "/bare" else ours)(environ, start_response)
+"""
+
+
+class Server:
+    def __init__(self, port: int, path: Path, log: Path) -> None:
+        self.port, self.path, self.log = port, path, log
+
+    def logged(self, text: str, count: int = 1) -> str:
+        """The log, once it has this number of such lines."""
+        deadline = time.monotonic() + 10
+        while (log := self.log.read_text()).count(text) < count:
+            assert time.monotonic() < deadline, log
+            time.sleep(0.02)
+        return log
+
+
+@contextmanager
+def uwsgi(tmp_path: Path, *options: str) -> Iterator[Server]:
+    path, port = tmp_path / "data", free_port()
+    path.write_bytes(DATA)
+    (tmp_path / "app.py").write_text(APP)
+    script = os.path.join(os.path.dirname(sys.executable), "uwsgi")
+    command = [script, *options, f"127.0.0.1:{port}", "--module", "app", "--need-app"]
+    command += ["--die-on-term", "--enable-threads", "--log-master-bufsize", "65536"]
+    log = tmp_path / "log"
+    with running(command, port, log, cwd=tmp_path):
+        yield Server(port, path, log)
+
+
+@pytest.mark.parametrize("socket_option", ["--http-socket", "--http11-socket"])
+@pytest.mark.parametrize("routes", [["gzip:"], ["chunked:"], ["gzip:", "chunked:"]])
+def test_transforming_routes(tmp_path: Path, routes: list[str], socket_option: str) -> None:
+    """No length of the file stands beside what they make of it, and no range is cut out."""
+    options = [option for route in routes for option in ("--route-run", route)]
+    ends = routes == ["gzip:"] and socket_option == "--http11-socket"
+    with uwsgi(tmp_path, *options, socket_option) as server, Client(server.port, 10) as client:
+        for target in ("/bare", "/ours"):
+            for headers in ((), (("Range", "bytes=5-99"),)):
+                if ends:
+                    # uWSGI keeps the connection, and nothing tells the length.
+                    continue
+                answer = client.get(target, headers=headers)
+                assert (answer.status, answer.short) == (200, False)
+                assert "content-length" not in answer.headers
+                body = gzip.decompress(answer.body) if "gzip:" in routes else answer.body
+                assert body == DATA
+        head = client.get("/ours", method="HEAD")
+        assert "content-length" not in head.headers
+
+
+def test_offload_threads(tmp_path: Path) -> None:
+    """uWSGI's thread sends whole files, so slow clients do not hold the only worker."""
+    options = ["--offload-threads", "1", "--http-socket"]
+    with uwsgi(tmp_path, *options) as server:
+        with server.path.open("r+b") as file:
+            file.truncate(32 << 20)
+        size = server.path.stat().st_size
+        slow = [Client(server.port, 10) for _ in range(4)]
+        for client in slow:
+            client.send("/ours")
+            assert client.connect().recv(1, socket.MSG_PEEK)
+        with Client(server.port, 10) as client:
+            assert client.get("/small").body == b"small"
+            # A thread would send more than a part of the file.
+            answer = client.get("/ours", headers=(("Range", "bytes=70000-499999"),))
+            assert (answer.status, answer.body) == (206, DATA[70_000:500_000])
+        for client in slow:
+            answer = client.receive(piece=1 << 20)
+            assert (len(answer.body), answer.short) == (size, False)
+            assert answer.body.startswith(DATA)
+            client.close()
+        log = server.logged("SENT ", 5)
+        assert log.count("SENT wsgi.file_wrapper NoneType") == 4
+        assert log.count("SENT read NoneType") == 1
+
+
+def test_client_leaves(tmp_path: Path) -> None:
+    """uWSGI logs its error as often as without the middleware, and the worker reads no more."""
+    with uwsgi(tmp_path, "--http-socket") as server:
+        with server.path.open("r+b") as file:
+            file.truncate(64 << 20)
+        with Client(server.port, 10) as client:
+            client.send("/ours")
+            assert client.connect().recv(1, socket.MSG_PEEK)
+        log = server.logged("GET /ours => ")
+        assert log.count("SENT wsgi.file_wrapper ConnectionError") == 1
+        assert log.count("OSError: write error") == 1
