@@ -6,6 +6,7 @@ import sys
 from functools import partial
 from types import FrameType
 
+from . import agents
 from .blocks import BlockReader, ChainedReader, FileReadError, close_app_iter
 from .log import announce, logger, one_line
 from .read_ahead import ReadAhead
@@ -116,7 +117,11 @@ class Body(CloseOnce):
                     self.begin()
                 elif self.send.plan.count != 0:
                     self.sender = "read"  # Whatever was planned with the server.
-            block = self.read_block(size)
+            try:
+                block = self.read_block(size)
+            except BaseException as error:
+                self.report_to_agents(error)
+                raise
             if self.sent is not None:
                 self.sent += len(block)
             return block
@@ -151,6 +156,11 @@ class Body(CloseOnce):
         failed_before, self._failed = self._failed, True  # Some servers try again.
         if isinstance(error, FileReadError) and not failed_before:
             logger.warning("%s: the response is cut off", one_line(str(error)))
+
+    def report_to_agents(self, error: BaseException) -> None:
+        """Tell the agents that reading the file failed. Later calls do nothing."""
+        if self._app_iter is not None and not self._failed:
+            agents.report(self._app_iter, error)
 
     def _close(self, app_iter: object) -> None:
         send, blocks = self.send, self.blocks

@@ -22,7 +22,16 @@ from typing import Any, TypeVar
 
 from .blocks import BlockReader
 
-__all__ = ["ITERATING_METHODS", "READING_METHODS", "Inner", "inherited", "layer_of", "unwrap"]
+__all__ = [
+    "AGENTS",
+    "ITERATING_METHODS",
+    "READING_METHODS",
+    "Inner",
+    "inherited",
+    "layer_of",
+    "name_of_type",
+    "unwrap",
+]
 
 T = TypeVar("T")
 
@@ -46,6 +55,16 @@ READING_METHODS = frozenset(
 ITERATING_METHODS = frozenset(
     {"__getattribute__", "__iter__", "__next__", "chunks", "readline", "streaming_content"}
 )
+
+
+#: What monitoring agents put around a response, and the attribute that they iterate. They pass
+#: each block on as it is.
+AGENTS: dict[str, str] = {
+    "ddtrace._trace.trace_handlers._TracedIterable": "__wrapped__",
+    "newrelic.api.wsgi_application._WSGIApplicationIterable": "generator",
+    "newrelic.api.wsgi_application._WSGIApplicationMiddleware": "iterable",
+    "sentry_sdk.integrations.wsgi._ScopedResponse": "_response",
+}
 
 
 # Not frozen, like the other dataclasses here: frozen ones take four times as long to make.
@@ -130,13 +149,18 @@ def inherited(kind: type, table: Mapping[str, T], methods: frozenset[str]) -> T 
     None if there is nothing, or if a class in between defines one of the methods.
     """
     for base in kind.__mro__:
-        found = table.get(f"{base.__module__}.{base.__qualname__}")
+        found = table.get(name_of_type(base))
         module = sys.modules.get(base.__module__)
         if found is not None and getattr(module, base.__qualname__, None) is base:
             return found
         if not methods.isdisjoint(vars(base)):
             return None
     return None
+
+
+def name_of_type(kind: type) -> str:
+    """The key of a type in the tables here."""
+    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _is_as_made(iterable: object) -> bool:
@@ -177,6 +201,10 @@ def _file_wrapper(wrapper: Any) -> Inner | None:
     inner = _block_reader(wrapper.reader)
     if inner is not None:
         inner.block_size = wrapper.block_size
+        # Django puts its response's close() on the file. Elastic ends its transaction in there,
+        # and finds it only in the thread that began it.
+        if "elasticapm" in sys.modules and "close" in getattr(wrapper.filelike, "__dict__", ()):
+            inner.close_in_thread = True
     return inner
 
 
@@ -235,6 +263,23 @@ def _closing_iterator(closing: Any) -> Inner | None:
     return inner
 
 
+def _newrelic_iterable(iterable: Any) -> Inner:
+    # Its transaction belongs to the thread in which it began.
+    return Inner(iterable.generator, close_in_thread=True)
+
+
+def _newrelic_middleware(middleware: Any) -> Inner | None:
+    # Otherwise it puts a script into HTML.
+    return Inner(middleware.iterable) if middleware.pass_through else None
+
+
+def _traced_iterable(traced: Any) -> Inner | None:
+    # The other kind does not iterate what it wraps, but an iterator that it has made of it.
+    if traced._self_wrapped_is_iterator:
+        return None
+    return Inner(traced.__wrapped__, close_in_thread=True)
+
+
 def _django_file(variables: dict[str, Any]) -> Inner | None:
     # File.chunks() goes back to the beginning.
     file = variables["self"]
@@ -247,6 +292,7 @@ _LAYERS: dict[str, Callable[[Any], Inner | None]] = {
     "cherrypy._cpwsgi.AppResponse": lambda it: _in_thread(it.iter_response),
     "cherrypy._cpwsgi._TrappedResponse": lambda it: _in_thread(it.iter_response),
     "cherrypy.lib.file_generator": lambda it: Inner(it.input),
+    "ddtrace._trace.trace_handlers._TracedIterable": _traced_iterable,
     "django.core.files.base.File": lambda it: Inner(it.file, iterated=True),
     "django.core.files.uploadedfile.InMemoryUploadedFile": (
         lambda it: Inner(it.file, iterated=True)
@@ -255,7 +301,11 @@ _LAYERS: dict[str, Callable[[Any], Inner | None]] = {
     "django.http.response.StreamingHttpResponse": lambda it: _in_thread(it._iterator),
     "fsspec.implementations.local.LocalFileOpener": lambda it: Inner(it.f, iterated=True),
     "falcon.routing.static._BoundedFile": lambda it: Inner(it.fh, count=it.remaining),
+    "newrelic.api.wsgi_application._WSGIApplicationIterable": _newrelic_iterable,
+    "newrelic.api.wsgi_application._WSGIApplicationMiddleware": _newrelic_middleware,
     "pyramid.response.FileIter": lambda it: Inner(it.file),
+    # Its close() works in any thread.
+    "sentry_sdk.integrations.wsgi._ScopedResponse": lambda it: Inner(it._response),
     "servestatic.responders.SlicedFile": _sliced_file,
     "smart_open.utils.FileLikeProxy": lambda it: Inner(it.__wrapped__, iterated=True),
     "tempfile.SpooledTemporaryFile": lambda it: Inner(it._file, iterated=True),
@@ -270,6 +320,7 @@ _LAYERS: dict[str, Callable[[Any], Inner | None]] = {
     "werkzeug.wsgi.FileWrapper": lambda it: Inner(it.file),
     "werkzeug.wsgi._RangeWrapper": _range_wrapper,
     "whitenoise.responders.SlicedFile": _sliced_file,
+    "wsgifile.agents.SpanIterable": lambda it: Inner(it.iterable, close_in_thread=True),
     "wsgifile.blocks.BlockReader": _block_reader,
     "wsgifile.body.Body": _body,
     "wsgifile.body.OneBlock": _body,

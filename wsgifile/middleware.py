@@ -6,11 +6,14 @@ import inspect
 import logging
 from collections.abc import Callable, Iterable
 from functools import partial
+from types import GeneratorType
 from typing import TYPE_CHECKING
 
 from . import servers
+from .agents import span_iterable
 from .blocks import DEFAULT_BLOCK_SIZE, close_app_iter
 from .body import CloseOnce, OneBlock
+from .hidden import tell_if_hidden
 from .log import logger
 from .offload import Offload, Proxies
 from .options import Options
@@ -19,7 +22,7 @@ from .recognise import NOT_FILES, FileRegion, KernelFile, recognise
 from .send import Send, Watch, watchers
 from .senders import open_body
 from .transfer import Declined, Transfer
-from .wrapper import FileWrapper
+from .wrapper import MADE, FileWrapper
 
 if TYPE_CHECKING:
     from _typeshed import OptExcInfo
@@ -105,6 +108,7 @@ class FileWrapperMiddleware:
             response.peer = environ.get("REMOTE_ADDR", "")
         servers_own = environ.get(_KEY, _MISSING)
         environ[_KEY] = FileWrapper
+        made_before = MADE[0]
         try:
             app_iter = self.app(environ, response.start_response)
         finally:
@@ -114,13 +118,17 @@ class FileWrapperMiddleware:
                 environ.pop(_KEY, None)
             else:
                 environ[_KEY] = servers_own
-        body = app_iter
+        made, body, region = MADE[0] != made_before, app_iter, None
         try:
-            region = None
-            if type(app_iter) not in NOT_FILES and response.started:
-                region = recognise(app_iter)
+            if made and type(app_iter) is GeneratorType:
+                body = span_iterable(app_iter)
+            if type(body) not in NOT_FILES and response.started:
+                region = recognise(body)
             if region is not None:
-                body = self._open(environ, response, app_iter, region)
+                body = self._open(environ, response, body, region)
+            elif made:
+                body = app_iter
+                tell_if_hidden(app_iter)
             # Last, because after it an error of ours would leave a header without a body.
             response.commit()
         except BaseException as error:

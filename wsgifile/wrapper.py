@@ -13,7 +13,11 @@ from .blocks import (
     is_seekable,
 )
 
-__all__ = ["FileWrapper"]
+__all__ = ["MADE", "FileWrapper"]
+
+#: The number of FileWrappers made in this process. If it has changed during a request, that
+#: request may have made one, or another thread. Threads may lose counts, but never a change.
+MADE = [0]
 
 
 class FileWrapper:
@@ -36,6 +40,7 @@ class FileWrapper:
         if not callable(getattr(filelike, "read", None)):
             raise TypeError(f"filelike must have a read() method, {filelike!r} has none")
         check_int("block_size", block_size, 1)
+        MADE[0] += 1
         self.filelike = filelike
         self.block_size = block_size
         self.reader = BlockReader(filelike)

@@ -16,6 +16,7 @@ from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
 
 from .. import registry
+from ..agents import servers_start_response
 from ..server import Server
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def find(environ: WSGIEnvironment, start_response: Any) -> Server:
     Otherwise a class that uses nothing past WSGI: the ``Hidden`` of the server that the
     environ names, or ``unknown.Server``.
     """
+    start_response = servers_start_response(start_response)
     # Not by __module__ and __qualname__ of a function, which functools.wraps copies.
     kind = type(start_response)
     if kind is FunctionType:

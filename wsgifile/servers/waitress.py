@@ -280,6 +280,7 @@ class Buffer(Body, ReadOnlyFileBasedBuffer):  # type: ignore[misc]
         return ShortFileError(self.file, self._count, self._count - self.remain)
 
     def _reported(self, error: FileReadError) -> FileReadError:
+        self.report_to_agents(error)
         self.fail(error)
         return error
 
