@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import bz2
 import contextlib
+import ctypes
 import gzip
 import io
 import json
@@ -585,12 +586,35 @@ def text_mode(environ: WSGIEnvironment) -> Any:
     return counted(file)
 
 
+QUESTIONS: dict[str, Callable[[], object]] = {
+    "-/events": lambda: events,
+    "-/open": lambda: open_files(),
+    "-/disarm": lambda: ctypes.CDLL(None).fault_disarm(),
+}
+
+
 def open_files() -> list[str]:
     names = []
     for fd in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):  # The descriptor of the directory itself.
             names.append(os.readlink(f"/proc/self/fd/{fd}"))
     return [name for name in names if name.startswith(FILES)]
+
+
+@trouble
+def small(environ: WSGIEnvironment) -> Any:
+    return opened("only/small")
+
+
+def faulty(environ: WSGIEnvironment, start_response: StartResponse) -> Any:
+    """``/CASE/CALL/ERRNO/NUMBER``: that case, whose file then meets the fault. See faults.c."""
+    name, call, code, number = environ["PATH_INFO"].strip("/").split("/")
+    environ["PATH_INFO"] = "/" + name
+    app_iter = application(environ, start_response)
+    status = os.fstat(app_iter.fileno())
+    arguments = [int(code), int(number), status.st_dev, status.st_ino]
+    ctypes.CDLL(None).fault_arm(call.encode(), *map(ctypes.c_long, arguments))
+    return app_iter
 
 
 def application(environ: WSGIEnvironment, start_response: StartResponse) -> Any:
@@ -600,8 +624,8 @@ def application(environ: WSGIEnvironment, start_response: StartResponse) -> Any:
     files.
     """
     name = environ["PATH_INFO"].strip("/")
-    if name in ("-/events", "-/open"):
-        body = json.dumps(events if name == "-/events" else open_files()).encode()
+    if name.startswith("-/"):
+        body = json.dumps(QUESTIONS[name]()).encode()
         if name == "-/events":
             events.clear()
         start_response("200 OK", [("Content-Length", str(len(body)))])

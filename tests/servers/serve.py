@@ -79,6 +79,25 @@ class Hidden:
         return self.app(environ, hidden)
 
 
+class PlainWrapper:
+    """A wsgi.file_wrapper that nobody knows."""
+
+    def __init__(self, filelike: Any, block_size: int = 8192) -> None:
+        self.filelike, self.block_size = filelike, block_size
+        self.close = filelike.close
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(lambda: self.filelike.read(self.block_size), b"")
+
+
+class OtherWrapper(Hidden):
+    """The same, with a wrapper of its own."""
+
+    def __call__(self, environ: Any, start_response: Any) -> Any:
+        environ["wsgi.file_wrapper"] = PlainWrapper
+        return super().__call__(environ, start_response)
+
+
 class Strings:
     """Turns numbers in environ, which some servers set, into strings, as validator() wants."""
 
@@ -126,6 +145,10 @@ STACKS: dict[str, Any] = {
     "ahead": wsgifile.FileWrapperMiddleware(cases.application, read_ahead=3),
     "watched": wsgifile.FileWrapperMiddleware(cases.application, on_sent=note),
     "hidden": Hidden(middleware),
+    "faulty": (faulty := wsgifile.FileWrapperMiddleware(cases.faulty, on_sent=note)),
+    "faulty_ahead": wsgifile.FileWrapperMiddleware(cases.faulty, read_ahead=3, on_sent=note),
+    "faulty_hidden": Hidden(faulty),
+    "faulty_wrapper": OtherWrapper(faulty),
     "upper_watched": Upper(wsgifile.FileWrapperMiddleware(cases.application, on_sent=note)),
     "twice": wsgifile.FileWrapperMiddleware(middleware),
     "filter_between": wsgifile.FileWrapperMiddleware(Hidden(middleware)),

@@ -32,7 +32,11 @@ def on_sent(transfer):
 ours = FileWrapperMiddleware(bare, on_sent=on_sent)
 
 def application(environ, start_response):
-    if environ["PATH_INFO"] == "/small":
+    if environ["PATH_INFO"] == "/coverage":
+        import coverage
+
+        coverage.Coverage.current().save()
+    if environ["PATH_INFO"] in ("/small", "/coverage"):
         start_response("200 OK", [("Content-Length", "5")])
         return [b"small"]
     return (bare if environ["PATH_INFO"] == "/bare" else ours)(environ, start_response)
@@ -63,6 +67,9 @@ def uwsgi(tmp_path: Path, *options: str) -> Iterator[Server]:
     log = tmp_path / "log"
     with running(command, port, log, cwd=tmp_path):
         yield Server(port, path, log)
+        if "COVERAGE_PROCESS_CONFIG" in os.environ:  # uWSGI does not end as Python would.
+            with Client(port) as client:
+                client.get("/coverage")
 
 
 @pytest.mark.parametrize("socket_option", ["--http-socket", "--http11-socket"])
