@@ -257,9 +257,9 @@ def _describe(app_iter: object) -> str:
         what = f"a generator, {code.co_name} of {code.co_filename}:{code.co_firstlineno}"
     if inside is not None and inside.file is not app_iter:
         return f"{what} around {_kind(inside.file)}"
-    if type(app_iter) in NOT_FILES:
-        return f"{what}, which is no file"
-    return what if _is_file(app_iter) else f"{what}, which has no read()"
+    if _is_file(app_iter):
+        return what
+    return f"{what}, which {'is no file' if type(app_iter) in NOT_FILES else 'has no read()'}"
 
 
 def _kind(thing: object) -> str:
