@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,14 @@ class Gzip:
 def raises(environ, start_response):
     raise RuntimeError("no")
 
+class Hides:
+    def __init__(self, app):
+        self.app = app
+    def __call__(self, environ, start_response):
+        return self.hide(environ["wsgi.file_wrapper"](self.app(environ, start_response)))
+    def hide(self, app_iter):
+        yield from app_iter
+
 def opened():
     return open(HERE + "/data", "rb")
 
@@ -68,6 +77,13 @@ gz = sends(lambda: gzip.open(HERE + "/data.gz"))
 listed = sends(lambda: [b"x"])
 generated = sends(lambda: (block for block in [b"x"]))
 small = sends(lambda: open(HERE + "/small", "rb"))
+hides = Hides(plain)
+
+def traced(environ, start_response):
+    from opentelemetry.instrumentation.wsgi import OpenTelemetryMiddleware
+    wraps = lambda environ, start: environ["wsgi.file_wrapper"](plain(environ, start))
+    return OpenTelemetryMiddleware(wraps)(environ, start_response)
+
 filtered = Gzip(FileWrapperMiddleware(plain))
 offloaded = FileWrapperMiddleware(plain, offload=XAccelRedirect({HERE: "/_files"}))
 elsewhere = FileWrapperMiddleware(plain, offload=XAccelRedirect({"/usr/share": "/_files"}))
@@ -186,6 +202,29 @@ def django(environ, start_response):
             "generated",
             (),
             ["the application: 200 OK, returned a generator, <genexpr> of .*apps_to_explain.py:"],
+        ),
+        (
+            "hides",
+            (),
+            [
+                "the application: 200 OK, returned a generator, hide of .*apps_to_explain.py:",
+                "wsgifile: passed on as it is, but there is a file inside$",
+                "advice: move FileWrapperMiddleware inside of the WSGI middleware that did this;$",
+                r"in a view, return the file: FileResponse \(Django\), send_file \(Flask\)$",
+            ],
+        ),
+        pytest.param(
+            "traced",
+            (),
+            [
+                "the application: 200 OK, returned a generator, _end_span_after_iterating of ",
+                "recognised: a file on disk, _io.BufferedReader '.*/data', 256000 bytes from 0",
+                "plan: 200 OK, 256000 bytes; by wsgifile: Content-Length, ETag, Accept-Ranges",
+                "sent: 256000 bytes by read",
+            ],
+            marks=pytest.mark.skipif(
+                find_spec("opentelemetry") is None, reason="OpenTelemetry is not installed"
+            ),
         ),
         (
             "raises",

@@ -6,11 +6,12 @@ The modules, in the order in which a response travels:
   what the application returns. ``options``: how it was configured.
 - ``wrapper``: that file wrapper.
 - ``recognise``: whether the response is a file, and whether its descriptor holds the same
-  bytes. ``layers``: what frameworks put around a file.
+  bytes. ``layers``: what frameworks and agents put around a file. ``hidden``: a file in
+  something that we do not know.
 - ``plan``: the status, the header and the byte ranges to send, by what the client asked for.
 - ``send``: what is to be sent, as a value.
 - ``senders``: the server's own wrapper, then os.sendfile, then the read loop. ``body``: what
-  they hand to the server. ``offload``: leaving the file to a proxy instead.
+  they hand to the server. ``agents``: what monitoring agents have to see. ``offload``: leaving the file to a proxy instead.
 - ``server``: the contract with a server. ``servers``: what we know of each one.
 - ``sockets``, ``page_cache``, ``threads``, ``read_ahead``: what the senders use.
 - ``transfer``: how it ended.

@@ -81,13 +81,13 @@ class SpanIterable:
     """
 
     def __init__(self, generator: Iterable[bytes], iterable: object, wrapper: FileWrapper) -> None:
-        self._generator = generator
+        self.generator = generator
         #: What the generator iterates.
         self.iterable = iterable
         self.wrapper: Any = wrapper
 
     def __iter__(self) -> Iterator[bytes]:
-        return iter(self._generator)
+        return iter(self.generator)
 
     def close(self) -> None:
         """Have the generator end the span and close the file."""

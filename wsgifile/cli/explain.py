@@ -23,7 +23,9 @@ from waitress import wasyncore
 from waitress.server import create_server
 
 from .. import FileWrapperMiddleware, Transfer
+from ..agents import SpanIterable, span_iterable
 from ..blocks import name_of
+from ..hidden import hides_file
 from ..layers import unwrap
 from ..log import logger
 from ..plan import Headers, Plan
@@ -52,7 +54,7 @@ class _Spy:
         self.headers: Headers = []
         self.app_iter: object = None
         self.returned = "nothing"
-        self.is_file = False
+        self.is_file = self.hides_file = False
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         def start(status: str, headers: Headers, *exc_info: Any) -> Callable[[bytes], object]:
@@ -65,6 +67,7 @@ class _Spy:
             self.returned = f"an exception: {error!r}"
             raise
         self.returned, self.is_file = _describe(app_iter), _is_file(app_iter)
+        self.hides_file = hides_file(app_iter)
         return app_iter
 
 
@@ -128,11 +131,11 @@ def explain(app: WSGIApplication, path: str, headers: list[tuple[str, str]]) -> 
     yield _line("the application", f"{spy.status or 'no status'}, returned {spy.returned}")
     if not isinstance(app, FileWrapperMiddleware):
         yield _line("wsgifile", "added here, because the application does not have it outermost")
-    outermost = [end for end in ends if end[0].app_iter is spy.app_iter]
+    outermost = [end for end in ends if _returned(end[0].app_iter) is spy.app_iter]
     if served.refused is not None:
         yield _line("wsgifile", f"refused: {served.refused!r}")
     elif not outermost:
-        yield _line("wsgifile", "no file, passed on as it is")
+        yield from _passed_on(spy.hides_file and not ends)
     for end in ends:
         if end not in outermost:
             yield _line("inside of that", "another FileWrapperMiddleware")
@@ -142,8 +145,25 @@ def explain(app: WSGIApplication, path: str, headers: list[tuple[str, str]]) -> 
     yield _line("the client", got)
 
 
+def _returned(app_iter: object) -> object:
+    """What the application returned, when the middleware has this to close."""
+    return app_iter.generator if type(app_iter) is SpanIterable else app_iter
+
+
+def _passed_on(hides_file: bool) -> Iterator[str]:
+    """Why the response was passed on, and what to do if that is a pity."""
+    if not hides_file:
+        yield _line("wsgifile", "no file, passed on as it is")
+        return
+    yield _line("wsgifile", "passed on as it is, but there is a file inside")
+    yield _line(
+        "advice", "move FileWrapperMiddleware inside of the WSGI middleware that did this;"
+    )
+    yield _line("", "in a view, return the file: FileResponse (Django), send_file (Flask)")
+
+
 def _line(label: str, text: str) -> str:
-    return f"  {label + ':':<22}{text}"
+    return f"  {label and label + ':':<22}{text}"
 
 
 def _lines(send: Send, watch: Watch, transfer: Transfer, before: Headers | None) -> Iterator[str]:
@@ -222,6 +242,8 @@ def senders_of() -> dict[str, list[str]]:
 
 
 def _is_file(app_iter: object) -> bool:
+    if isinstance(app_iter, GeneratorType):
+        app_iter = span_iterable(app_iter)
     inside = unwrap(app_iter)
     return callable(getattr(app_iter if inside is None else inside.file, "read", None))
 
@@ -235,9 +257,9 @@ def _describe(app_iter: object) -> str:
         what = f"a generator, {code.co_name} of {code.co_filename}:{code.co_firstlineno}"
     if inside is not None and inside.file is not app_iter:
         return f"{what} around {_kind(inside.file)}"
-    if type(app_iter) in NOT_FILES:
-        return f"{what}, which is no file"
-    return what if _is_file(app_iter) else f"{what}, which has no read()"
+    if _is_file(app_iter):
+        return what
+    return f"{what}, which {'is no file' if type(app_iter) in NOT_FILES else 'has no read()'}"
 
 
 def _kind(thing: object) -> str:
