@@ -281,6 +281,7 @@ _LAYERS: dict[str, Callable[[Any], Inner | None]] = {
     "wsgifile.body.Body": _body,
     "wsgifile.body.OneBlock": _body,
     "wsgifile.wrapper.FileWrapper": _file_wrapper,
+    "wsgifile.wrapper.SizedFileWrapper": _file_wrapper,
     "wsgiref.util.FileWrapper": lambda it: Inner(it.filelike),
 }
 
