@@ -175,7 +175,7 @@ def test_everything_else_is_untouched(app_iter: Any) -> None:
     assert server.calls[0][1] is headers
 
 
-@pytest.mark.parametrize("before", [None, object()])
+@pytest.mark.parametrize("before", [None, object(), FileWrapper])
 def test_environ_is_restored_in_place(before: object) -> None:
     """gunicorn and outer middleware look at the environ after the call."""
     seen = []

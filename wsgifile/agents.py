@@ -105,7 +105,7 @@ def span_iterable(generator: Any) -> Any:
     if getattr(function, "__code__", None) is not generator.gi_code or not generator.gi_frame:
         return generator
     iterable = inner = generator.gi_frame.f_locals["iterable"]
-    while type(inner) is not FileWrapper:
+    while not isinstance(inner, FileWrapper):
         kind: Any = type(inner)
         look = layer_of(kind)
         found = None if look is None else look(inner)

@@ -58,7 +58,7 @@ def hides_file(app_iter: object) -> bool:
     objects = [app_iter]
     for _ in range(_STEPS):
         near = [thing for thing in gc.get_referents(*objects) if id(thing) not in seen]
-        if any(type(thing) is FileWrapper for thing in near):
+        if any(isinstance(thing, FileWrapper) for thing in near):
             return True
         objects = [thing for thing in near if _may_lead_to_it(thing)][:_OBJECTS]
         seen.update(map(id, objects))

@@ -286,6 +286,13 @@ def _django_file(variables: dict[str, Any]) -> Inner | None:
     return Inner(file, start=0, iterated=True) if file.seekable() else None
 
 
+def _ranged_file(variables: dict[str, Any]) -> Inner:
+    # Its iterator seeks, and reads up to a stop that may be infinite.
+    ranged = variables["self"]
+    count = None if ranged.stop == float("inf") else max(0, ranged.stop - ranged.start)
+    return Inner(ranged.f, start=ranged.start, count=count)
+
+
 #: By module and name of the type.
 _LAYERS: dict[str, Callable[[Any], Inner | None]] = {
     # In the order of their names.
@@ -325,6 +332,7 @@ _LAYERS: dict[str, Callable[[Any], Inner | None]] = {
     "wsgifile.body.Body": _body,
     "wsgifile.body.OneBlock": _body,
     "wsgifile.wrapper.FileWrapper": _file_wrapper,
+    "wsgifile.wrapper.SizedFileWrapper": _file_wrapper,
     "wsgiref.util.FileWrapper": lambda it: Inner(it.filelike),
 }
 
@@ -334,6 +342,7 @@ _GENERATORS: dict[tuple[object, str], Callable[[dict[str, Any]], Inner | None]] 
         lambda variables: Inner(variables["fileobj"], count=variables["count"])
     ),
     ("django.core.files.base", "__iter__"): _django_file,
+    ("ranged_fileresponse", "__iter__"): _ranged_file,
     ("tempfile", "__iter__"): lambda variables: Inner(variables["self"], iterated=True),
     ("werkzeug.wrappers.response", "_iter_encoded"): (
         lambda variables: Inner(variables["iterable"], iterated=True, encoded=True)

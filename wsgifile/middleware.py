@@ -22,7 +22,7 @@ from .recognise import NOT_FILES, FileRegion, KernelFile, recognise
 from .send import Send, Watch, watchers
 from .senders import open_body
 from .transfer import Declined, Transfer
-from .wrapper import MADE, FileWrapper
+from .wrapper import MADE, like
 
 if TYPE_CHECKING:
     from _typeshed import OptExcInfo
@@ -107,7 +107,7 @@ class FileWrapperMiddleware:
         if self.options.offload is not None:
             response.peer = environ.get("REMOTE_ADDR", "")
         servers_own = environ.get(_KEY, _MISSING)
-        environ[_KEY] = FileWrapper
+        environ[_KEY] = like(servers_own)
         made_before = MADE[0]
         try:
             app_iter = self.app(environ, response.start_response)

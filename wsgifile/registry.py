@@ -54,6 +54,7 @@ SKIPPED_WRAPPERS: dict[tuple[str | None, str], str] = {
     ("waitress.buffers", "ReadOnlyFileBasedBuffer"): "waitress's never ends after a short file",
     ("werkzeug.wsgi", "FileWrapper"): "Werkzeug's sends 8 KiB at a time",
     ("wsgifile.wrapper", "FileWrapper"): "it is wsgifile's own",
+    ("wsgifile.wrapper", "SizedFileWrapper"): "it is wsgifile's own",
     ("wsgiref.util", "FileWrapper"): "wsgiref's sends 8 KiB at a time",
 }
 

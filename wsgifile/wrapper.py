@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from .blocks import (
@@ -12,8 +14,9 @@ from .blocks import (
     close_app_iter,
     is_seekable,
 )
+from .recognise import FileRegion, recognise
 
-__all__ = ["MADE", "FileWrapper"]
+__all__ = ["MADE", "FileWrapper", "SizedFileWrapper", "like"]
 
 #: The number of FileWrappers made in this process. If it has changed during a request, that
 #: request may have made one, or another thread. Threads may lose counts, but never a change.
@@ -33,7 +36,7 @@ class FileWrapper:
 
     Iteration starts where the file stands. It raises TypeError when ``read``
     returns something other than bytes. ``seek``, ``tell`` and ``seekable`` exist if the file
-    has them.
+    has them. ``fileno`` exists if the descriptor holds what ``read`` returns.
     """
 
     def __init__(self, filelike: FileLike, block_size: int = DEFAULT_BLOCK_SIZE) -> None:
@@ -49,10 +52,13 @@ class FileWrapper:
         return self
 
     def __next__(self) -> bytes:
-        block = self.reader.next_block(max(self.block_size, DEFAULT_BLOCK_SIZE))
+        block = self.reader.next_block(self._least())
         if not block:
             raise StopIteration
         return block
+
+    def _least(self) -> int:
+        return max(self.block_size, DEFAULT_BLOCK_SIZE)
 
     def close(self) -> None:
         """Close the file, if it has a close()."""
@@ -82,7 +88,59 @@ class FileWrapper:
     def __getattr__(self, name: str) -> Any:
         # Frameworks ask by hasattr(), so these exist only if the file has them. A
         # range positions the file by itself, so it does not have them.
-        reader = None if name not in {"seek", "tell", "seekable"} else self.reader
+        reader = None if name not in {"seek", "tell", "seekable", "fileno"} else self.reader
         if reader is not None and not reader.seek_first and reader.stop is None:
-            return getattr(self.filelike, name)
+            if name != "fileno":
+                return getattr(self.filelike, name)
+            region = _region(self)
+            if region is not None and region.kernel is not None:
+                return region.kernel.fileno
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+
+class SizedFileWrapper(FileWrapper):
+    """The same with a length, for servers whose own wrapper has one.
+
+    Werkzeug takes what has no length for a stream, and Flask-Compress then chooses among other
+    algorithms. On other servers a length would make it read the whole file, where it would
+    have compressed a stream.
+
+    The length is the number of blocks, as PEP 3333 has it. It exists if the file's size is
+    known, which is found out only if somebody asks.
+    """
+
+    @property
+    def __len__(self) -> Callable[[], int]:
+        region = _region(self)
+        if region is None or region.stop is None:
+            raise _NoLengthError("the size of the file is not known")
+        return partial(int, -(-(region.stop - region.start) // self._least()))
+
+    def __bool__(self) -> bool:
+        return True  # Also if the file is empty.
+
+    def __next__(self) -> bytes:
+        # What a buffer holds of the file may be less than a block.
+        block, size = super().__next__(), self._least()
+        while len(block) < size and hasattr(self, "__len__"):
+            more = self.reader.next_block(size - len(block))
+            if not more:
+                break
+            block += more
+        return block
+
+
+class _NoLengthError(AttributeError, TypeError):
+    """The first is for hasattr(), the second for who calls len()."""
+
+
+def like(servers_own: object) -> Callable[..., FileWrapper]:
+    """Our wrapper for applications that would have found this one of the server's."""
+    return SizedFileWrapper if hasattr(servers_own, "__len__") else FileWrapper
+
+
+def _region(wrapper: FileWrapper) -> FileRegion | None:
+    try:
+        return recognise(wrapper)
+    except Exception:
+        return None  # It is closed, or in text mode, which is for others to say.

@@ -57,6 +57,10 @@ WAYS = [
     Way("django", "streaming_temporary", threaded=True),
     Way("django", "streaming_text", "own", "own", False, body=TEXT.encode()),
     Way("django", "http_response", "own", "own", etag=False),
+    # Sub-classes of Django's responses, by other projects.
+    Way("django", "downloadview", threaded=True),
+    Way("django", "downloadview_file", threaded=True),
+    Way("django", "ranged_fileresponse", threaded=True),
     Way("flask", "send_file"),
     Way("flask", "static/data"),
     Way("flask", "passthrough", head_sized=False),
@@ -108,6 +112,8 @@ def django() -> Any:
     from django.urls import path as url
     from django.views.decorators.gzip import gzip_page
     from django.views.static import serve
+    from django_downloadview import DownloadResponse, StorageDownloadView
+    from ranged_fileresponse import RangedFileResponse
 
     def finished(**kwargs: Any) -> None:
         cases.events.append(["finished"])
@@ -153,6 +159,9 @@ def django() -> Any:
         "streaming_temporary": temporary,
         "streaming_text": text,
         "http_response": http_response,
+        "downloadview": StorageDownloadView.as_view(storage=storage, path="data"),
+        "downloadview_file": lambda request: DownloadResponse(File(opened(), "data")),
+        "ranged_fileresponse": lambda request: RangedFileResponse(request, opened()),
         "gzip": gzip_page(lambda request: FileResponse(opened())),
     }
     urls = [url(name, view) for name, view in views.items()]

@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import h11
+import launch
 import pytest
 from cases import DATA
 from client import Client, events
+
 from conftest import Running
-from known import SERVERS
 
 COMPILER = shutil.which("cc") or shutil.which("gcc")
 #: The errors to try, by system call.
@@ -123,7 +124,7 @@ def outcome(server: Running, stack: str, case: str, fault: str, expected: bytes)
 def test_system_calls(
     name: str, files: str, library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip(SERVERS[name].module)
+    pytest.importorskip(launch.SERVERS[name].module)
     monkeypatch.setenv("LD_PRELOAD", str(library))
     server = Running(name, files, tmp_path / "log")
     monkeypatch.delenv("LD_PRELOAD")
