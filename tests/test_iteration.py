@@ -43,7 +43,8 @@ def origin() -> Iterator[int]:
         if environ["PATH_INFO"] == "/gz":
             body, headers = gzip.compress(DATA), [*headers, ("Content-Encoding", "gzip")]
         start_response("200 OK", [*headers, ("Content-Length", str(len(body)))])
-        return [body]
+        # waitress would send the body to HEAD too, and the next response would follow it.
+        return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
 
     with serving(app) as port:
         yield port
