@@ -11,7 +11,8 @@ The modules, in the order in which a response travels:
 - ``plan``: the status, the header and the byte ranges to send, by what the client asked for.
 - ``send``: what is to be sent, as a value.
 - ``senders``: the server's own wrapper, then os.sendfile, then the read loop. ``body``: what
-  they hand to the server. ``agents``: what monitoring agents have to see. ``offload``: leaving the file to a proxy instead.
+  they hand to the server. ``agents``: what monitoring agents have to see.
+  ``offload``: leaving the file to a proxy instead.
 - ``server``: the contract with a server. ``servers``: what we know of each one.
 - ``sockets``, ``page_cache``, ``threads``, ``read_ahead``: what the senders use.
 - ``transfer``: how it ended.
