@@ -72,7 +72,13 @@ def closes_late():
 
 plain = sends(opened)
 late = sends(closes_late)
-short = sends(opened, ("Content-Length", "300000"))
+longer = sends(opened, ("Content-Length", "300000"))
+
+def short(environ, start_response):
+    range = ("Content-Range", "bytes 0-299999/300000")
+    start_response("206 Partial Content", [range, ("Content-Length", "300000")])
+    return opened()
+
 gz = sends(lambda: gzip.open(HERE + "/data.gz"))
 listed = sends(lambda: [b"x"])
 generated = sends(lambda: (block for block in [b"x"]))
@@ -108,14 +114,15 @@ class Start:
 by_method = Filter(FileWrapperMiddleware(plain), lambda filter: filter.start)
 by_object = Filter(FileWrapperMiddleware(plain), Start)
 
-def slow():
-    class Slow(io.BytesIO):
-        def read(self, size):
-            time.sleep(0.2)
-            return super().read(40_000)
-    return Slow(bytes(300_000))
+class Slow:
+    left = 300_000
+    def read(self, size):
+        time.sleep(0.2)
+        count = min(40_000, self.left)
+        self.left -= count
+        return bytes(count)
 
-slow = sends(slow)
+slow = sends(Slow)
 
 text = sends(lambda: open(HERE + "/data", encoding="latin-1"))
 
@@ -238,9 +245,18 @@ def django(environ, start_response):
             "short",
             (),
             [
+                "plan: 206 Partial Content, 300000 bytes$",
                 "sent: 256000 bytes by wsgi.file_wrapper in .*, ended by ShortFileError",
+                "the client: 206 Partial Content, 256000 bytes, and 44000 less than promised",
+            ],
+        ),
+        (
+            "longer",
+            (),
+            [
+                "plan: 200 OK, 256000 bytes; by wsgifile: Content-Length",
                 "warning: Content-Length is 300000, but '.*/data' has 256000 bytes",
-                "the client: 200 OK, 256000 bytes, and 44000 less than promised",
+                "the client: 200 OK, 256000 bytes$",
             ],
         ),
         (
@@ -287,7 +303,7 @@ def django(environ, start_response):
             "django",
             (),
             [
-                "the application: 200 OK, returned wsgifile.wrapper.FileWrapper around _io.Buff",
+                "the application: 200 OK, returned wsgifile.wrapper.SizedFileWrapper around _io.",
                 "recognised: a file on disk, _io.BufferedReader",
                 "sent: 256000 bytes by wsgi.file_wrapper",
             ],
