@@ -94,7 +94,8 @@ class Client:
     def receive(self, piece: int = 3001, *, next_at: int | None = None) -> Answer:
         """The whole answer. RemoteProtocolError for bytes that belong to none.
 
-        :param next_at: call send_next() when this number of the body's bytes has arrived.
+        :param next_at: call send_next() when this number of the body's bytes has arrived, unless
+            the answer is an error page.
         """
         sock = self.connect()
         answer: Answer | None = None
@@ -126,7 +127,8 @@ class Client:
                 )
             elif isinstance(event, h11.Data):
                 body += event.data
-                if next_at is not None and len(body) >= next_at:
+                assert answer is not None
+                if next_at is not None and len(body) >= next_at and answer.status < 500:
                     next_at = None
                     self.send_next()
             elif isinstance(event, h11.EndOfMessage):
