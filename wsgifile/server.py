@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .recognise import FileSlice
 from .send import Send
-from .sockets import no_delay
+from .sockets import can_sendfile, no_delay
 from .transfer import Declined
 
 if TYPE_CHECKING:
@@ -68,9 +68,13 @@ class Server:
 
     @property
     def times_writes(self) -> bool:
-        """Whether each block has to reach the client within a timeout, however large it is."""
-        timeout = getattr(self.socket(), "gettimeout", lambda: None)
-        return bool(timeout())
+        """Whether each block has to reach the client within a timeout, however large it is.
+
+        It is so if the socket encrypts. Other sockets have the timeout for each part of it.
+        """
+        sock = self.socket()
+        timeout = getattr(sock, "gettimeout", lambda: None)
+        return bool(timeout()) and not can_sendfile(sock)
 
     def is_iterating(self, body: object, frame: FrameType | None) -> bool:
         """Whether the server itself, not a filter, asks body for a block from this frame."""

@@ -100,7 +100,8 @@ class Client:
     ) -> Answer:
         """The whole answer. Raises RemoteProtocolError for bytes outside of an answer.
 
-        :param next_at: call send_next() when this number of the body's bytes has arrived.
+        :param next_at: call send_next() when this number of the body's bytes has arrived, unless
+            the answer is an error page.
         """
         sock = self.connect()
         answer: Answer | None = None
@@ -132,7 +133,8 @@ class Client:
                 )
             elif isinstance(event, h11.Data):
                 body += event.data
-                if next_at is not None and len(body) >= next_at:
+                assert answer is not None
+                if next_at is not None and len(body) >= next_at and answer.status < 500:
                     next_at = None
                     self.send_next()
             elif isinstance(event, h11.EndOfMessage):

@@ -76,11 +76,17 @@ def disarm(port: int) -> int:
 def outcome(server: Running, stack: str, case: str, fault: str, expected: bytes) -> str:
     """What the client saw, or "nothing failed"."""
     port = server.port
-    with Client(port, 10) as client:
+    # Some leave the client waiting for an answer if there is an error before it.
+    waits = "test_directory" in SERVERS[server.name].faults
+    with Client(port, 2 if waits else 10) as client:
         try:
             answer = client.get(f"/{stack}/{case}/{fault}")
         except h11.RemoteProtocolError:
             seen = "refused"  # Nothing was sent, as some servers do for errors before that.
+        except TimeoutError:
+            if not waits or client.h11.their_state is not h11.SEND_RESPONSE:
+                raise
+            seen = "refused"
         else:
             if answer.status == 500:
                 seen = "500"
@@ -117,7 +123,6 @@ def outcome(server: Running, stack: str, case: str, fault: str, expected: bytes)
         "gevent",
         "eventlet",
         "wsgiref",
-        "paste_http11",
         "werkzeug_http11",
     ],
 )

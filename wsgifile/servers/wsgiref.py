@@ -25,6 +25,11 @@ class Server(Base):
         """The request handler's connection."""
         return self._handler.request_handler.connection
 
+    @property
+    def times_writes(self) -> bool:
+        """Sub-classes may set a timeout. socket.sendall() has it for the whole block."""
+        return bool(self.socket().gettimeout())
+
     def is_iterating(self, body: object, frame: FrameType | None) -> bool:
         """The handler keeps what the application returned."""
         return self._handler.result is body
