@@ -101,9 +101,9 @@ def requests_raw(path: Path, origin: int, **options: Any) -> Any:
 
 def pexpect_spawn(path: Path, origin: int) -> Any:
     pexpect = pytest.importorskip("pexpect")
-    # It pauses for longer than a read() of a whole block waits.
-    code = "import time\nfor n in range(4): print('line', n, flush=True); time.sleep(0.3)"
-    return pexpect.spawn(sys.executable, ["-c", code], timeout=0.6)
+    # Iterated it gives line by line. A read() would wait for a whole block.
+    code = "for n in range(4): print('line', n, flush=True)"
+    return pexpect.spawn(sys.executable, ["-c", code], timeout=30)
 
 
 def streaming_body(path: Path, origin: int) -> Any:

@@ -148,7 +148,7 @@ def inherited(kind: type, table: Mapping[str, T], methods: frozenset[str]) -> T 
 
     None if there is nothing, or if a class in between defines one of the methods.
     """
-    for base in kind.__mro__:
+    for base in kind.__mro__[:-1]:  # Without object.
         found = table.get(name_of_type(base))
         module = sys.modules.get(base.__module__)
         if found is not None and getattr(module, base.__qualname__, None) is base:
