@@ -62,8 +62,17 @@ def test_error_without_an_agent() -> None:
     assert file.tell() == 0
 
 
+ended: list[Any] = []
+
+
 def _end_span_after_iterating(iterable: Any) -> Iterator[bytes]:
-    yield from iterable
+    try:
+        yield from iterable
+    except ValueError as error:
+        ended.append(error)
+        raise
+    finally:
+        ended.append(iterable)
 
 
 def test_function_with_opentelemetrys_name() -> None:
@@ -75,11 +84,20 @@ def test_opentelemetrys_function(monkeypatch: pytest.MonkeyPatch) -> None:
     module: Any = types.ModuleType("opentelemetry.instrumentation.wsgi")
     module._end_span_after_iterating = _end_span_after_iterating
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    generator = _end_span_after_iterating(FileWrapper(io.BytesIO(b"data")))
-    assert type(span_iterable(generator)) is SpanIterable
+    wrapper = FileWrapper(io.BytesIO(b"data"))
+    generator = _end_span_after_iterating(wrapper)
+    spanned = span_iterable(generator)
+    assert type(spanned) is SpanIterable
+    ended.clear()
+    spanned.close()  # It ends the generator, which has not begun, without reading the file.
+    assert (ended, wrapper.filelike.read(4)) == ([wrapper], b"data")
+
+    error = ValueError("of the file")
+    report(span_iterable(_end_span_after_iterating(wrapper)), error)
+    assert ended == [wrapper, error, wrapper]
+
     around_another = _end_span_after_iterating([b"data"])
     assert span_iterable(around_another) is around_another
-    assert list(generator) == [b"data"]
     assert span_iterable(generator) is generator  # It has ended.
 
 

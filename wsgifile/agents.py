@@ -92,8 +92,7 @@ class SpanIterable:
     def close(self) -> None:
         """Have the generator end the span and close the file."""
         self.wrapper.reader = BlockReader(io.BytesIO())
-        for _ in self:
-            pass  # There are no blocks.
+        next(iter(self), None)  # There is no block, so the generator ends.
 
 
 def span_iterable(generator: Any) -> Any:
