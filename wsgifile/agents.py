@@ -40,8 +40,7 @@ def report(app_iter: Any, error: BaseException) -> None:
         return
     traceback = error.__traceback__
     try:
-        for _ in app_iter:
-            break
+        next(iter(app_iter), None)
     except BaseException as raised:
         if raised is not error:
             raise
