@@ -40,8 +40,7 @@ def report(app_iter: Any, error: BaseException) -> None:
         return
     traceback = error.__traceback__
     try:
-        for _ in app_iter:
-            break
+        next(iter(app_iter), None)
     except BaseException as raised:
         if raised is not error:
             raise
@@ -92,8 +91,7 @@ class SpanIterable:
     def close(self) -> None:
         """Have the generator end the span and close the file."""
         self.wrapper.reader = BlockReader(io.BytesIO())
-        for _ in self:
-            pass  # There are no blocks.
+        next(iter(self), None)  # There is no block, so the generator ends.
 
 
 def span_iterable(generator: Any) -> Any:
