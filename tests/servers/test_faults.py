@@ -22,6 +22,7 @@ import launch
 import pytest
 from cases import DATA
 from client import Client, events
+from known import SERVERS
 
 from conftest import Running
 
