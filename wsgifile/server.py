@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable
 from types import CellType, FrameType
 from typing import TYPE_CHECKING, Any
 
+from .client import Client
 from .recognise import FileSlice
 from .send import Send
-from .sockets import no_delay
+from .sockets import is_standard, no_delay
 from .transfer import Declined
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ class Server:
     #: Where the server iterates: the first part of the module's name, and the local variable
     #: that holds what the application returned.
     loop: tuple[str, str] | None = None
+    #: Whether the connection has to end by a reset after an error.
+    resets = False
 
     def __init__(self, environ: WSGIEnvironment, start_response: StartResponse) -> None:
         self.environ = environ
@@ -46,6 +49,37 @@ class Server:
     def socket(self) -> Any:
         """The client's socket, or Declined."""
         return Declined("the socket of this server is not known, or a filter hides it")
+
+    def connection(self) -> Any:
+        """The client's socket, whether os.sendfile may use it or not; or Declined."""
+        return self.socket()
+
+    def client(self, timeout: float) -> Client | None:
+        """The client, if the thread at hand may wait for it.
+
+        :param timeout: seconds that the client may take nothing.
+        """
+        sock = self.connection()
+        if not is_standard(sock) or sock.gettimeout() == 0:
+            return None
+        return Client(sock.fileno(), sock.getsockopt, timeout, self.alive)
+
+    def alive(self) -> None:
+        """Tell the server that the worker only waits for a client."""
+
+    def may_leave(self) -> Declined | None:
+        """Whether the connection can be taken from the server; Declined if not."""
+        return None
+
+    def end_connection(self) -> None:
+        """The connection was taken. The server must not expect another request on it."""
+
+    def grace(self) -> tuple[float, Callable[[], object] | None]:
+        """Seconds that requests under way get when the process ends, at most.
+
+        And what to call meanwhile, to tell that the process lives.
+        """
+        return 0.0, None
 
     def is_iterating(self, body: object, frame: FrameType | None) -> bool:
         """Whether the server itself, not a filter, asks body for a block from this frame."""

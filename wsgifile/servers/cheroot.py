@@ -5,6 +5,7 @@ It has no wrapper. Its socket has a timeout, 10 seconds by default.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from ..server import Server as Base
@@ -19,4 +20,16 @@ class Server(Base):
 
     def socket(self) -> Any:
         """The request's connection."""
-        return self.start_response.__self__.req.conn.socket
+        return self._request.conn.socket
+
+    def end_connection(self) -> None:
+        """Wait for no other request."""
+        self._request.close_connection = True
+
+    def grace(self) -> tuple[float, Callable[[], object] | None]:
+        """Its own limit for threads that have not ended."""
+        return float(self._request.server.shutdown_timeout or 0), None
+
+    @property
+    def _request(self) -> Any:
+        return self.start_response.__self__.req
