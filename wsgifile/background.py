@@ -17,6 +17,7 @@ import _thread
 import atexit
 import os
 import select
+import signal
 import socket
 import struct
 import threading
@@ -56,6 +57,8 @@ _RESET = struct.pack("ii", 1, 0)
 
 #: Called once with the number of bytes sent, the worker's too, and the error that ended it early.
 OnEnd = Callable[[int, BaseException | None], object]
+
+_AT_ONCE = {signal.SIGINT, signal.SIGTERM}
 
 #: One of these calls that is due.
 _End = tuple[OnEnd, int, BaseException | None]
@@ -432,7 +435,9 @@ class _Sender:
 
         The process ends.
         """
-        deadline = time.monotonic() + self._grace
+        if not self._deliveries:
+            return
+        deadline = time.monotonic() + (0.0 if _is_killed() else self._grace)
         # A signal's handler may raise.
         with suppress(KeyboardInterrupt, SystemExit):
             while self._deliveries and time.monotonic() < deadline:
@@ -453,6 +458,14 @@ class _Sender:
 
 def _nothing() -> None:
     """Nobody wants to know that the process lives."""
+
+
+def _is_killed() -> bool:
+    """Whether the process ends from within the handler of a signal that kills at once.
+
+    uWSGI's workers end so. A graceful end is by SIGHUP.
+    """
+    return not _AT_ONCE.isdisjoint(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
 
 
 def _duplicate(fd: int) -> socket.socket:

@@ -178,6 +178,8 @@ class Body(CloseOnce):
             return pieces
         if kernel is not None and may_block(kernel.fileno()):
             return Declined("reading from this file system may block for long")
+        if watch is not None:
+            watch.environ = dict(watch.environ)  # uWSGI empties its own after the request.
         grace, alive = server.grace()
         declined = take(
             Rest(

@@ -11,15 +11,18 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import socket
 import struct
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any
 
 from ..blocks import BlockReader
 from ..body import Body, calling_frame
+from ..client import Client, getsockopt_of
 from ..recognise import FileSlice
 from ..send import Send
 from ..server import Server as Base
@@ -34,6 +37,19 @@ __all__ = ["Server"]
 _MAX = 2**31
 #: struct linger, by which close() sends a reset and drops what is left.
 _RESET = struct.pack("ii", 1, 0)
+
+
+#: Options with which one thread serves many connections.
+_COOPERATIVE = re.compile("async|asyncio|gevent|greenlet|loop|tornado|ugreen")
+#: Options with which what uWSGI is given is not what the connection gets: another protocol
+#: or TLS, or a route that changes the body. Offload threads are uWSGI's own background.
+_CHANGED = re.compile(
+    "(ssl|https|suwsgi|puwsgi|fastcgi|fastcgi-nph|raw|zeromq|zmq)-socket|mongrel2.*|zeromq|zmq"
+    "|(final-|response-)?route(-.*)?|offload-threads"
+)
+_PLAIN = {b"http", b"http11", b"uwsgi"}
+#: Seconds that a worker gets to finish its requests, and between that and its end.
+_MERCY, _MARGIN = 60, 2
 
 
 class Server(Base):
@@ -60,6 +76,38 @@ class Server(Base):
         body = SelfSendingFile(send, self, file_slice)
         wrapper(body, send.block_size)
         return body
+
+    def client(self, timeout: float) -> Client | None:
+        """The client, unless the thread serves others too.
+
+        uWSGI itself waits for 4 seconds. If there are offload threads, it does not wait.
+        """
+        uwsgi = import_module("uwsgi")
+        if any(map(_COOPERATIVE.fullmatch, uwsgi.opt)):
+            return None
+        fd = uwsgi.connection_fd()
+        return Client(fd, getsockopt_of(fd), timeout, self.alive) if fd >= 0 else None
+
+    def may_leave(self) -> Declined | None:
+        """Not without Python's threads, nor if the connection's bytes are not ours alone."""
+        uwsgi = import_module("uwsgi")
+        if not getattr(uwsgi, "has_threads", False):
+            return Declined("threads are off in uWSGI's settings")
+        changed = list(filter(_CHANGED.fullmatch, uwsgi.opt))
+        for name in ("protocol", "socket-protocol"):
+            if uwsgi.opt.get(name, b"http") not in _PLAIN:
+                changed.append(name)
+        return Declined(f"{changed[0]} is set in uWSGI") if changed else None
+
+    @property
+    def resets(self) -> bool:  # type: ignore[override]
+        """The router takes the end of our connection for the end of the body."""
+        return self._routed
+
+    def grace(self) -> tuple[float, Callable[[], object] | None]:
+        """Until the master kills a worker that is to end."""
+        mercy = import_module("uwsgi").opt.get("worker-reload-mercy", _MERCY)
+        return max(0.0, float(mercy) - _MARGIN), None
 
     def is_iterating(self, body: object, frame: FrameType | None) -> bool:
         """uWSGI asks from C: from a thread of its own, or called by what started it.
@@ -111,6 +159,8 @@ class SelfSendingFile(Body):
     def __init__(self, send: Send, server: Base, file_slice: FileSlice) -> None:
         super().__init__(send, server)
         self._file_slice = file_slice
+        #: The client has taken nothing for too long.
+        self._late: TimeoutError | None = None
 
     def begin(self) -> None:
         """A filter in C iterates. uWSGI would have asked for the descriptor."""
@@ -124,15 +174,51 @@ class SelfSendingFile(Body):
         """
         if self.server.is_iterating(self, calling_frame()) and not self._begun:
             self._begun = True
-            fd = self._file_slice.file.fileno()
-            start, stop = self._file_slice.start, self._file_slice.stop
-            # uwsgi.sendfile() does not tell how much it sent, and closes the descriptor. If
-            # the client has left, uWSGI has logged that and will close the connection.
-            with contextlib.suppress(OSError):
-                import_module("uwsgi").sendfile(os.dup(fd), 0, start, stop - start)
-            self.sent = None
-            self.blocks.skip(max(0, min(stop, os.fstat(fd).st_size) - start))
+            self._send_slice()
         raise io.UnsupportedOperation("fileno")
+
+    def _send_slice(self) -> None:
+        """Send the slice, as much at once as the client takes.
+
+        uwsgi.sendfile() does not tell how much it sent, and closes the descriptor. If the
+        client has left, uWSGI has logged that and will close the connection.
+        """
+        uwsgi = import_module("uwsgi")
+        fd, stop = self._file_slice.file.fileno(), self._file_slice.stop
+        offloads = "offload-threads" in uwsgi.opt
+        self._client = client = None if offloads else self.server.client(self.send.send_timeout)
+        while (position := self.blocks.position) < stop and not self._left:
+            left = min(stop, os.fstat(fd).st_size) - position
+            if left <= 0:
+                return  # Reading finds out that the file is short.
+            count = left
+            if client is not None:
+                try:
+                    count = self._room(left)
+                except TimeoutError as error:
+                    self._late, self._client = error, None
+                    return
+            try:
+                if count:
+                    uwsgi.sendfile(os.dup(fd), 0, position, count)
+            except OSError as error:
+                self._report(error)
+                self.blocks.skip(stop - position)
+                return
+            self.blocks.skip(count)
+            if client is None:
+                self.sent = None
+            elif self.sent is not None and not self._left:
+                self.sent += count
+
+    def read_block(self, size: int) -> bytes:
+        """Up to size bytes of what is left.
+
+        :raises TimeoutError: if the client has taken nothing for too long.
+        """
+        if self._late is not None:
+            raise self._late
+        return super().read_block(size)
 
     def read(self, size: int = -1) -> bytes:
         """Up to size bytes of what is left; all of it if size is negative."""
