@@ -38,7 +38,7 @@ from .sockets import cannot_sendfile, send_some
 from .threads import pool
 from .transfer import Declined
 
-__all__ = ["Rest", "default_limit", "is_possible", "take"]
+__all__ = ["Grace", "Rest", "default_limit", "is_possible", "take"]
 
 #: The largest number of bytes sent to one client before others get their turn.
 _TURN = 1 << 20
@@ -66,6 +66,22 @@ _End = tuple[OnEnd, int, BaseException | None]
 _EPOLL = hasattr(select, "epoll")
 
 
+class Grace:
+    """What a server gives requests under way when the process ends.
+
+    One is made for all responses that are sent at the same time.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def alive(self) -> None:
+        """Tell the server that the process lives. Called several times in a second."""
+
+    def close(self) -> None:
+        """Nothing is sent any more, or the process was forked."""
+
+
 @dataclass(slots=True)
 class Rest:
     """What is left to send of a response, to whom, and for how long the client may stop."""
@@ -85,10 +101,8 @@ class Rest:
     on_end: OnEnd
     #: Whether an error has to end the connection by a reset.
     reset: bool = False
-    #: Seconds that the server gives requests under way when the process ends.
-    grace: float = 0.0
-    #: Called meanwhile, several times in a second.
-    alive: Callable[[], object] | None = None
+    #: Makes what tells how long the server waits for requests when the process ends.
+    grace: Callable[[], Grace] | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -217,9 +231,7 @@ class _Sender:
         self._deliveries: dict[int, _Delivery] = {}
         #: While the thread runs.
         self._epoll: select.epoll | None = None
-        #: When the process ends: seconds to wait, and what to call meanwhile.
-        self._grace = 0.0
-        self._alive: Callable[[], object] = _nothing
+        self._grace: Grace | None = None
 
     def take(self, rest: Rest) -> Declined | None:
         """See :func:`take`."""
@@ -228,12 +240,11 @@ class _Sender:
                 return Declined(f"{rest.limit} responses are sent in the background already")
             try:
                 epoll = self._started()
+                if self._grace is None and rest.grace is not None:
+                    self._grace = rest.grace()
                 self._swap(rest, epoll)
             except OSError as error:
                 return Declined(f"the connection cannot be taken: {error}")
-            self._grace = max(self._grace, rest.grace)
-            if rest.alive is not None:
-                self._alive = rest.alive
         return None
 
     def _started(self) -> select.epoll:
@@ -296,8 +307,7 @@ class _Sender:
             _report(ended)
             with self._lock:
                 if not self._deliveries:
-                    self._epoll = None
-                    epoll.close()
+                    self._close()
                     return
 
     def _turn(self, fd: int, event: int) -> _End | None:
@@ -437,27 +447,37 @@ class _Sender:
         """
         if not self._deliveries:
             return
-        deadline = time.monotonic() + (0.0 if _is_killed() else self._grace)
         # A signal's handler may raise.
         with suppress(KeyboardInterrupt, SystemExit):
-            while self._deliveries and time.monotonic() < deadline:
-                self._alive()
+            began = time.monotonic()
+            while not self._is_over(time.monotonic() - began):
                 time.sleep(_NAP)
         error = ConnectionAbortedError("the server has stopped")
         with self._lock:
             ended = [self._end(delivery, error) for delivery in list(self._deliveries.values())]
         _report(end for end in ended if end is not None)
 
+    def _is_over(self, seconds: float) -> bool:
+        """Whether there is nothing to wait for, after seconds of waiting."""
+        with self._lock:
+            if not self._deliveries or self._grace is None or _is_killed():
+                return True
+            self._grace.alive()
+            return seconds >= self._grace.seconds
+
+    def _close(self) -> None:
+        epoll, self._epoll = self._epoll, None
+        if epoll is not None:
+            epoll.close()
+        grace, self._grace = self._grace, None
+        if grace is not None:
+            grace.close()
+
     def forget(self) -> None:
         """This process was forked. The deliveries are its parent's, and so is the epoll."""
         for delivery in self._deliveries.values():
             delivery.close()
-        if self._epoll is not None:
-            self._epoll.close()
-
-
-def _nothing() -> None:
-    """Nobody wants to know that the process lives."""
+        self._close()
 
 
 def _is_killed() -> bool:

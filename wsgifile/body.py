@@ -180,7 +180,6 @@ class Body(CloseOnce):
             return Declined("reading from this file system may block for long")
         if watch is not None:
             watch.environ = dict(watch.environ)  # uWSGI empties its own after the request.
-        grace, alive = server.grace()
         declined = take(
             Rest(
                 connection=client.fd,
@@ -191,8 +190,7 @@ class Body(CloseOnce):
                 sent=self.sent,
                 on_end=_ignored if watch is None else partial(watch.end, send, "background"),
                 reset=server.resets,
-                grace=grace,
-                alive=alive,
+                grace=server.grace,
             )
         )
         if declined is not None:

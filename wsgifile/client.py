@@ -19,8 +19,6 @@ __all__ = ["Client", "getsockopt_of"]
 _PATIENCE = 0.05
 #: Seconds to wait for one response altogether before its client has fallen behind.
 _PATIENCE_IN_ALL = 1.0
-#: Rather wait than send a block of fewer bytes.
-_LEAST = 16 << 10
 
 #: socket(7), of Linux 4.12: what the kernel keeps for the connection, nine numbers.
 _SO_MEMINFO = 55
@@ -58,6 +56,8 @@ class Client:
 
         :raises TimeoutError: if it takes nothing for too long.
         """
+        if self._poll.poll(0):
+            return True
         began = time.monotonic()
         if self.may_leave:
             patience = min(self._patience(), _PATIENCE_IN_ALL - self._waited)
@@ -78,12 +78,8 @@ class Client:
 
         :raises TimeoutError: if it takes nothing for too long.
         """
-        room = self._free(size)
-        if room < min(size, _LEAST):
-            if not self.wait():
-                return None
-            room = self._free(size)
-        return max(1, min(size, room))
+        # Python's own sockets, if they have a timeout, wait for the same before they send.
+        return max(1, min(size, self._free(size))) if self.wait() else None
 
     def _free(self, size: int) -> int:
         """The number of bytes that the connection takes, or size if the system cannot tell."""
@@ -91,7 +87,7 @@ class Client:
             info = self._getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size)
             _, _, allocated, limit, _, queued, *_ = _MEMINFO.unpack(info)
         except (OSError, struct.error):
-            return size if self._poll.poll(0) else 0
+            return size
         # A packet occupies up to twice the number of its bytes.
         return int(limit - max(allocated, queued)) // 2
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from types import CellType, FrameType
 from typing import TYPE_CHECKING, Any
 
+from .background import Grace
 from .client import Client
 from .recognise import FileSlice
 from .send import Send
@@ -74,12 +75,9 @@ class Server:
     def end_connection(self) -> None:
         """The connection was taken. The server must not expect another request on it."""
 
-    def grace(self) -> tuple[float, Callable[[], object] | None]:
-        """Seconds that requests under way get when the process ends, at most.
-
-        And what to call meanwhile, to tell that the process lives.
-        """
-        return 0.0, None
+    def grace(self) -> Grace:
+        """How long responses under way may take when the process ends. By default not at all."""
+        return Grace(0.0)
 
     def is_iterating(self, body: object, frame: FrameType | None) -> bool:
         """Whether the server itself, not a filter, asks body for a block from this frame."""

@@ -125,6 +125,7 @@ STACKS: dict[str, Any] = {
     "validator": Strings(validator(wsgifile.FileWrapperMiddleware(validator(cases.application)))),
     "ahead": wsgifile.FileWrapperMiddleware(cases.application, read_ahead=3),
     "watched": wsgifile.FileWrapperMiddleware(cases.application, on_sent=note),
+    "impatient": wsgifile.FileWrapperMiddleware(cases.application, on_sent=note, send_timeout=0.5),
     "hidden": Hidden(middleware),
     "upper_watched": Upper(wsgifile.FileWrapperMiddleware(cases.application, on_sent=note)),
     "twice": wsgifile.FileWrapperMiddleware(middleware),

@@ -5,9 +5,9 @@ It has no wrapper. Its socket has a timeout, 10 seconds by default.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
+from ..background import Grace
 from ..server import Server as Base
 
 __all__ = ["Server"]
@@ -26,9 +26,9 @@ class Server(Base):
         """Wait for no other request."""
         self._request.close_connection = True
 
-    def grace(self) -> tuple[float, Callable[[], object] | None]:
+    def grace(self) -> Grace:
         """Its own limit for threads that have not ended."""
-        return float(self._request.server.shutdown_timeout or 0), None
+        return Grace(self._request.server.shutdown_timeout or 0.0)
 
     @property
     def _request(self) -> Any:

@@ -12,10 +12,12 @@ waited for.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+import os
+import time
 from types import FrameType
 from typing import Any
 
+from ..background import Grace
 from ..server import Server as Base
 from ..transfer import Declined
 
@@ -23,6 +25,26 @@ __all__ = ["Server"]
 
 #: Seconds between the end of the responses under way and the arbiter's SIGKILL.
 _MARGIN = 2.0
+
+
+class Heartbeat(Grace):
+    """Does what notify() does, after a worker that ends has closed its file.
+
+    :param fd: that file's, whose times the arbiter looks at.
+    """
+
+    def __init__(self, seconds: float, fd: int) -> None:
+        super().__init__(seconds)
+        self._fd = os.dup(fd)
+
+    def alive(self) -> None:
+        """As gunicorn.workers.workertmp does it."""
+        now = time.monotonic()
+        os.utime(self._fd, (now, now))
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        os.close(self._fd)
 
 
 class Server(Base):
@@ -69,12 +91,10 @@ class Server(Base):
         """Wait for no other request, which gthread does."""
         self._response.force_close()
 
-    def grace(self) -> tuple[float, Callable[[], object] | None]:
-        """Until the arbiter kills the worker, which cannot call notify() any more."""
-        cfg = self._response.cfg
-        # A worker that is idle calls notify() twice in a timeout.
-        limits = [cfg.graceful_timeout, *([cfg.timeout / 2] if cfg.timeout else [])]
-        return max(0.0, min(limits) - _MARGIN), None
+    def grace(self) -> Grace:
+        """Until the arbiter kills the worker."""
+        seconds = self._response.cfg.graceful_timeout - _MARGIN
+        return Heartbeat(seconds, self._worker.tmp.fileno())
 
     def abort(self, error: BaseException) -> bytes:
         """Raise it. A client that takes nothing is not worth a traceback in the log."""

@@ -15,11 +15,11 @@ import re
 import socket
 import struct
 import sys
-from collections.abc import Callable
 from importlib import import_module
 from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any
 
+from ..background import Grace
 from ..blocks import BlockReader
 from ..body import Body, calling_frame
 from ..client import Client, getsockopt_of
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["Server"]
 
 #: uwsgi.sendfile() takes the offset and the length as C's int.
-_MAX = 2**31
+_MAX = 2**31 - 1
 #: struct linger, by which close() sends a reset and drops what is left.
 _RESET = struct.pack("ii", 1, 0)
 
@@ -71,7 +71,9 @@ class Server(Base):
         wrapper: Any = self.environ.get("wsgi.file_wrapper")
         if getattr(wrapper, "__name__", None) != "uwsgi_sendfile":
             return Declined("it is not uWSGI's")
-        if file_slice.stop >= _MAX:
+        # Where uWSGI's own background sends, nothing can follow.
+        offloads = "offload-threads" in import_module("uwsgi").opt
+        if (file_slice.stop if offloads else file_slice.start) >= _MAX:
             return Declined("uwsgi.sendfile() does not reach beyond 2 GiB")
         body = SelfSendingFile(send, self, file_slice)
         wrapper(body, send.block_size)
@@ -104,10 +106,10 @@ class Server(Base):
         """The router takes the end of our connection for the end of the body."""
         return self._routed
 
-    def grace(self) -> tuple[float, Callable[[], object] | None]:
+    def grace(self) -> Grace:
         """Until the master kills a worker that is to end."""
         mercy = import_module("uwsgi").opt.get("worker-reload-mercy", _MERCY)
-        return max(0.0, float(mercy) - _MARGIN), None
+        return Grace(float(mercy) - _MARGIN)
 
     def is_iterating(self, body: object, frame: FrameType | None) -> bool:
         """uWSGI asks from C: from a thread of its own, or called by what started it.
@@ -181,10 +183,11 @@ class SelfSendingFile(Body):
         """Send the slice, as much at once as the client takes.
 
         uwsgi.sendfile() does not tell how much it sent, and closes the descriptor. If the
-        client has left, uWSGI has logged that and will close the connection.
+        client has left, uWSGI has logged that and will close the connection. What it does not
+        reach of a large file is read afterwards.
         """
         uwsgi = import_module("uwsgi")
-        fd, stop = self._file_slice.file.fileno(), self._file_slice.stop
+        fd, stop = self._file_slice.file.fileno(), min(self._file_slice.stop, _MAX)
         offloads = "offload-threads" in uwsgi.opt
         self._client = client = None if offloads else self.server.client(self.send.send_timeout)
         while (position := self.blocks.position) < stop and not self._left:
@@ -203,7 +206,7 @@ class SelfSendingFile(Body):
                     uwsgi.sendfile(os.dup(fd), 0, position, count)
             except OSError as error:
                 self._report(error)
-                self.blocks.skip(stop - position)
+                self.blocks.skip(self._file_slice.stop - position)
                 return
             self.blocks.skip(count)
             if client is None:
