@@ -100,9 +100,9 @@ class Rest:
     sent: int
     on_end: OnEnd
     #: Whether an error has to end the connection by a reset.
-    reset: bool = False
+    reset: bool
     #: Makes what tells how long the server waits for requests when the process ends.
-    grace: Callable[[], Grace] | None = None
+    grace: Callable[[], Grace]
 
 
 @dataclass(slots=True, eq=False)
@@ -181,16 +181,6 @@ class _Delivery:
         """Number of bytes to send."""
         return sum(_length(piece) for piece in self.pieces)
 
-    def drain(self) -> bool:
-        """Drop what the client still sends. Whether it sends no more."""
-        for _ in range(16):
-            try:
-                if not self.sock.recv(_BLOCK):
-                    return True
-            except BlockingIOError:
-                return False
-        return False
-
     def is_acknowledged(self, now: float) -> bool:
         """Whether the client has all and some time to close, or has left."""
         if self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
@@ -240,7 +230,7 @@ class _Sender:
                 return Declined(f"{rest.limit} responses are sent in the background already")
             try:
                 epoll = self._started()
-                if self._grace is None and rest.grace is not None:
+                if self._grace is None:
                     self._grace = rest.grace()
                 self._swap(rest, epoll)
             except OSError as error:
@@ -273,7 +263,7 @@ class _Sender:
             blocking = os.get_blocking(fd)
             undo.callback(os.set_blocking, fd, blocking)
             sock.setblocking(False)
-            epoll.register(sock, select.EPOLLOUT)
+            _register(epoll, sock)
             undo.callback(epoll.unregister, sock)
             dummy, peer = socket.socketpair()
             peer.close()
@@ -356,7 +346,7 @@ class _Sender:
         if not pool("disks").submit(fetch):
             # Then everybody waits for the disk.
             delivery.fetching = False
-            self._register(delivery, select.EPOLLOUT)
+            self._register(delivery)
             return False
         return True
 
@@ -369,15 +359,15 @@ class _Sender:
                 return
             delivery.deadline = time.monotonic() + delivery.timeout
             try:
-                self._register(delivery, select.EPOLLOUT)
+                self._register(delivery)
             except OSError as error:
                 end = self._end(delivery, error)
         if end is not None:
             _report([end])
 
-    def _register(self, delivery: _Delivery, events: int) -> None:
+    def _register(self, delivery: _Delivery) -> None:
         assert self._epoll is not None
-        self._epoll.register(delivery.sock, events)
+        _register(self._epoll, delivery.sock)
 
     def _unregister(self, delivery: _Delivery) -> None:
         assert self._epoll is not None
@@ -403,10 +393,12 @@ class _Sender:
         """The client sends, or has closed the connection, one way or both."""
         if event & select.EPOLLERR:
             self._end(delivery, None)
-        elif event & select.EPOLLHUP or delivery.drain():
+        elif event & select.EPOLLHUP:
             delivery.eof = True
             self._unregister(delivery)
             self._look(delivery, time.monotonic())
+        else:
+            delivery.sock.recv(_BLOCK)  # Dropped.
 
     def _late(self) -> list[_End]:
         """Look at all deadlines."""
@@ -486,6 +478,11 @@ def _is_killed() -> bool:
     uWSGI's workers end so. A graceful end is by SIGHUP.
     """
     return not _AT_ONCE.isdisjoint(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+
+
+def _register(epoll: select.epoll, sock: socket.socket) -> None:
+    """Have the epoll tell when the connection takes more."""
+    epoll.register(sock, select.EPOLLOUT)
 
 
 def _duplicate(fd: int) -> socket.socket:

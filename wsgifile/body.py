@@ -96,7 +96,8 @@ class Body(CloseOnce):
         first, self._begun = not self._begun, True
         block = self.next_block(self.send.block_size, calling_frame(), first=first)
         # The first block is returned even if it is empty: some servers send no header without.
-        if block == b"" and not first:
+        # But nothing, not even that, can be written to a dummy.
+        if block == b"" and (self._left or not first):
             raise StopIteration
         return block
 

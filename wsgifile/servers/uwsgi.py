@@ -72,8 +72,7 @@ class Server(Base):
         if getattr(wrapper, "__name__", None) != "uwsgi_sendfile":
             return Declined("it is not uWSGI's")
         # Where uWSGI's own background sends, nothing can follow.
-        offloads = "offload-threads" in import_module("uwsgi").opt
-        if (file_slice.stop if offloads else file_slice.start) >= _MAX:
+        if (file_slice.stop if self.offloads else file_slice.start) >= _MAX:
             return Declined("uwsgi.sendfile() does not reach beyond 2 GiB")
         body = SelfSendingFile(send, self, file_slice)
         wrapper(body, send.block_size)
@@ -84,10 +83,9 @@ class Server(Base):
 
         uWSGI itself waits for 4 seconds. If there are offload threads, it does not wait.
         """
-        uwsgi = import_module("uwsgi")
-        if any(map(_COOPERATIVE.fullmatch, uwsgi.opt)):
+        if any(map(_COOPERATIVE.fullmatch, _options())):
             return None
-        fd = uwsgi.connection_fd()
+        fd = import_module("uwsgi").connection_fd()
         return Client(fd, getsockopt_of(fd), timeout, self.alive) if fd >= 0 else None
 
     def may_leave(self) -> Declined | None:
@@ -95,11 +93,17 @@ class Server(Base):
         uwsgi = import_module("uwsgi")
         if not getattr(uwsgi, "has_threads", False):
             return Declined("threads are off in uWSGI's settings")
-        changed = list(filter(_CHANGED.fullmatch, uwsgi.opt))
+        options = _options()
+        changed = list(filter(_CHANGED.fullmatch, options))
         for name in ("protocol", "socket-protocol"):
-            if uwsgi.opt.get(name, b"http") not in _PLAIN:
+            if options.get(name, b"http") not in _PLAIN:
                 changed.append(name)
         return Declined(f"{changed[0]} is set in uWSGI") if changed else None
+
+    @property
+    def offloads(self) -> bool:
+        """Whether uWSGI has a background of its own, for whole files."""
+        return "offload-threads" in _options()
 
     @property
     def resets(self) -> bool:  # type: ignore[override]
@@ -108,7 +112,7 @@ class Server(Base):
 
     def grace(self) -> Grace:
         """Until the master kills a worker that is to end."""
-        mercy = import_module("uwsgi").opt.get("worker-reload-mercy", _MERCY)
+        mercy = _options().get("worker-reload-mercy", _MERCY)
         return Grace(float(mercy) - _MARGIN)
 
     def is_iterating(self, body: object, frame: FrameType | None) -> bool:
@@ -144,6 +148,12 @@ class Server(Base):
                 connection.shutdown(socket.SHUT_RDWR)
 
 
+def _options() -> dict[str, Any]:
+    """What uWSGI was started with, by name; a list if it was given several times."""
+    options: dict[str, Any] = getattr(sys.modules.get("uwsgi"), "opt", {})
+    return options
+
+
 def _place(frame: FrameType) -> tuple[int, CodeType, int]:
     return id(frame), frame.f_code, frame.f_lasti
 
@@ -157,8 +167,9 @@ class SelfSendingFile(Body):
     sender: str = "wsgi.file_wrapper"
     sent: int | None
     blocks: BlockReader
+    server: Server
 
-    def __init__(self, send: Send, server: Base, file_slice: FileSlice) -> None:
+    def __init__(self, send: Send, server: Server, file_slice: FileSlice) -> None:
         super().__init__(send, server)
         self._file_slice = file_slice
         #: The client has taken nothing for too long.
@@ -188,8 +199,9 @@ class SelfSendingFile(Body):
         """
         uwsgi = import_module("uwsgi")
         fd, stop = self._file_slice.file.fileno(), min(self._file_slice.stop, _MAX)
-        offloads = "offload-threads" in uwsgi.opt
-        self._client = client = None if offloads else self.server.client(self.send.send_timeout)
+        if not self.server.offloads:
+            self._client = self.server.client(self.send.send_timeout)
+        client = self._client
         while (position := self.blocks.position) < stop and not self._left:
             left = min(stop, os.fstat(fd).st_size) - position
             if left <= 0:
