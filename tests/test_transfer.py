@@ -397,7 +397,7 @@ def test_disk_that_fails_of_sendfile(
     ours, theirs = socket.socketpair()
     with open(path, "rb") as file, ours, theirs:
         monkeypatch.setattr(os, "sendfile", fail)
-        assert list(sendfile(ours, FileSlice(file, 0, 10))) == []
+        assert list(sendfile(ours, FileSlice(file, 0, 10), 60)) == []
     assert log(logging.WARNING) == []
 
 

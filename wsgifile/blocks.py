@@ -18,6 +18,7 @@ __all__ = [
     "FileReadError",
     "ShortFileError",
     "check_int",
+    "check_seconds",
     "close_app_iter",
     "is_seekable",
     "name_of",
@@ -25,6 +26,8 @@ __all__ = [
 
 #: Bytes.
 DEFAULT_BLOCK_SIZE = 262144
+#: Seconds. poll(2) takes milliseconds as C's int.
+_LONGEST = 1_000_000
 
 
 class FileLike(Protocol):
@@ -181,6 +184,14 @@ def check_int(name: str, value: int, least: int) -> None:
         raise TypeError(f"{name} must be an int, not {value!r}")
     if value < least:
         raise ValueError(f"{name} must be at least {least}, not {value}")
+
+
+def check_seconds(name: str, value: float) -> None:
+    """Raise TypeError unless value is a number, ValueError unless it is a time to wait."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a number of seconds, not {value!r}")
+    if not 0 < value <= _LONGEST:
+        raise ValueError(f"{name} must be more than 0 and at most {_LONGEST}, not {value}")
 
 
 def name_of(filelike: object) -> str:

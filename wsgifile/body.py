@@ -7,11 +7,15 @@ from functools import partial
 from types import FrameType
 
 from . import agents
+from .background import Rest, take
 from .blocks import BlockReader, ChainedReader, FileReadError, close_app_iter
+from .client import Client
 from .log import announce, logger, one_line
+from .page_cache import may_block
 from .read_ahead import ReadAhead
 from .send import Send
 from .server import Server
+from .transfer import Declined
 
 __all__ = ["Body", "CloseOnce", "OneBlock", "calling_frame"]
 
@@ -88,6 +92,10 @@ class Body(CloseOnce):
         self.blocks: BlockReader | ChainedReader | ReadAhead = send.blocks()
         self._app_iter = send.app_iter
         self._begun = self._failed = False
+        #: Whom we wait for, if the server itself asks for blocks.
+        self._client: Client | None = None
+        #: Whether the header has been sent, and whether the rest is sent in the background.
+        self._may_leave = self._left = False
         if send.plan.count == 0:
             self.sender = send.plan.offload or "none"
 
@@ -102,7 +110,8 @@ class Body(CloseOnce):
         first, self._begun = not self._begun, True
         block = self.next_block(self.send.block_size, calling_frame(), first=first)
         # The first block is returned even if it is empty: some servers send no header without.
-        if block == b"" and not first:
+        # But nothing, not even that, can be written to a dummy.
+        if block == b"" and (self._left or not first):
             raise StopIteration
         return block
 
@@ -117,8 +126,9 @@ class Body(CloseOnce):
                     self.begin()
                 elif self.send.plan.count != 0:
                     self.sender = "read"  # Whatever was planned with the server.
+            size = self._room(size)
             try:
-                block = self.read_block(size)
+                block = self.read_block(size) if size else b""
             except BaseException as error:
                 self.report_to_agents(error)
                 raise
@@ -145,6 +155,72 @@ class Body(CloseOnce):
             self.server.flush_header()
         else:
             self.server.prepare_to_send()
+            self._client = self.server.client(self.send.send_timeout)
+
+    def _room(self, size: int) -> int:
+        """Up to size bytes, as many as the client takes at once; 0: we send nothing more.
+
+        It waits for the client, so that the server does not. If the client falls behind, the
+        rest is sent in the background.
+        """
+        client = self._client
+        if self._left or client is None or self.sent == self.send.plan.count:
+            return 0 if self._left else size
+        client.alive()
+        client.may_leave, self._may_leave = self._may_leave, self.send.background > 0
+        room = client.room(size)
+        if room is None:
+            room = 0 if self.leave(client) else client.room(size)
+            assert room is not None
+        return room
+
+    def leave(self, client: Client) -> bool:
+        """Have the rest sent in the background. Whether the worker is free."""
+        declined = self._leave(client)
+        if declined is None:
+            return True
+        client.may_leave = client.behind = self._may_leave = False
+        self.send.background = 0
+        if self.send.watch is not None:
+            self.send.watch.declined.append(("the background", declined))
+        return False
+
+    def _leave(self, client: Client) -> Declined | None:
+        send, server = self.send, self.server
+        count, kernel, watch = send.plan.count, send.region.kernel, send.watch
+        declined = server.may_leave()
+        if declined is not None:
+            return declined
+        assert self.sent is not None
+        pieces = send.rest(self.sent)
+        if isinstance(pieces, Declined):
+            return pieces
+        if kernel is not None and may_block(kernel.fileno()):
+            return Declined("reading from this file system may block for long")
+        if watch is not None:
+            watch.environ = dict(watch.environ)  # uWSGI empties its own after the request.
+        declined = take(
+            Rest(
+                connection=client.fd,
+                pieces=pieces,
+                file=kernel,
+                timeout=send.send_timeout,
+                limit=send.background,
+                sent=self.sent,
+                on_end=_ignored if watch is None else partial(watch.end, send, "background"),
+                reset=server.resets,
+                grace=server.grace,
+            )
+        )
+        if declined is not None:
+            return declined
+        assert count is not None
+        send.watch = None
+        self._left, self.sender = True, "background"
+        server.count_sent(count - self.sent)
+        self.sent = count
+        server.end_connection()
+        return None
 
     def fail(self, error: BaseException) -> None:
         """An error ends the response early.
@@ -174,6 +250,10 @@ class Body(CloseOnce):
             return
         if self.server.is_iterating(self, calling_frame(2)):
             self.server.end_unsized()
+
+
+def _ignored(sent: int, error: BaseException | None) -> None:
+    """Nobody wants to know how the response ended."""
 
 
 def calling_frame(depth: int = 1) -> FrameType | None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from . import servers
 from .agents import span_iterable
+from .background import default_limit
 from .blocks import DEFAULT_BLOCK_SIZE, close_app_iter
 from .body import CloseOnce, OneBlock
 from .hidden import tell_if_hidden
@@ -65,10 +66,16 @@ class FileWrapperMiddleware:
         ``REMOTE_ADDR``: ``["127.0.0.1", "10.0.0.0/8", "unix"]``. Files for other clients are not
         left to the proxy. None: all requests come through the proxy.
     :param on_sent: called with a :class:`~wsgifile.Transfer` at the end of each response that
-        is a file, in the thread that closes it. What it raises is logged.
+        is a file, in the thread that closes it, or that sends it in the background. What it
+        raises is logged.
+    :param send_timeout: seconds that a client may take nothing. Then its connection is closed.
+    :param background: the largest number of responses in one process that are sent in the
+        background. A response goes there when its client falls behind, so that a slow client
+        keeps no worker. 0: none. None: a quarter of the limit of file descriptors.
     :raises TypeError: if an argument has another type than this says.
-    :raises ValueError: if block_size is less than 1 or read_ahead less than 0, for a network
-        that is not one, or for trusted_proxies without offload.
+    :raises ValueError: if block_size is less than 1, read_ahead or background less than 0, or
+        send_timeout not more than 0, for a network that is not one, or for trusted_proxies
+        without offload.
     """
 
     def __init__(
@@ -82,6 +89,8 @@ class FileWrapperMiddleware:
         offload: Offload | None = None,
         trusted_proxies: Iterable[str] | None = None,
         on_sent: Callable[[Transfer], object] | None = None,
+        send_timeout: float = 60.0,
+        background: int | None = None,
     ) -> None:
         if not callable(app):
             raise TypeError(f"app must be a WSGI application, a callable, not {app!r}")
@@ -96,7 +105,10 @@ class FileWrapperMiddleware:
             offload=offload,
             trusted_proxies=None if trusted_proxies is None else Proxies(trusted_proxies),
             on_sent=on_sent,
+            send_timeout=send_timeout,
+            background=background,
         )
+        self._background = default_limit() if background is None else background
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request (PEP 3333)."""
@@ -175,6 +187,8 @@ class FileWrapperMiddleware:
             block_size=max(options.block_size, region.block_size),
             read_ahead=options.read_ahead,
             watch=watch,
+            send_timeout=options.send_timeout,
+            background=self._background,
         )
         body = open_body(send, server)
         response.status, response.headers = plan.status, plan.headers

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .blocks import DEFAULT_BLOCK_SIZE, check_int
+from .blocks import DEFAULT_BLOCK_SIZE, check_int, check_seconds
 from .offload import Offload, Proxies
 from .transfer import Transfer
 
@@ -24,10 +24,16 @@ class Options:
     #: None: every request comes through the proxy.
     trusted_proxies: Proxies | None = None
     on_sent: Callable[[Transfer], object] | None = None
+    send_timeout: float = 60.0
+    #: None: by the limit of file descriptors.
+    background: int | None = None
 
     def __post_init__(self) -> None:
         check_int("block_size", self.block_size, 1)
         check_int("read_ahead", self.read_ahead, 0)
+        check_seconds("send_timeout", self.send_timeout)
+        if self.background is not None:
+            check_int("background", self.background, 0)
         for name in ("ranges", "validators"):
             value = getattr(self, name)
             if not isinstance(value, bool):

@@ -8,6 +8,8 @@
     ranges = true
     validators = true
     read_ahead = 0
+    send_timeout = 60
+    background = 200
 
 If a proxy in front can send files, one of the first four of these, with one directory on
 each line (:class:`~wsgifile.XSendfile` explains what is quoted):
@@ -63,6 +65,8 @@ _OPTIONS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "ranges": ("ranges", asbool),
     "validators": ("validators", asbool),
     "read_ahead": ("read_ahead", int),
+    "send_timeout": ("send_timeout", float),
+    "background": ("background", int),
     "x_accel_redirect": ("offload", _x_accel_redirect),
     "x_sendfile": ("offload", lambda text: XSendfile(_lines(text))),
     "x_sendfile_quoted": ("offload", lambda text: XSendfile(_lines(text), quoted=True)),

@@ -87,6 +87,10 @@ class Send:
     #: Number of blocks to read ahead, of a file whose read() may block.
     read_ahead: int
     watch: Watch | None = None
+    #: Seconds that the client may take nothing.
+    send_timeout: float = 60.0
+    #: The largest number of responses of this process that are sent in the background.
+    background: int = 0
 
     @property
     def offset(self) -> int | None:
@@ -138,3 +142,28 @@ class Send:
         if self.offset is None:
             return Declined("several ranges, or the text of an error, are not one slice of it")
         return FileSlice(region.kernel, self.offset, self.offset + plan.count)
+
+    def rest(self, sent: int) -> list[memoryview | tuple[int, int]] | Declined:
+        """What follows the first ``sent`` bytes: bytes, and ranges of the kernel file."""
+        region, plan, data = self.region, self.plan, None
+        if plan.count is None or not plan.sized:
+            return Declined("there is no Content-Length")
+        if region.kernel is None:
+            if type(region.filelike) is not io.BytesIO or region.end is None:
+                return Declined(region.reason)
+            # A copy of nothing. The object itself could not be closed while it is exported.
+            data = memoryview(region.filelike.getvalue())
+        rest: list[memoryview | tuple[int, int]] = []
+        for part in plan.parts:
+            if isinstance(part, bytes):
+                piece: memoryview | tuple[int, int] = memoryview(part)[sent:]
+                length, left = len(part), len(part) - sent
+            else:
+                start, stop = part
+                assert stop is not None
+                length, left = stop - start, stop - start - sent
+                piece = (start + sent, stop) if data is None else data[start + sent : stop]
+            if left > 0:
+                rest.append(piece)
+            sent = max(0, sent - length)
+        return rest

@@ -19,11 +19,12 @@ from typing import Any
 
 from .blocks import BlockReader, FileReadError
 from .body import Body, OneBlock
+from .client import Client
 from .page_cache import may_block
 from .recognise import FileSlice
 from .send import Send
 from .server import Server
-from .sockets import can_sendfile, run_in_thread, sendfile
+from .sockets import can_sendfile, not_blocking, run_in_thread, sendfile
 from .transfer import Declined
 
 __all__ = ["open_body"]
@@ -135,9 +136,25 @@ class SendfileBody(Body):
 
     def begin(self) -> None:
         """Send all of it. If the file runs short, read() finds out afterwards."""
-        self.server.prepare_to_send()
+        super().begin()
         self.server.write(b"")  # This sends the header.
-        for sent in sendfile(self._sock, self._file_slice):
+        client = self._client
+        if client is None:
+            self._send_slice(None)
+            return
+        client.may_leave = self._may_leave = self.send.background > 0
+        with not_blocking(client.fd):
+            self._send_slice(client)
+            while client.behind and not self.leave(client):
+                self._send_slice(client)
+
+    def _send_slice(self, client: Client | None) -> None:
+        """Send what is left. It ends early if the client falls behind, or the file is short."""
+        left = FileSlice(self._file_slice.file, self.blocks.position, self._file_slice.stop)
+        wait = None if client is None else client.wait
+        for sent in sendfile(self._sock, left, self.send.send_timeout, wait):
             self.blocks.skip(sent)
             self.sent += sent
             self.server.count_sent(sent)
+            if client is not None:
+                client.alive()

@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterable
 from types import CellType, FrameType
 from typing import TYPE_CHECKING, Any
 
+from .background import Grace
+from .client import Client
 from .recognise import FileSlice
 from .send import Send
-from .sockets import can_sendfile, no_delay
+from .sockets import can_sendfile, is_standard, no_delay
 from .transfer import Declined
 
 if TYPE_CHECKING:
@@ -28,6 +30,8 @@ class Server:
     loop: tuple[str, str] | None = None
     #: The sender of a body that wrap() returns, as in :class:`~wsgifile.Transfer`.
     wrapped = "wsgi.file_wrapper"
+    #: Whether the connection has to end by a reset after an error.
+    resets = False
 
     def __init__(self, environ: WSGIEnvironment, start_response: StartResponse) -> None:
         self.environ = environ
@@ -75,6 +79,34 @@ class Server:
         sock = self.socket()
         timeout = getattr(sock, "gettimeout", lambda: None)
         return bool(timeout()) and not can_sendfile(sock)
+
+    def connection(self) -> Any:
+        """The client's socket, whether os.sendfile may use it or not; or Declined."""
+        return self.socket()
+
+    def client(self, timeout: float) -> Client | None:
+        """The client, if the thread at hand may wait for it.
+
+        :param timeout: seconds that the client may take nothing.
+        """
+        sock = self.connection()
+        if not is_standard(sock) or sock.gettimeout() == 0:
+            return None
+        return Client(sock.fileno(), sock.getsockopt, timeout, self.alive)
+
+    def alive(self) -> None:
+        """Tell the server that the worker only waits for a client."""
+
+    def may_leave(self) -> Declined | None:
+        """Whether the connection can be taken from the server; Declined if not."""
+        return None
+
+    def end_connection(self) -> None:
+        """The connection was taken. The server must not expect another request on it."""
+
+    def grace(self) -> Grace:
+        """How long responses under way may take when the process ends. By default not at all."""
+        return Grace(0.0)
 
     def is_iterating(self, body: object, frame: FrameType | None) -> bool:
         """Whether the server itself, not a filter, asks body for a block from this frame."""

@@ -12,6 +12,7 @@ import select
 import socket
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -26,6 +27,7 @@ __all__ = [
     "cannot_sendfile",
     "is_standard",
     "no_delay",
+    "not_blocking",
     "run_in_thread",
     "send_some",
     "sendfile",
@@ -50,18 +52,17 @@ _LONG = 0.002
 class SocketKind(NamedTuple):
     """How sockets of one type wait."""
 
-    #: Waits until the socket takes more.
-    wait: Callable[[Any], None]
+    #: ``wait(sock, timeout)`` until the socket takes more. It raises TimeoutError.
+    wait: Callable[[Any, float], object]
     #: ``call(function, *args)`` in a system thread. None: there is no need, because the
     #: thread at hand serves no other socket.
     call: Callable[..., Any] | None
 
 
-def _poll(sock: Any) -> None:
+def _poll(sock: Any, timeout: float) -> None:
     poll = select.poll()
     poll.register(sock, select.POLLOUT)
-    timeout = sock.gettimeout()
-    if not poll.poll(None if timeout is None else timeout * 1000):
+    if not poll.poll(1000 * timeout):
         raise TimeoutError("timed out")
 
 
@@ -100,13 +101,21 @@ def run_in_thread(sock: Any) -> Callable[..., Any] | None:
     return None if kind is None else kind.call
 
 
-def sendfile(sock: Any, file_slice: FileSlice) -> Iterator[int]:
+def sendfile(
+    sock: Any,
+    file_slice: FileSlice,
+    timeout: float,
+    wait: Callable[[], bool] | None = None,
+) -> Iterator[int]:
     """Send the slice, and yield the number of bytes after each step.
 
     It ends early if the file does, or if the system cannot send this file; read() then goes
     on from there, or meets the error. On a cooperative socket others get their turn before
     each step.
 
+    :param timeout: seconds that the client may take nothing.
+    :param wait: waits until the socket takes more, and returns whether to go on. None: as
+        sockets of this type wait.
     :raises OSError: if the client has left; TimeoutError if it takes nothing.
     """
     kind = _kind(sock)
@@ -117,7 +126,7 @@ def sendfile(sock: Any, file_slice: FileSlice) -> Iterator[int]:
     while offset < stop:
         count = min(stop - offset, _AT_ONCE)
         if kind.call is not None:
-            kind.wait(sock)
+            kind.wait(sock, timeout)
             # Others must not wait for the disk either.
             fd, left = file_slice.file.fileno(), stop - offset
             if offset >= lookahead.until and not lookahead.check(fd, offset, left, near=behind):
@@ -129,7 +138,10 @@ def sendfile(sock: Any, file_slice: FileSlice) -> Iterator[int]:
                 sock.fileno(), file_slice.file.fileno(), offset=offset, count=count, behind=behind
             )
         except BlockingIOError:
-            kind.wait(sock)
+            if wait is None:
+                kind.wait(sock, timeout)
+            elif not wait():
+                return
             continue
         except OSError as error:
             if cannot_sendfile(error):
@@ -140,6 +152,17 @@ def sendfile(sock: Any, file_slice: FileSlice) -> Iterator[int]:
         behind = sent < count
         offset += sent
         yield sent
+
+
+@contextmanager
+def not_blocking(fd: int) -> Iterator[None]:
+    """Have calls on this descriptor return at once, and then again as they did before."""
+    blocking = os.get_blocking(fd)
+    os.set_blocking(fd, False)
+    try:
+        yield
+    finally:
+        os.set_blocking(fd, blocking)
 
 
 def send_some(out: int, in_: int, *, offset: int, count: int, behind: bool) -> int:

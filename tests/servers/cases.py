@@ -510,6 +510,31 @@ def large(environ: WSGIEnvironment) -> Any:
     return opened("large")
 
 
+@trouble
+def in_memory(environ: WSGIEnvironment) -> Any:
+    return counted(io.BytesIO(Path(path("large")).read_bytes()))
+
+
+class Zeros:
+    """What has to be read, and is larger than all buffers."""
+
+    def __init__(self) -> None:
+        self.left = 64 << 20
+
+    def read(self, size: int) -> bytes:
+        size = min(size, self.left)
+        self.left -= size
+        return bytes(size)
+
+    def close(self) -> None:
+        pass
+
+
+@trouble
+def zeros(environ: WSGIEnvironment) -> Any:
+    return counted(Zeros())
+
+
 class ReadRaises(OnlyRead):
     def __init__(self, good_reads: int, error: type[Exception]) -> None:
         self.error = error

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..background import Grace
 from ..server import Server as Base
 
 __all__ = ["Server"]
@@ -19,4 +20,16 @@ class Server(Base):
 
     def socket(self) -> Any:
         """The request's connection."""
-        return self.start_response.__self__.req.conn.socket
+        return self._request.conn.socket
+
+    def end_connection(self) -> None:
+        """Wait for no other request."""
+        self._request.close_connection = True
+
+    def grace(self) -> Grace:
+        """Its own limit for threads that have not ended."""
+        return Grace(self._request.server.shutdown_timeout or 0.0)
+
+    @property
+    def _request(self) -> Any:
+        return self.start_response.__self__.req

@@ -13,9 +13,9 @@ from ..sockets import SocketKind
 __all__ = ["SOCKET", "Server"]
 
 
-def _wait(sock: Any) -> None:
+def _wait(sock: Any, timeout: float) -> None:
     import_module("eventlet.hubs").trampoline(
-        sock, write=True, timeout=sock.gettimeout(), timeout_exc=TimeoutError
+        sock, write=True, timeout=timeout, timeout_exc=TimeoutError
     )
 
 

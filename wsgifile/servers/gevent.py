@@ -13,8 +13,8 @@ from ..sockets import SocketKind
 __all__ = ["SOCKET", "Server"]
 
 
-def _wait(sock: Any) -> None:
-    import_module("gevent.socket").wait_write(sock.fileno(), sock.gettimeout())
+def _wait(sock: Any, timeout: float) -> None:
+    import_module("gevent.socket").wait_write(sock.fileno(), timeout)
 
 
 def _run_in_thread(function: Callable[..., Any], *args: Any) -> Any:

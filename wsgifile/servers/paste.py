@@ -18,3 +18,7 @@ class Server(Base):
     def socket(self) -> Any:
         """The handler's connection."""
         return self.start_response.__self__.connection
+
+    def end_connection(self) -> None:
+        """Wait for no other request."""
+        self.start_response.__self__.close_connection = True

@@ -22,8 +22,10 @@ from threading import get_ident
 from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from ..background import Grace
 from ..blocks import BlockReader
 from ..body import Body, calling_frame
+from ..client import Client, getsockopt_of
 from ..recognise import FileSlice
 from ..send import Send
 from ..server import Server as Base
@@ -41,9 +43,22 @@ _TRANSFORMATION = re.compile(
     rb"|(cache|memcached|redis)-?store):"
 )
 #: uwsgi.sendfile() takes the offset and the length as C's int.
-_MAX = 2**31
+_MAX = 2**31 - 1
 #: struct linger, by which close() sends a reset and drops what is left.
 _RESET = struct.pack("ii", 1, 0)
+
+
+#: Options with which one thread serves many connections.
+_COOPERATIVE = re.compile("async|asyncio|gevent|greenlet|loop|tornado|ugreen")
+#: Options with which what uWSGI is given is not what the connection gets: another protocol
+#: or TLS, or a route that changes the body. Offload threads are uWSGI's own background.
+_CHANGED = re.compile(
+    "(ssl|https|suwsgi|puwsgi|fastcgi|fastcgi-nph|raw|zeromq|zmq)-socket|mongrel2.*|zeromq|zmq"
+    "|(final-|response-)?route(-.*)?|offload-threads"
+)
+_PLAIN = {b"http", b"http11", b"uwsgi"}
+#: Seconds that a worker gets to finish its requests, and between that and its end.
+_MERCY, _MARGIN = 60, 2
 
 
 class Server(Base):
@@ -65,10 +80,11 @@ class Server(Base):
         wrapper: Any = self.environ.get("wsgi.file_wrapper")
         if getattr(wrapper, "__name__", None) != "uwsgi_sendfile":
             return Declined("it is not uWSGI's")
-        if file_slice.stop >= _MAX:
+        # Where uWSGI's own background sends, nothing can follow.
+        if (file_slice.stop if self.offloads else file_slice.start) >= _MAX:
             return Declined("uwsgi.sendfile() does not reach beyond 2 GiB")
         size = os.fstat(file_slice.file.fileno()).st_size
-        if _offloads() and file_slice.stop != size:
+        if self.offloads and file_slice.stop != size:
             return Declined("an offload thread of uWSGI sends the file to its end")
         body = SelfSendingFile(send, self, file_slice)
         wrapper(body, send.block_size)
@@ -78,6 +94,43 @@ class Server(Base):
     def alters_body(self) -> bool:
         """Whether a route may transform the body. Which request it is for cannot be seen."""
         return _transforms()
+
+    def client(self, timeout: float) -> Client | None:
+        """The client, unless the thread serves others too.
+
+        uWSGI itself waits for 4 seconds. If there are offload threads, it does not wait.
+        """
+        if any(map(_COOPERATIVE.fullmatch, _options())):
+            return None
+        fd = import_module("uwsgi").connection_fd()
+        return Client(fd, getsockopt_of(fd), timeout, self.alive) if fd >= 0 else None
+
+    def may_leave(self) -> Declined | None:
+        """Not without Python's threads, nor if the connection's bytes are not ours alone."""
+        uwsgi = import_module("uwsgi")
+        if not getattr(uwsgi, "has_threads", False):
+            return Declined("threads are off in uWSGI's settings")
+        options = _options()
+        changed = list(filter(_CHANGED.fullmatch, options))
+        for name in ("protocol", "socket-protocol"):
+            if options.get(name, b"http") not in _PLAIN:
+                changed.append(name)
+        return Declined(f"{changed[0]} is set in uWSGI") if changed else None
+
+    @property
+    def offloads(self) -> bool:
+        """Whether uWSGI has a background of its own, for whole files."""
+        return _offloads()
+
+    @property
+    def resets(self) -> bool:  # type: ignore[override]
+        """The router takes the end of our connection for the end of the body."""
+        return self._routed
+
+    def grace(self) -> Grace:
+        """Until the master kills a worker that is to end."""
+        mercy = _options().get("worker-reload-mercy", _MERCY)
+        return Grace(float(mercy) - _MARGIN)
 
     def is_iterating(self, body: object, frame: FrameType | None) -> bool:
         """uWSGI asks from C: from a thread of its own, or called by what started it.
@@ -123,6 +176,10 @@ class Hidden(Server):
         """Nothing past the filter."""
         return Declined("a filter hides uWSGI")
 
+    def may_leave(self) -> Declined:
+        """What the filter promised is not known."""
+        return Declined("a filter hides uWSGI")
+
 
 def _values(part_of_name: str) -> Iterator[bytes]:
     """The values of uWSGI's options that have this in their name."""
@@ -139,6 +196,12 @@ def _transforms() -> bool:
 @lru_cache(1)
 def _offloads() -> bool:
     return any(int(value) for value in _values("offload-thread"))
+
+
+def _options() -> dict[str, Any]:
+    """What uWSGI was started with, by name; a list if it was given several times."""
+    options: dict[str, Any] = getattr(sys.modules.get("uwsgi"), "opt", {})
+    return options
 
 
 def _place(frame: FrameType) -> tuple[int, CodeType, int]:
@@ -183,6 +246,8 @@ class SelfSendingFile(Body):
     def __init__(self, send: Send, server: Server, file_slice: FileSlice) -> None:
         super().__init__(send, server)
         self._file_slice = file_slice
+        #: The client has taken nothing for too long.
+        self._late: TimeoutError | None = None
 
     def begin(self) -> None:
         """A filter in C iterates. uWSGI would have asked for the descriptor."""
@@ -195,30 +260,59 @@ class SelfSendingFile(Body):
         :raises io.UnsupportedOperation: always.
         """
         if self.server.is_iterating(self, calling_frame()) and not self._begun:
-            self._sendfile()
+            if not self.server.offloads:
+                self._client = self.server.client(self.send.send_timeout)
+            try:
+                while self._sendfile():
+                    pass
+            except TimeoutError as error:
+                self._begun, self._late = True, error
+            except OSError:  # There are no more descriptors, or the disk fails.
+                pass
         raise io.UnsupportedOperation("fileno")
 
-    def _sendfile(self) -> None:
-        """Leave what cannot be sent to read(), which goes on or meets the error."""
-        fd = self._file_slice.file.fileno()
-        start, stop = self._file_slice.start, self._file_slice.stop
-        try:
-            duplicate = os.dup(fd)  # uwsgi.sendfile() closes what it gets.
-        except OSError:  # There are no more descriptors.
-            return
+    def _sendfile(self) -> bool:
+        """Send as much as the client takes at once. Whether there is more to send this way.
+
+        What cannot be sent is left to read(), which goes on or meets the error.
+
+        :raises TimeoutError: if the client has taken nothing for too long.
+        :raises OSError: if nothing was sent.
+        """
+        fd, start = self._file_slice.file.fileno(), self.blocks.position
+        left = min(self._file_slice.stop, _MAX, os.fstat(fd).st_size) - start
+        count = self._room(left) if left > 0 else 0
+        if not count:  # The file is too short, or its rest is sent in the background.
+            return False
+        duplicate = os.dup(fd)  # uwsgi.sendfile() closes what it gets.
         self._begun = True
-        self.sent = None  # It does not tell how much it sent.
+        if self._client is None:
+            self.sent = None  # It does not tell how much it sent.
         try:
-            import_module("uwsgi").sendfile(duplicate, 0, start, stop - start)
+            import_module("uwsgi").sendfile(duplicate, 0, start, count)
         except (OSError, SystemError):  # It prints its OSError, and then has none to raise.
-            # uWSGI sends nothing more. read() raises an error if the file is too short.
-            _ExceptHook.mute()
-            size = os.fstat(fd).st_size
-            if size >= stop:
-                self.server.end()
-                self.fail(ConnectionError("uWSGI has not sent all of the file, and logged why"))
-            stop = min(stop, max(start, size))
-        self.blocks.skip(stop - start)
+            self._fail_to_send()
+            return False
+        self.blocks.skip(count)
+        if self.sent is not None:
+            self.sent += count
+        return True
+
+    def _fail_to_send(self) -> None:
+        """uWSGI sends nothing more. If the file is too short, read() raises the error."""
+        _ExceptHook.mute()
+        self.sent = self._client = None
+        start, stop = self.blocks.position, self._file_slice.stop
+        size = os.fstat(self._file_slice.file.fileno()).st_size
+        if size >= stop:
+            self.server.end()
+            self.fail(ConnectionError("uWSGI has not sent all of the file, and logged why"))
+        self.blocks.skip(min(stop, max(start, size)) - start)
+
+    def _room(self, size: int) -> int:
+        if self._late is not None:
+            raise self._late
+        return super()._room(size)
 
     def _close(self, app_iter: object) -> None:
         _ExceptHook.muted.discard(get_ident())

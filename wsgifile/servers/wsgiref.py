@@ -43,6 +43,10 @@ class Server(Base):
         self._handler.request_handler.close_connection = True
         raise error
 
+    def end_connection(self) -> None:
+        """Wait for no other request, which runserver does."""
+        self._handler.request_handler.close_connection = True
+
     @property
     def _handler(self) -> Any:
         return self.start_response.__self__

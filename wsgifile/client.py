@@ -1,0 +1,114 @@
+"""The client of one response: how much its connection takes, and how long to wait for it.
+
+A server's own write waits for a slow client as long as the server likes: 4 seconds on uWSGI,
+10 on cheroot, and on gunicorn's sync worker until the worker is killed. So the sender waits
+before each block, and gives the server only what the connection takes at once.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import struct
+import time
+from collections.abc import Callable
+
+__all__ = ["Client", "getsockopt_of"]
+
+#: Seconds to wait once before a client has fallen behind; more if its packets take longer.
+_PATIENCE = 0.05
+#: Seconds to wait for one response altogether before its client has fallen behind.
+_PATIENCE_IN_ALL = 1.0
+
+#: socket(7), of Linux 4.12: what the kernel keeps for the connection, nine numbers.
+_SO_MEMINFO = 55
+_MEMINFO = struct.Struct("9I")
+#: The smoothed time of a round trip in tcp(7)'s TCP_INFO, in microseconds.
+_RTT = struct.Struct("68xI")
+
+Getsockopt = Callable[[int, int, int], bytes]
+
+
+class Client:
+    """A client that a thread waits for, which serves nobody else meanwhile.
+
+    :param fd: the connection's descriptor.
+    :param getsockopt: the connection's method of that name.
+    :param timeout: seconds that the client may take nothing.
+    :param alive: called in each second of waiting.
+    """
+
+    def __init__(
+        self, fd: int, getsockopt: Getsockopt, timeout: float, alive: Callable[[], object]
+    ) -> None:
+        self.fd = fd
+        self._getsockopt = getsockopt
+        self._timeout = timeout
+        self.alive = alive
+        #: Whether waiting ends when the client has fallen behind, and whether it has.
+        self.may_leave = self.behind = False
+        self._waited = 0.0
+        self._poll = select.poll()
+        self._poll.register(fd, select.POLLOUT)
+
+    def wait(self) -> bool:
+        """Wait until the connection takes more. False: the client has fallen behind.
+
+        :raises TimeoutError: if it takes nothing for too long.
+        """
+        if self._poll.poll(0):
+            return True
+        began = time.monotonic()
+        if self.may_leave:
+            patience = min(self._patience(), _PATIENCE_IN_ALL - self._waited)
+            ready = bool(self._poll.poll(1000 * max(0.0, patience)))
+            self._waited += time.monotonic() - began
+            self.behind = not ready
+            return ready
+        while not self._poll.poll(1000 * min(1.0, self._timeout)):
+            self.alive()
+            if time.monotonic() >= began + self._timeout:
+                raise TimeoutError("timed out")
+        return True
+
+    def room(self, size: int) -> int | None:
+        """Wait until the connection takes up to size bytes, and return how many.
+
+        None: the client has fallen behind.
+
+        :raises TimeoutError: if it takes nothing for too long.
+        """
+        # Python's own sockets, if they have a timeout, wait for the same before they send.
+        return max(1, min(size, self._free(size))) if self.wait() else None
+
+    def _free(self, size: int) -> int:
+        """The number of bytes that the connection takes, or size if the system cannot tell."""
+        try:
+            info = self._getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size)
+            _, _, allocated, limit, _, queued, *_ = _MEMINFO.unpack(info)
+        except (OSError, struct.error):
+            return size
+        # A packet occupies up to twice the number of its bytes.
+        return int(limit - max(allocated, queued)) // 2
+
+    def _patience(self) -> float:
+        """Seconds to wait once. What is on its way to the client is not late."""
+        try:
+            info = self._getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _RTT.size)
+            (rtt,) = _RTT.unpack(info)
+        except (OSError, AttributeError, struct.error):  # A unix socket, or not Linux.
+            return _PATIENCE
+        return max(_PATIENCE, 2e-6 * float(rtt))
+
+
+def getsockopt_of(fd: int) -> Getsockopt:
+    """The method of a connection that is known by its descriptor only."""
+
+    def getsockopt(level: int, option: int, size: int) -> bytes:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=fd)
+        try:
+            return sock.getsockopt(level, option, size)
+        finally:
+            sock.detach()
+
+    return getsockopt
