@@ -25,8 +25,9 @@ class Transfer:
     Keeping it keeps the request's environ and, if there was an error, the file.
     """
 
-    #: "wsgi.file_wrapper" (the server's own), "os.sendfile", "read", the header that left the
-    #: file to a proxy, or "none" if there was nothing to send, as for HEAD.
+    #: "wsgi.file_wrapper" (the server's own), "os.sendfile", "read", "background" (a thread for
+    #: all slow clients), the header that left the file to a proxy, or "none" if there was
+    #: nothing to send, as for HEAD.
     sender: str
     #: The status as it was sent: "206 Partial Content".
     status: str
