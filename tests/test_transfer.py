@@ -649,7 +649,7 @@ def django(environ, start_response):
             "django",
             (),
             [
-                "the application: 200 OK, returned wsgifile.wrapper.FileWrapper around _io.Buff",
+                "the application: 200 OK, returned wsgifile.wrapper.SizedFileWrapper around _io.B",
                 "recognised: a file on disk, _io.BufferedReader",
                 "sent: 256000 bytes by wsgi.file_wrapper",
             ],
