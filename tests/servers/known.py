@@ -7,6 +7,8 @@ from typing import Any
 
 from cases import DATA
 
+from wsgifile.blocks import DEFAULT_BLOCK_SIZE
+
 SIZE = len(DATA)
 #: The header's bytes are in the number as well, on servers that count so.
 MORE = "1500[12][0-9][0-9]"
@@ -35,6 +37,8 @@ class Known:
     one_at_a_time: bool = False
     #: Whether more than 4 GiB are really sent, not only announced: once a sender.
     huge: bool = False
+    #: Up to this number of bytes of a file are read before the header.
+    at_once: int = 65536
     #: Its wrapper reaches no further into a file.
     within_2_gib: bool = False
     #: It calls close(), as PEP 3333 wants it.
@@ -61,7 +65,9 @@ RAISES = "an application that raises leaves the client waiting"
 KEPT_OPEN = "it keeps the connection open though the header tells no length"
 HIDDEN = "an error leaves the connection open, and we do not see the server behind the filter"
 COMPLETE = "after an error it ends a body without a length as if it were complete"
-MOD_WSGI = Known("mod_wsgi", log=f'"GET /ours/plain HTTP/1.1" 200 {SIZE}\n')
+MOD_WSGI = Known(
+    "mod_wsgi", log=f'"GET /ours/plain HTTP/1.1" 200 {SIZE}\n', at_once=DEFAULT_BLOCK_SIZE
+)
 # Its wsgi_transfer_response() takes the end of the daemon's connection for the end of the body.
 MOD_WSGI_DAEMON = replace(
     MOD_WSGI, faults={"test_next_request_at_once-unsized_read_raises_later": COMPLETE}
