@@ -39,6 +39,9 @@ _BY_DESCRIPTOR = os.open in os.supports_dir_fd and os.scandir in os.supports_fd
 #: These also open a directory that can be entered but not listed.
 _THROUGH = getattr(os, "O_PATH", os.O_RDONLY) | getattr(os, "O_DIRECTORY", 0)
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
+#: Linux's PATH_MAX. No longer path is looked up, because the time for that grows with the
+#: square of the length.
+_PATH_MAX = 4096
 
 
 class _Unchanged(Response):  # type: ignore[misc]
@@ -110,6 +113,8 @@ def _found(request: Request, find: Callable[[], Response]) -> Response:
     """What find() returns, or the response for the error that it raises."""
     if request.method not in ("GET", "HEAD"):
         return exc.HTTPMethodNotAllowed(headers=[("Allow", "GET, HEAD")])
+    if len(request.environ.get("PATH_INFO", "")) >= _PATH_MAX:  # A character is a byte.
+        return exc.HTTPNotFound()
     try:
         return find()
     except PermissionError:

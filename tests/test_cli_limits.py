@@ -1,0 +1,41 @@
+"""Requests to the command line that could cost too much, or show too much."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("webtest")
+
+import webtest
+
+from wsgifile.cli.directory import directory_app, file_app
+
+
+def cpu_seconds(app: webtest.TestApp, path: str, status: int) -> float:
+    """The processor time of a request."""
+    environ = {"PATH_INFO": path}
+    began = time.process_time()
+    app.get("/", extra_environ=environ, status=status)
+    return time.process_time() - began
+
+
+@pytest.mark.parametrize("part", ["/a", "/sub/..", "/.", "/", "/..", "/é"])
+def test_long_paths(site: Path, part: str) -> None:
+    """A path longer than PATH_MAX is 404 at once. The time used to grow with its square."""
+    path = part * (240_000 // len(part))
+    for app in (directory_app(str(site), hidden=True), file_app(str(site / "data.bin"))):
+        assert cpu_seconds(webtest.TestApp(app), path, 404) < 0.5
+
+
+def test_longest_path(site: Path) -> None:
+    """A path of 4095 bytes is looked up, and one of 4096 bytes is not."""
+    app = webtest.TestApp(directory_app(str(site)))
+    end = "/data.bin"
+    for length, status in ((4095, 200), (4096, 404)):
+        path = ("/sub/.." * 600)[: (length - len(end)) // 7 * 7]
+        path = "/" * (length - len(end) - len(path)) + path + end
+        assert len(path) == length
+        app.get("/", extra_environ={"PATH_INFO": path}, status=status)
