@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip("webtest")
 
 import webtest
+from command_line import get, links, raw, serving
 
 from wsgifile.cli.directory import directory_app, file_app
 
@@ -39,3 +40,40 @@ def test_longest_path(site: Path) -> None:
         path = "/" * (length - len(end) - len(path)) + path + end
         assert len(path) == length
         app.get("/", extra_environ={"PATH_INFO": path}, status=status)
+
+
+@pytest.mark.parametrize("options", [[], ["--hidden"]])
+def test_hidden_targets_outside(site: Path, options: list[str]) -> None:
+    """--follow-symlinks serves hidden files outside the directory only with --hidden."""
+    home = site.parent / "home"
+    (home / ".ssh" / "keys").mkdir(parents=True)
+    (home / "public").mkdir()
+    (home / ".ssh" / "keys" / "key").write_text("a key")
+    (home / "public" / ".env").write_text("a password")
+    (home / "public" / "file").write_text("public")
+    (home / "renamed").symlink_to(".ssh")
+    for name, target in {
+        "key": ".ssh/keys/key",
+        "keys": ".ssh/keys",
+        "ssh": ".ssh",
+        "indirect": "renamed/keys/key",
+        "env": "public/.env",
+        "public": "public",
+    }.items():
+        (site / "sub" / name).symlink_to(home / target)
+    hidden = {"sub/key", "sub/keys/key", "sub/ssh/keys/key", "sub/indirect"}
+    with serving(str(site), "--follow-symlinks", *options) as url:
+        assert get(url + "sub/public/file")[2] == b"public"
+        listed = {link.partition("?")[0] for link in links(url + "sub/")}
+        names = {"key", "keys/", "ssh/", "indirect", "env"}
+        if options:
+            assert names < listed
+            for path in hidden:
+                assert get(url + path)[2] == b"a key"
+            assert get(url + "sub/env")[2] == get(url + "sub/public/.env")[2] == b"a password"
+        else:
+            assert not names & listed
+            for path in (*hidden, "sub/keys/", "sub/ssh/", "sub/keys", "sub/env"):
+                assert raw(url, b"/" + path.encode()) == 404, path
+            assert raw(url, b"/sub/public/.env") == 404
+            assert "public/" in listed

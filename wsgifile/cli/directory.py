@@ -9,7 +9,7 @@ missing file in the 404 page, and send only the first of several ranges.
 
 These are not served and not listed, as if they did not exist: targets of symbolic links
 outside the directory, names that begin with a dot and everything below them (also if a link
-gives them another name), and anything that is neither a file nor a directory.
+gives them another name, and also outside the directory), and anything that is neither a file nor a directory.
 """
 
 from __future__ import annotations
@@ -142,20 +142,29 @@ class _Site(NamedTuple):
         path = os.path.abspath(os.path.join(root, wanted.lstrip("/")))
         self._below(root, path)
         real = os.path.realpath(path)
-        outside = not os.path.join(real, "").startswith(os.path.join(root, ""))
-        if self.follow_symlinks and outside:
+        if self.follow_symlinks and not _is_below(root, real):
+            # Its whole path counts. The last name alone would not show that ~/.ssh/key is
+            # hidden. The user of the command line named root, but not the way to this.
+            self._refuse_hidden(real)
             return real, ""
         return root, self._below(root, real)
 
     def _below(self, root: str, path: str) -> str:
         """The path relative to root."""
-        root = os.path.join(root, "")
-        name = os.path.join(path, "")[len(root) : -1]
-        if not os.path.join(path, "").startswith(root) or (
-            not self.hidden and any(part.startswith(".") for part in name.split(os.sep))
-        ):
-            raise FileNotFoundError(errno.ENOENT, "must not be served")
+        if not _is_below(root, path):
+            raise FileNotFoundError(errno.ENOENT, "outside")
+        name = os.path.join(path, "")[len(os.path.join(root, "")) : -1]
+        self._refuse_hidden(name)
         return name
+
+    def _refuse_hidden(self, name: str) -> None:
+        if not self.hidden and any(part.startswith(".") for part in name.split(os.sep)):
+            raise FileNotFoundError(errno.ENOENT, "hidden")
+
+
+def _is_below(root: str, path: str) -> bool:
+    """Whether path is root, or below it."""
+    return os.path.join(path, "").startswith(os.path.join(root, ""))
 
 
 def _open(root: str, name: str, is_wanted: Callable[[int], bool]) -> int | str:
