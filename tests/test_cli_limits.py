@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("webtest")
 
 import webtest
-from command_line import get, links, raw, serving
+from command_line import ask, get, links, raw, serving
 
 from wsgifile.cli.directory import directory_app, file_app
 
@@ -77,3 +77,23 @@ def test_hidden_targets_outside(site: Path, options: list[str]) -> None:
                 assert raw(url, b"/" + path.encode()) == 404, path
             assert raw(url, b"/sub/public/.env") == 404
             assert "public/" in listed
+
+
+def test_type_of_a_file(site: Path) -> None:
+    """The type comes from the file's name. The path before it cannot look like a data: URL."""
+    odd = "data:text,name.bin"
+    (site / odd).write_text("<script>")
+    (site / "page.html").write_text("a page")
+    with serving(str(site)) as url:
+        for target in (
+            "x:data:text/html,/../../data.bin",
+            "data:text/html,/../../data.bin",
+            "/data:text/html,/../../data.bin",
+            "/x.html/../data.bin",
+            "/sub/../data.bin/.",
+            "/" + odd,
+        ):
+            answer = ask(url, target.encode())
+            assert b"Content-Type: application/octet-stream\r\n" in answer, target
+        for target in ("/page.html", "/page.html/x.bin/.."):
+            assert b"Content-Type: text/html; charset=utf-8\r\n" in ask(url, target.encode())

@@ -205,7 +205,7 @@ def _check(status: os.stat_result, is_wanted: Callable[[int], bool]) -> None:
 
 
 def _send(root: str, name: str, shown: str) -> Response:
-    """The file, with the type that the name in the URL has."""
+    """The file, with the type that the last name of the path shown means."""
     found = _open(root, name, stat.S_ISREG)
     opener = None if isinstance(found, str) else lambda *_: found
     file = open(os.path.join(root, name) if name else root, "rb", opener=opener)  # noqa: SIM115
@@ -219,8 +219,11 @@ def _send(root: str, name: str, shown: str) -> Response:
     return _Unchanged(headerlist=headers, app_iter=file)
 
 
-def _content_type(name: str) -> str:
-    content_type, encoding = mimetypes.guess_type(name)
+def _content_type(path: str) -> str:
+    # guess_type() takes a URL, and believes what a data: URL says of its type. This is none,
+    # not even for a file named "data:text/html,".
+    name = os.path.basename(os.path.normpath(path))
+    content_type, encoding = mimetypes.guess_type(f"./{name}")
     if encoding is not None:
         # Not as Content-Encoding, which browsers undo: a file saved as .tar.gz would not be
         # a gzip file any more.
