@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+from werkzeug.wsgi import ClosingIterator
 
 from wsgifile import FileWrapper
 from wsgifile.agents import SpanIterable, report, servers_start_response, span_iterable
@@ -51,8 +52,12 @@ def test_error_in_an_agent(monkeypatch: pytest.MonkeyPatch) -> None:
                 raise ZeroDivisionError from None
 
     define(monkeypatch, _ScopedResponse, "sentry_sdk.integrations.wsgi")
+    scoped, file = _ScopedResponse(), io.BytesIO(b"data")
+    scoped._response = FileWrapper(file)
     with pytest.raises(ZeroDivisionError):
-        report(_ScopedResponse(), ValueError("of the file"))
+        report(scoped, ValueError("of the file"))
+    scoped._response.close()
+    assert file.closed
 
 
 def test_error_without_an_agent() -> None:
@@ -96,9 +101,18 @@ def test_opentelemetrys_function(monkeypatch: pytest.MonkeyPatch) -> None:
     report(span_iterable(_end_span_after_iterating(wrapper)), error)
     assert ended == [wrapper, error, wrapper]
 
+    in_flask = _end_span_after_iterating(ClosingIterator(FileWrapper(io.BytesIO(b"data"))))
+    assert type(span_iterable(in_flask)) is SpanIterable
     around_another = _end_span_after_iterating([b"data"])
     assert span_iterable(around_another) is around_another
     assert span_iterable(generator) is generator  # It has ended.
+
+
+def test_start_response_of_sentry(monkeypatch: pytest.MonkeyPatch) -> None:
+    module: Any = types.ModuleType("sentry_sdk.integrations.wsgi")
+    module._sentry_start_response = lambda start_response, span, *args: None
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    assert servers_start_response(partial(module._sentry_start_response, print, None)) is print
 
 
 def test_partial_of_another() -> None:

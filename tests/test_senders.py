@@ -432,6 +432,13 @@ def test_uwsgi_that_does_not_ask(file: BufferedReader, monkeypatch: pytest.Monke
     assert body.sender == "read"
 
 
+def test_uwsgi_behind_a_filter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its connection is not taken, because the filter may have promised other bytes."""
+    monkeypatch.setitem(sys.modules, "uwsgi", SimpleNamespace(opt={}))
+    server = import_module("wsgifile.servers.uwsgi").Hidden({}, lambda *args: print)
+    assert isinstance(server.may_leave(), Declined)
+
+
 def test_gunicorn_that_must_not() -> None:
     """The socket is declined if gunicorn's response says that it cannot sendfile."""
 

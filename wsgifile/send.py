@@ -70,7 +70,9 @@ class Watch:
         if self.on_sent is not None:
             try:
                 self.on_sent(transfer)
-            except Exception:
+            except (Exception, SystemExit):
+                # The server's main loop may have called us, and SystemExit would end it. What
+                # others raise here must pass: Ctrl-C, gevent's and asyncio's ends of a task.
                 logger.exception("on_sent failed")
 
 

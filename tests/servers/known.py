@@ -7,6 +7,8 @@ from typing import Any
 
 from cases import DATA
 
+from wsgifile.blocks import DEFAULT_BLOCK_SIZE
+
 SIZE = len(DATA)
 #: On some servers, the number includes the bytes of the header.
 MORE = "1500[12][0-9][0-9]"
@@ -33,6 +35,8 @@ class Known:
     one_at_a_time: bool = False
     #: Whether a test really sends more than 4 GiB. One server for each sender is enough.
     huge: bool = False
+    #: Up to this number of bytes of a file are read before the header.
+    at_once: int = 65536
     #: Whether its wrapper can only send the first 2 GiB of a file.
     within_2_gib: bool = False
     #: Whether it calls close(), as PEP 3333 requires.
@@ -58,7 +62,7 @@ RAISES = "an application that raises leaves the client waiting"
 KEPT_OPEN = "it keeps the connection open though the header tells no length"
 HIDDEN = "an error leaves the connection open, and we do not see the server behind the filter"
 COMPLETE = "after an error it ends a body without a length as if it were complete"
-MOD_WSGI = Known(log=f'"GET /ours/plain HTTP/1.1" 200 {SIZE}\n')
+MOD_WSGI = Known(log=f'"GET /ours/plain HTTP/1.1" 200 {SIZE}\n', at_once=DEFAULT_BLOCK_SIZE)
 # Its wsgi_transfer_response() takes the end of the daemon's connection for the end of the body.
 MOD_WSGI_DAEMON = replace(
     MOD_WSGI, faults={"test_next_request_at_once-unsized_read_raises_later": COMPLETE}

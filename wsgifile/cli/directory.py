@@ -8,26 +8,28 @@ of the directory above (seen with each WebOb from 1.8.7 to 1.8.11), show the ful
 missing file in the 404 page, and send only the first of several ranges.
 
 These are not served and not listed, as if they did not exist: targets of symbolic links
-outside the directory, names that begin with a dot and everything below them (also if a link
-gives them another name), and anything that is neither a file nor a directory.
+outside the directory, names that begin with a dot and everything below them (also outside the
+directory, and also if a link gives them another name), and anything that is neither a file nor
+a directory.
 """
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import mimetypes
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from urllib.parse import parse_qs, quote
 
 from webob import Request, Response, exc
 from webob.dec import wsgify
 
 from ..conditions import Validators
-from .listing import POLICY, Entry, listing
+from .listing import POLICY, Entry, Listing, in_order, known_sort, text_of_size
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -39,6 +41,20 @@ _BY_DESCRIPTOR = os.open in os.supports_dir_fd and os.scandir in os.supports_fd
 #: These also open a directory that can be entered but not listed.
 _THROUGH = getattr(os, "O_PATH", os.O_RDONLY) | getattr(os, "O_DIRECTORY", 0)
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
+#: Linux's PATH_MAX. No longer path is looked up, because the time for that grows with the
+#: square of the length.
+_PATH_MAX = 4096
+#: Number of bytes of the query that are parsed. Links in our pages are shorter.
+_QUERY = 1000
+#: Number of entries that a page of a listing has.
+_PAGE = 2_000
+#: A directory of at most this number can be sorted by size and date. That takes a stat() for
+#: each entry, and more for a symbolic link.
+_SORTED = 10_000
+#: Only the first this number of entries of a directory are listed.
+_MOST = 100_000
+
+_T = TypeVar("_T")
 
 
 class _Unchanged(Response):  # type: ignore[misc]
@@ -79,8 +95,7 @@ def directory_app(
             try:
                 return _send(*site.find(index), index)
             except FileNotFoundError:
-                sort = parse_qs(request.query_string).get("sort", [""])[0]
-                return _page(request, listing(_entries(site, where, wanted), wanted, sort))
+                return _page(request, _listing(site, where, wanted, request.query_string))
 
         return _found(request, find)
 
@@ -110,6 +125,8 @@ def _found(request: Request, find: Callable[[], Response]) -> Response:
     """What find() returns, or the response for the error that it raises."""
     if request.method not in ("GET", "HEAD"):
         return exc.HTTPMethodNotAllowed(headers=[("Allow", "GET, HEAD")])
+    if len(request.environ.get("PATH_INFO", "")) >= _PATH_MAX:  # A character is a byte.
+        return exc.HTTPNotFound()
     try:
         return find()
     except PermissionError:
@@ -136,21 +153,33 @@ class _Site(NamedTuple):
         root = os.path.realpath(self.root)
         path = os.path.abspath(os.path.join(root, wanted.lstrip("/")))
         self._below(root, path)
-        real = os.path.realpath(path)
-        outside = not os.path.join(real, "").startswith(os.path.join(root, ""))
-        if self.follow_symlinks and outside:
+        return self.served(root, os.path.realpath(path))
+
+    def served(self, root: str, real: str) -> tuple[str, str]:
+        """The same for a path without symbolic links."""
+        if self.follow_symlinks and not _is_below(root, real):
+            # Its whole path counts. The last name alone would not show that ~/.ssh/key is
+            # hidden. The user of the command line named root, but not the way to this.
+            self._refuse_hidden(real)
             return real, ""
         return root, self._below(root, real)
 
     def _below(self, root: str, path: str) -> str:
         """The path relative to root."""
-        root = os.path.join(root, "")
-        name = os.path.join(path, "")[len(root) : -1]
-        if not os.path.join(path, "").startswith(root) or (
-            not self.hidden and any(part.startswith(".") for part in name.split(os.sep))
-        ):
-            raise FileNotFoundError(errno.ENOENT, "must not be served")
+        if not _is_below(root, path):
+            raise FileNotFoundError(errno.ENOENT, "outside")
+        name = os.path.join(path, "")[len(os.path.join(root, "")) : -1]
+        self._refuse_hidden(name)
         return name
+
+    def _refuse_hidden(self, name: str) -> None:
+        if not self.hidden and any(part.startswith(".") for part in name.split(os.sep)):
+            raise FileNotFoundError(errno.ENOENT, "hidden")
+
+
+def _is_below(root: str, path: str) -> bool:
+    """Whether path is root, or below it."""
+    return os.path.join(path, "").startswith(os.path.join(root, ""))
 
 
 def _open(root: str, name: str, is_wanted: Callable[[int], bool]) -> int | str:
@@ -191,7 +220,7 @@ def _check(status: os.stat_result, is_wanted: Callable[[int], bool]) -> None:
 
 
 def _send(root: str, name: str, shown: str) -> Response:
-    """The file, with the type that the name in the URL has."""
+    """The file, with the type that the last name of the path shown means."""
     found = _open(root, name, stat.S_ISREG)
     opener = None if isinstance(found, str) else lambda *_: found
     file = open(os.path.join(root, name) if name else root, "rb", opener=opener)  # noqa: SIM115
@@ -205,8 +234,11 @@ def _send(root: str, name: str, shown: str) -> Response:
     return _Unchanged(headerlist=headers, app_iter=file)
 
 
-def _content_type(name: str) -> str:
-    content_type, encoding = mimetypes.guess_type(name)
+def _content_type(path: str) -> str:
+    # guess_type() takes a URL, and believes what a data: URL says of its type. This is none,
+    # not even for a file named "data:text/html,".
+    name = os.path.basename(os.path.normpath(path))
+    content_type, encoding = mimetypes.guess_type(f"./{name}")
     if encoding is not None:
         # Not as Content-Encoding, which browsers undo: a file saved as .tar.gz would not be
         # a gzip file any more.
@@ -216,26 +248,63 @@ def _content_type(name: str) -> str:
     return f"{content_type}; charset=utf-8" if content_type.startswith("text/") else content_type
 
 
-def _entries(site: _Site, where: tuple[str, str], wanted: str) -> Iterator[Entry]:
-    """What a directory has that is served."""
+def _listing(site: _Site, where: tuple[str, str], wanted: str, query: str) -> Listing:
+    """A page of what a directory has that is served."""
+    asked = parse_qs(query[:_QUERY])
+    sort = known_sort(asked.get("sort", [""])[0])
+    page = asked.get("page", [""])[0]
+    number = int(page) if page.isdecimal() and len(page) < 10 else 1
+    path = os.path.normpath(f"/{wanted.strip('/')}").rstrip("/") + "/"
+    columns: tuple[str, ...] = ("name", "size", "date")
     found = _open(*where, stat.S_ISDIR)
     try:
-        with os.scandir(found) as entries:
-            for entry in entries:
-                if entry.name.startswith(".") and not site.hidden:
-                    continue
-                try:
-                    if entry.is_symlink():
-                        site.find(wanted + entry.name)
-                    status = entry.stat()
-                except OSError:  # It is gone, or a link to nothing that is served.
-                    continue
-                is_directory = stat.S_ISDIR(status.st_mode)
-                if is_directory or stat.S_ISREG(status.st_mode):
-                    yield Entry(entry.name, is_directory, status.st_size, status.st_mtime)
+        with os.scandir(found) as scan:
+            read = list(islice(scan, _MOST + 1))
+        shown = [entry for entry in read[:_MOST] if site.hidden or not entry.name.startswith(".")]
+        served = partial(_entries, site, os.path.join(*where))
+        if len(shown) > _SORTED:
+            # Sizes and dates are asked for only to show them, as the kinds of links.
+            columns, sort = ("name",), sort if sort.endswith("name") else "name"
+            ordered = in_order(shown, sort, lambda entry: entry.is_dir(follow_symlinks=False))
+            number, pages, chosen = _chosen(ordered, number)
+            lines = list(served(chosen))
+            total = f"Names: {len(shown):,}. There are too many to sort by size or date."
+        else:
+            entries = in_order(served(shown), sort, lambda entry: entry.is_directory)
+            number, pages, lines = _chosen(entries, number)
+            sizes = [entry.size for entry in entries if not entry.is_directory]
+            total = (
+                f"Directories: {len(entries) - len(sizes)}."
+                f" Files: {len(sizes)}, {text_of_size(sum(sizes))}."
+            )
     finally:
         if isinstance(found, int):
             os.close(found)
+    if len(read) > _MOST:
+        total += f" This is not all: only {_MOST:,} names of a directory are read."
+    return Listing(path, sort, columns, number, pages, total, lines)
+
+
+def _chosen(entries: list[_T], number: int) -> tuple[int, int, list[_T]]:
+    """The number of the page to show, of all pages, and the entries of that page."""
+    pages = max(1, -(-len(entries) // _PAGE))
+    number = min(max(1, number), pages)
+    return number, pages, entries[(number - 1) * _PAGE : number * _PAGE]
+
+
+def _entries(site: _Site, directory: str, found: Iterable[os.DirEntry[str]]) -> Iterator[Entry]:
+    """Those that are served, while the directory is open."""
+    root = os.path.realpath(site.root)
+    for entry in found:
+        try:
+            if entry.is_symlink():
+                site.served(root, os.path.realpath(os.path.join(directory, entry.name)))
+            status = entry.stat()
+        except OSError:  # It is gone, or a link to nothing that is served.
+            continue
+        is_directory = stat.S_ISDIR(status.st_mode)
+        if is_directory or stat.S_ISREG(status.st_mode):
+            yield Entry(entry.name, is_directory, status.st_size, status.st_mtime)
 
 
 def _moved(name: str, query: str) -> Response:
@@ -247,12 +316,12 @@ def _moved(name: str, query: str) -> Response:
     return _Unchanged(status=301, headerlist=headers, app_iter=[])
 
 
-def _page(request: Request, page: str) -> Response:
-    response = Response(page, content_type="text/html", charset="utf-8")
-    # From the page itself: the date of a directory does not change with the files in it.
-    etag = f'"{hashlib.sha256(response.body).hexdigest()[:32]}"'
+def _page(request: Request, listing: Listing) -> Response:
+    etag = listing.etag()
     status = Validators(etag, None).refuse(request.environ)
-    if status is not None:
+    if status is None:
+        response = Response(listing.page(), content_type="text/html", charset="utf-8")
+    else:
         response = Response(status=status, body=b"", content_type=None)
     response.headers.update(
         {

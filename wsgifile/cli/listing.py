@@ -9,12 +9,14 @@ import re
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote
 
 from ..log import one_line
 
-__all__ = ["POLICY", "Entry", "listing"]
+__all__ = ["POLICY", "Entry", "Listing", "in_order", "known_sort", "text_of_size"]
+
+_T = TypeVar("_T")
 
 
 class Entry(NamedTuple):
@@ -39,7 +41,7 @@ th + th, td + td { text-align: right; font-variant-numeric: tabular-nums }
 td + td { font-size: .875rem }
 td { border-top: 1px solid; border-color: light-dark(#ddd, #3a3a3a) }
 td:first-child { white-space: normal; width: 100% }
-th a, td a, td data, td time { display: block; padding: .5rem }
+th a, th > span, td a, td data, td time { display: block; padding: .5rem }
 a { color: light-dark(#0b57d0, #8ab4f8); text-decoration: none }
 td a:visited { color: light-dark(#6d3bb3, #c9a6ff) }
 a:hover { text-decoration: underline }
@@ -69,49 +71,83 @@ _UNSEEN = re.compile(
 )
 
 
-def listing(entries: Iterable[Entry], path: str, sort: str) -> str:
-    """The page, as HTML.
+def known_sort(sort: str) -> str:
+    """``name``, ``size`` or ``date``; with ``-`` in front, the greatest comes first.
 
-    :param path: the path of the directory, which begins and ends with a slash.
-    :param sort: ``name``, ``size`` or ``date``; with ``-`` in front, the greatest comes first.
-        Anything else means ``name``.
+    Anything else means ``name``.
     """
+    return sort if sort.removeprefix("-") in _COLUMNS else "name"
+
+
+def in_order(entries: Iterable[_T], sort: str, is_directory: Callable[[_T], bool]) -> list[_T]:
+    """Sorted, with directories first. To sort by name, the entries need nothing but a name."""
     column, descending = sort.removeprefix("-"), sort.startswith("-")
-    if column not in _COLUMNS:
-        sort, column, descending = "name", "name", False
-    # Links to other directories keep the order.
-    query = "" if sort == "name" else f"?sort={sort}"
-    lines = sorted(entries, key=_COLUMNS["name"][1])
-    lines.sort(key=_COLUMNS[column][1], reverse=descending)
-    lines.sort(key=lambda entry: not entry.is_directory)
-    title = f"Index of {_text(path)}"
-    sizes = [entry.size for entry in lines if not entry.is_directory]
-    count = f"Directories: {len(lines) - len(sizes)}. Files: {len(sizes)}, {_size(sum(sizes))}."
-    return "\n".join(
-        [
-            "<!doctype html>",
-            '<html lang="en">',
-            '<meta charset="utf-8">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>{title}</title>",
-            f"<style>{_STYLE}</style>",
-            "<main>",
-            f'<nav aria-label="Path"><h1>Index of {_crumbs(path, query)}</h1></nav>',
-            "<table>",
-            "<thead>",
-            f"<tr>{''.join(_heading(each, column, descending) for each in _COLUMNS)}</tr>",
-            "</thead>",
-            "<tbody>",
-            *([] if path == "/" else [f'<tr><td><a href="../{query}">../</a><td><td>']),
-            *(_row(entry, query) for entry in lines),
-            "</tbody>",
-            "</table>",
-            f"<p>{count}",
-            "</main>",
-            "</html>",
-            "",
-        ]
-    )
+    lines: list[Any] = sorted(entries, key=lambda entry: entry.name)
+    lines.sort(key=lambda entry: entry.name.casefold())
+    if column != "name":
+        lines.sort(key=_COLUMNS[column][1], reverse=descending)
+    elif descending:
+        lines.reverse()
+    lines.sort(key=lambda entry: not is_directory(entry))
+    return lines
+
+
+class Listing(NamedTuple):
+    """All that the page depends on."""
+
+    #: Of the directory. It begins and ends with a slash.
+    path: str
+    #: As known_sort() returns it.
+    sort: str
+    #: The columns that the page can be sorted by.
+    columns: tuple[str, ...]
+    #: The number of this page, from 1, and of all pages.
+    number: int
+    pages: int
+    #: A sentence on how many entries the directory has.
+    total: str
+    #: Those of this page, in order.
+    lines: list[Entry]
+
+    def etag(self) -> str:
+        """The page's ETag, without making the page, which takes much longer."""
+        # Not from the directory's date, which does not change with the files in it.
+        digest = hashlib.sha256(_SAMPLE + repr(self).encode())
+        return f'"{digest.hexdigest()[:32]}"'
+
+    def page(self) -> str:
+        """The page, as HTML."""
+        # Links to other directories keep the order.
+        query = "" if self.sort == "name" else f"?sort={self.sort}"
+        title = f"Index of {_text(self.path)}"
+        pages = _pages(self.sort, self.number, self.pages)
+        return "\n".join(
+            [
+                "<!doctype html>",
+                '<html lang="en">',
+                '<meta charset="utf-8">',
+                '<meta name="viewport" content="width=device-width, initial-scale=1">',
+                f"<title>{title}</title>",
+                f"<style>{_STYLE}</style>",
+                "<main>",
+                f'<nav aria-label="Path"><h1>Index of {_crumbs(self.path, query)}</h1></nav>',
+                *pages,
+                "<table>",
+                "<thead>",
+                f"<tr>{''.join(_heading(each, self) for each in _COLUMNS)}</tr>",
+                "</thead>",
+                "<tbody>",
+                *([] if self.path == "/" else [f'<tr><td><a href="../{query}">../</a><td><td>']),
+                *(_row(entry, query) for entry in self.lines),
+                "</tbody>",
+                "</table>",
+                f"<p>{self.total}",
+                *pages,
+                "</main>",
+                "</html>",
+                "",
+            ]
+        )
 
 
 def _crumbs(path: str, query: str) -> str:
@@ -125,10 +161,29 @@ def _crumbs(path: str, query: str) -> str:
     return "".join([*links, f'<span aria-current="page">{_text(last)}/</span>'])
 
 
-def _heading(column: str, current: str, descending: bool) -> str:
+def _pages(sort: str, number: int, pages: int) -> list[str]:
+    """Links to the other pages."""
+    if pages == 1:
+        return []
+    links = [f"Page {number:,} of {pages:,}"]
+    for label, to in (
+        ("First", 1),
+        ("Previous", number - 1),
+        ("Next", number + 1),
+        ("Last", pages),
+    ):
+        if 1 <= to <= pages and to != number:
+            links.append(f'<a href="?sort={sort}&amp;page={to}">{label}</a>')
+    return [f'<nav aria-label="Pages"><p>{" · ".join(links)}</nav>']
+
+
+def _heading(column: str, listing: Listing) -> str:
     label, _, most_first = _COLUMNS[column]
+    if column not in listing.columns:
+        return f'<th scope="col"><span>{label}</span></th>'
     state = arrow = ""
-    if column == current:
+    if column == listing.sort.removeprefix("-"):
+        descending = listing.sort.startswith("-")
         most_first = not descending
         state = f' aria-sort="{"descending" if descending else "ascending"}"'
         arrow = f' <span aria-hidden="true">{"▼" if descending else "▲"}</span>'
@@ -142,7 +197,7 @@ def _row(entry: Entry, query: str) -> str:
         name += "/"
     else:
         exact = f"{entry.size:,} {'byte' if entry.size == 1 else 'bytes'}"
-        size = f'<data value="{entry.size}" title="{exact}">{_size(entry.size)}</data>'
+        size = f'<data value="{entry.size}" title="{exact}">{text_of_size(entry.size)}</data>'
     # quote() also quotes a colon. Otherwise browsers would read "a:" as a scheme.
     link = quote(os.fsencode(name)) + (query if entry.is_directory else "")
     return (
@@ -150,7 +205,7 @@ def _row(entry: Entry, query: str) -> str:
     )
 
 
-def _size(count: float) -> str:
+def text_of_size(count: float) -> str:
     if count < 1024:
         return f"{count} B"
     units = iter("KMGTPEZY")
@@ -171,3 +226,20 @@ def _text(name: str) -> str:
     """A name as HTML, with every character visible."""
     name = os.fsencode(name).decode(errors="backslashreplace")
     return html.escape(_UNSEEN.sub(lambda match: one_line(match[0]), name))
+
+
+#: A page with a line of each kind. If the next release writes pages in another way, their tags
+#: change.
+_SAMPLE = (
+    Listing(
+        "/a/",
+        "-size",
+        ("name", "size"),
+        2,
+        3,
+        "",
+        [Entry("a", True, 0, 0), Entry("b", False, 1, 0)],
+    )
+    .page()
+    .encode()
+)

@@ -54,7 +54,7 @@ _COOPERATIVE = re.compile("async|asyncio|gevent|greenlet|loop|tornado|ugreen")
 #: or TLS, or a route that changes the body. Offload threads are uWSGI's own background.
 _CHANGED = re.compile(
     "(ssl|https|suwsgi|puwsgi|fastcgi|fastcgi-nph|raw|zeromq|zmq)-socket|mongrel2.*|zeromq|zmq"
-    "|(final-|response-)?route(-.*)?|offload-threads"
+    "|(final-|response-)?route(-.*)?|offload-threads?"
 )
 _PLAIN = {b"http", b"http11", b"uwsgi"}
 #: Seconds that a worker gets to finish its requests, and between that and its end.

@@ -26,9 +26,9 @@ class Server(Base):
         return self.environ.get("werkzeug.socket")
 
     def abort(self, error: BaseException) -> bytes:
-        """End the connection. Werkzeug would wait until the client does."""
+        """Receive no more. Werkzeug would, until the client leaves, before it ends."""
         with contextlib.suppress(OSError):  # The client has left.
-            self.environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
+            self.environ["werkzeug.socket"].shutdown(socket.SHUT_RD)
         raise error
 
 
