@@ -10,17 +10,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import selectors
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from report import Target, finish, machine, machine_text, number, progress, run, table
-from servers import MIB, SERVERS, Running, make_files, missing, some_of
-
-os.environ.setdefault("BENCHMARK_THREADS", "2")
+from report import Parser, Target, begin, finish, number, progress, run, some_of, table
+from servers import MIB, SERVERS, installed, make_files, module, running
 
 ASKED = ["gunicorn_sync", "gunicorn_gthread", "cheroot", "uwsgi", "werkzeug", "wsgiref"]
 CONTENDERS = ("by_hand", "ours")
@@ -29,7 +26,7 @@ PATIENCE = 5.0
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = Parser(__doc__)
     add = parser.add_argument
     add("--servers", type=some_of(SERVERS), default=ASKED, help=f"default: {','.join(ASKED)}")
     add("--clients", type=int, default=200, metavar="N", help="that stop (200)")
@@ -38,12 +35,7 @@ def arguments() -> argparse.Namespace:
     add("--stops", default="5,12,45", metavar="S,S", help="seconds to stop (5,12,45)")
     add("--slow", type=float, default=45, metavar="S", help="seconds of a slow download (45)")
     add("--only", choices=("beside", "table"), help="only this measurement")
-    add("--quick", action="store_true", help="small sizes, to try it out")
-    add("--json", metavar="FILE", help="write all values there")
-    args = parser.parse_args()
-    if args.quick:
-        args.clients, args.requests, args.stops, args.slow = 30, 100, "5,12", 12
-    return args
+    return parser.parse(clients=30, requests=100, stops="5,12", slow=12)
 
 
 class Client:
@@ -101,18 +93,18 @@ def p99(port: int, requests: int) -> float | None:
 
 def beside(server: str, contender: str, args: argparse.Namespace, files: str) -> dict[str, Any]:
     """The small request beside the clients, what they cost, and how many get all."""
-    with Running(server, contender, files) as running:
-        small(running.port)
-        idle = p99(running.port, args.requests)
-        memory, (_, descriptors, threads) = running.memory(), running.held()
-        clients = connected(running.port, args)
+    with running(server, contender, files) as started:
+        small(started.port)
+        idle = p99(started.port, args.requests)
+        memory, (_, descriptors, threads) = started.memory(), started.held()
+        clients = connected(started.port, args)
         time.sleep(0.1 * args.clients + 1)  # Each one has to fall behind.
-        busy = p99(running.port, args.requests)
-        took = running.memory() - memory
-        held = running.held()
+        busy = p99(started.port, args.requests)
+        took = started.memory() - memory
+        held = started.held()
         whole = read_all(clients)
         time.sleep(4)
-        after = running.held()
+        after = started.held()
     return {
         "idle": idle,
         "beside": busy,
@@ -155,8 +147,8 @@ def download(
     server: str, contender: str, args: argparse.Namespace, files: str, stop: float | None
 ) -> str:
     """One client, which stops for some seconds after 1 MiB, or reads slowly."""
-    with Running(server, contender, files) as running:
-        client = Client(running.port, args.size)
+    with running(server, contender, files) as started:
+        client = Client(started.port, args.size)
         began = time.monotonic()
         more = True
         if stop is not None:
@@ -174,17 +166,15 @@ def download(
 
 def main() -> None:
     args = arguments()
-    servers = [server for server in args.servers if not missing(server)]
-    facts = machine(SERVERS[server] for server in servers)
-    print(machine_text(facts), flush=True)
-    results: dict[str, Any] = {"machine": facts, "options": {**vars(args), "json": None}}
-    targets = []
+    servers = [server for server in args.servers if installed(server)]
+    results = begin(args, [module(server) for server in servers])
+    targets: list[Target] = []
     with make_files([args.size]) as files:
         if args.only != "table":
             results["beside"], targets = measure_beside(servers, args, files)
         if args.only != "beside":
             results["table"] = measure_table(servers, args, files)
-    finish(results, targets, args.json)
+    finish(args, results, targets)
 
 
 def measure_beside(
