@@ -145,6 +145,9 @@ STACKS: dict[str, Any] = {
     "ahead": wsgifile.FileWrapperMiddleware(cases.application, read_ahead=3),
     "watched": wsgifile.FileWrapperMiddleware(cases.application, on_sent=note),
     "impatient": wsgifile.FileWrapperMiddleware(cases.application, on_sent=note, send_timeout=0.5),
+    "worker": wsgifile.FileWrapperMiddleware(
+        cases.application, on_sent=note, send_timeout=0.5, background=0
+    ),
     "hidden": Hidden(middleware),
     "faulty": (faulty := wsgifile.FileWrapperMiddleware(cases.faulty, on_sent=note)),
     "faulty_ahead": wsgifile.FileWrapperMiddleware(cases.faulty, read_ahead=3, on_sent=note),

@@ -168,6 +168,17 @@ def test_takes_nothing(behind: Running, data: bytes) -> None:
         assert len(body) < SIZE
 
 
+def test_takes_nothing_from_a_worker(behind: Running, data: bytes) -> None:
+    """With background=0 the worker waits, but no longer than that."""
+    with Slow(behind.port, "/worker/large") as slow:
+        seen = events(behind.port, closes=1)
+        sender, _, _, _, sent, error, _ = transferred(behind.port, seen)
+        assert (sender != "background", error) == (True, "TimeoutError")
+        assert sent < SIZE
+        assert data.startswith(body := slow.rest())
+        assert len(body) < SIZE
+
+
 def test_takes_nothing_of_what_is_read(behind: Running, data: bytes) -> None:
     """What has to be read stays with the worker, which waits no longer."""
     with socket.socket() as sock:

@@ -22,3 +22,8 @@ class Server(Base):
     def end_connection(self) -> None:
         """Wait for no other request."""
         self.start_response.__self__.close_connection = True
+
+    def abort(self, error: BaseException) -> bytes:
+        """End the connection, which Paste keeps open after an OSError."""
+        self.end_connection()
+        raise error
