@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 
+#: Number of bytes of a response that is not a file which a client may leave unread before the
+#: thread waits. They are in a temporary file, so this bounds the disk space of a connection.
+_WATERMARK = 64 << 20
+
+
 class _Parser(argparse.ArgumentParser):
     """Reports an error in one line, with exit status 2."""
 
@@ -166,6 +171,7 @@ def main(argv: list[str] | None = None) -> int:
 def _serve(parser: _Parser, args: argparse.Namespace, app: WSGIApplication, path: str) -> int:
     from waitress.server import create_server
 
+    from ..servers.waitress import Channel
     from .access_log import AccessLog
 
     through = FileWrapperMiddleware if args.quiet else AccessLog
@@ -173,9 +179,20 @@ def _serve(parser: _Parser, args: argparse.Namespace, app: WSGIApplication, path
     port = _port(parser) if args.port is None else args.port
     sockets: dict[int, Any] = {}
     try:
-        server = create_server(app, sockets, host=args.host, port=port, threads=args.threads)
+        server = create_server(
+            app,
+            sockets,
+            host=args.host,
+            port=port,
+            threads=args.threads,
+            outbuf_high_watermark=_WATERMARK,
+        )
     except (OSError, ValueError) as error:
         parser.error(f"cannot listen on {args.host} port {port}: {_reason(error)}")
+
+    # From the first request on, not only once a file is sent.
+    for each in sockets.values():
+        each.channel_class = Channel
 
     def stop(*_: object) -> NoReturn:
         # The server's loop ends when it has no sockets, even if an application catches this.

@@ -87,12 +87,15 @@ class Channel(HTTPChannel):  # type: ignore[misc]
     """A channel that begins a request when the client has taken the responses before it.
 
     Until then the request holds no thread. If it waits for longer than waitress's setting
-    channel_timeout, and the client takes nothing meanwhile, the connection ends.
+    channel_timeout, and the client takes nothing meanwhile, the connection ends. It also ends
+    if a thread waits so long to add to a response that is not a file.
     """
 
     #: Whether a request waits.
     _waiting = False
     _writing = False
+    #: Whether a thread waits to write.
+    _blocked = False
     will_close: bool
 
     def service(self) -> None:
@@ -113,12 +116,15 @@ class Channel(HTTPChannel):  # type: ignore[misc]
 
     def _flush_outbufs_below_high_watermark(self) -> None:
         """Called for each part of a response, and between two requests, which need not wait."""
-        if self._writing:
+        if self._writing and self.total_outbufs_len > self.adj.outbuf_high_watermark:
+            self.last_activity = time.time()  # The application may have been slow.
+            self._blocked = True
             super()._flush_outbufs_below_high_watermark()
+            self._blocked = False
 
     def writable(self) -> bool:
         """Whether there is something to send. The main loop calls this all the time."""
-        waits = self._waiting or self.will_close
+        waits = self._waiting or self._blocked or self.will_close
         if waits and time.time() - self.last_activity > self.adj.channel_timeout:
             # waitress leaves a channel alone that has requests. Of another one it only notes
             # that it has to be closed, and closes it when the client takes more. So wake it.
