@@ -62,17 +62,6 @@ def test_unread_responses_hold_no_thread(tmp_path: Path, kind: str) -> None:
                 received += len(sock.recv(1 << 20))
 
 
-def test_unread_listings_hold_no_thread(site: Path) -> None:
-    """The same with the pages of a directory, 2 MB each."""
-    for number in range(2000):
-        (site / "sub" / f"{'n' * 240}{number}").touch()
-    log = site.parent / "log"
-    with serving(str(site), "--quiet", log=log) as url, ExitStack() as stack:
-        for _ in range(6):
-            stack.enter_context(unread(address(url), "/sub/", 40))
-            assert ask(url, b"/empty").startswith(b"HTTP/1.0 200 OK\r\n")
-
-
 def test_a_client_that_holds_a_thread(tmp_path: Path) -> None:
     """Its connection ends after channel_timeout, and the thread is free."""
     (tmp_path / "file").write_bytes(b"x")

@@ -131,18 +131,25 @@ def explain(app: WSGIApplication, path: str, headers: list[tuple[str, str]]) -> 
     yield _line("the application", f"{spy.status or 'no status'}, returned {spy.returned}")
     if not isinstance(app, FileWrapperMiddleware):
         yield _line("wsgifile", "added here, because the application does not have it outermost")
+    yield from _outcome(spy, served.refused, ends)
+    for message in warnings:
+        yield _line("warning", message)
+    yield _line("the client", got)
+
+
+def _outcome(
+    spy: _Spy, refused: Exception | None, ends: list[tuple[Send, Watch, Transfer]]
+) -> Iterator[str]:
+    """What became of the response, by the outermost middleware and by others inside of it."""
     outermost = [end for end in ends if _returned(end[0].app_iter) is spy.app_iter]
-    if served.refused is not None:
-        yield _line("wsgifile", f"refused: {served.refused!r}")
+    if refused is not None:
+        yield _line("wsgifile", f"refused: {refused!r}")
     elif not outermost:
         yield from _passed_on(spy.hides_file and not ends)
     for end in ends:
         if end not in outermost:
             yield _line("inside of that", "another FileWrapperMiddleware")
         yield from _lines(*end, spy.headers if end in outermost else None)
-    for message in warnings:
-        yield _line("warning", message)
-    yield _line("the client", got)
 
 
 def _returned(app_iter: object) -> object:
