@@ -53,9 +53,12 @@ def path(tmp_path: Path) -> str:
 
 @pytest.fixture
 def log(caplog: pytest.LogCaptureFixture) -> Callable[[int], list[str]]:
+    """What wsgifile has logged. waitress warns of a queue if the machine is busy."""
     caplog.set_level(logging.DEBUG, "wsgifile")
     return lambda level: [
-        record.getMessage() for record in caplog.records if record.levelno == level
+        record.getMessage()
+        for record in caplog.records
+        if record.levelno == level and record.name == "wsgifile"
     ]
 
 
