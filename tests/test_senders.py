@@ -432,6 +432,15 @@ def test_uwsgi_that_does_not_ask(file: BufferedReader, monkeypatch: pytest.Monke
     assert body.sender == "read"
 
 
+def test_uwsgi_with_another_wrapper(file: BufferedReader, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If a filter has put its own wrapper into the environ, the file is read."""
+    monkeypatch.setitem(sys.modules, "uwsgi", SimpleNamespace(opt={}))
+    server = import_module("wsgifile.servers.uwsgi").Server(
+        {"wsgi.file_wrapper": print}, lambda *args: print
+    )
+    assert type(body_of(file, server)) is Body
+
+
 def test_gunicorn_that_must_not() -> None:
     """The socket is declined if gunicorn's response says that it cannot sendfile."""
 
