@@ -20,7 +20,7 @@ from client import Client
 from ports import free_port, running
 from regions import region_of
 
-from wsgifile import senders, sockets
+from wsgifile import agents, senders, sockets
 from wsgifile.blocks import ShortFileError
 from wsgifile.body import Body
 from wsgifile.plan import Plan
@@ -430,6 +430,18 @@ def test_uwsgi_that_does_not_ask(file: BufferedReader, monkeypatch: pytest.Monke
         body.fileno()
     assert b"".join(body) == Path(__file__).read_bytes()[3:13]
     assert body.sender == "read"
+
+
+def test_agents_hear_of_an_error_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some servers ask for the next block again after an error."""
+    told: list[BaseException] = []
+    monkeypatch.setattr(agents, "report", lambda app_iter, error: told.append(error))
+    body = body_of(io.BytesIO(b"123"), Both(False, None))
+    assert next(body) == b"123"
+    for _ in range(2):
+        with pytest.raises(ShortFileError):
+            next(body)
+    assert [type(error) for error in told] == [ShortFileError]
 
 
 def test_uwsgi_with_another_wrapper(file: BufferedReader, monkeypatch: pytest.MonkeyPatch) -> None:
