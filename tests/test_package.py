@@ -17,7 +17,7 @@ import wsgifile
 PACKAGE = Path(wsgifile.__file__).parent
 
 #: The modules of the command line, which the rest of the package never imports.
-COMMAND_LINE = {"__main__", "access_log", "cli", "directory", "explain", "listing"}
+COMMAND_LINE = {"__main__", "cli"}
 
 
 @pytest.mark.quick

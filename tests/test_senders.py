@@ -20,7 +20,7 @@ from client import Client
 from ports import free_port, running
 from regions import region_of
 
-from wsgifile import senders, sockets
+from wsgifile import agents, senders, sockets
 from wsgifile.blocks import ShortFileError
 from wsgifile.body import Body
 from wsgifile.plan import Plan
@@ -437,6 +437,27 @@ def test_uwsgi_behind_a_filter(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "uwsgi", SimpleNamespace(opt={}))
     server = import_module("wsgifile.servers.uwsgi").Hidden({}, lambda *args: print)
     assert isinstance(server.may_leave(), Declined)
+
+
+def test_agents_hear_of_an_error_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some servers ask for the next block again after an error."""
+    told: list[BaseException] = []
+    monkeypatch.setattr(agents, "report", lambda app_iter, error: told.append(error))
+    body = body_of(io.BytesIO(b"123"), Both(False, None))
+    assert next(body) == b"123"
+    for _ in range(2):
+        with pytest.raises(ShortFileError):
+            next(body)
+    assert [type(error) for error in told] == [ShortFileError]
+
+
+def test_uwsgi_with_another_wrapper(file: BufferedReader, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If a filter has put its own wrapper into the environ, the file is read."""
+    monkeypatch.setitem(sys.modules, "uwsgi", SimpleNamespace(opt={}))
+    server = import_module("wsgifile.servers.uwsgi").Server(
+        {"wsgi.file_wrapper": print}, lambda *args: print
+    )
+    assert type(body_of(file, server)) is Body
 
 
 def test_gunicorn_that_must_not() -> None:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,6 +21,7 @@ from test_pipelining import Pipeline, wait_for
 from werkzeug.wsgi import ClosingIterator
 
 from wsgifile import FileWrapperMiddleware, Transfer
+from wsgifile.servers import twisted
 from wsgifile.threads import Pool
 
 if TYPE_CHECKING:
@@ -335,3 +337,16 @@ def test_the_reactor_ends(tmp_path: Path, target: str) -> None:
             client.send("GET " + target)
             assert client.sock.recv(1) == b"H"
     assert "Traceback" not in log.read_text()
+
+
+def test_client_that_leaves_before_the_reactor_goes_on() -> None:
+    """There is no channel any more, and the file is closed."""
+    closed = threading.Event()
+    body: Any = SimpleNamespace(sent=1, close=closed.set)
+    timer = SimpleNamespace(active=lambda: False)
+    response = SimpleNamespace(
+        request=SimpleNamespace(channel=None),
+        reactor=SimpleNamespace(callLater=lambda *args: timer),
+    )
+    twisted.Producer(body, response).start()
+    assert closed.wait(20)

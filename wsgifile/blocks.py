@@ -92,9 +92,9 @@ class BlockReader:
         self.start = start
         self.stop = stop
         #: Position of the next byte.
-        self.position = start
+        self.position: int = start
         #: Whether the file has yet to be moved to that position.
-        self.seek_first = seek_first
+        self.seek_first: bool = seek_first
         self.exact = exact
         self._read = _read_method(filelike)
         self._rest = memoryview(b"")

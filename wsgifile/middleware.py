@@ -97,7 +97,7 @@ class FileWrapperMiddleware:
         if any(map(inspect.iscoroutinefunction, (app, type(app).__call__))):
             raise TypeError(f"app must be a WSGI application, but {app!r} is an async function")
         self.app = app
-        self.options = Options(
+        self.options: Options = Options(
             block_size=block_size,
             ranges=ranges,
             validators=validators,

@@ -46,7 +46,7 @@ class FileWrapper:
         MADE[0] += 1
         self.filelike = filelike
         self.block_size = block_size
-        self.reader = BlockReader(filelike)
+        self.reader: BlockReader = BlockReader(filelike)
 
     def __iter__(self) -> FileWrapper:
         return self

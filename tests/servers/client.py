@@ -165,7 +165,9 @@ class Client:
         sock = self.connect()
         head = b""
         while b"\r\n\r\n" not in head:
-            head += sock.recv(65536)
+            data = sock.recv(65536)
+            assert data, "the connection has ended within the header"
+            head += data
         end = head.partition(b"\r\n\r\n")[2]
         length = len(end)
         while data := sock.recv(1 << 20):

@@ -67,11 +67,13 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def disarm(port: int) -> int:
     """How many calls have failed."""
+    deadline = time.monotonic() + 20
     while True:
         # A call on sockets may fail only now, when the server accepts this connection.
         with suppress(h11.RemoteProtocolError), Client(port, 10) as client:
             failed: int = json.loads(client.get("/bare/-/disarm").body)
             return failed
+        assert time.monotonic() < deadline, "the server answers nothing"
 
 
 def outcome(server: Running, stack: str, case: str, fault: str, expected: bytes) -> str:

@@ -97,6 +97,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
     #: Whether a thread waits to write.
     _blocked = False
     will_close: bool
+    last_activity: float
 
     def service(self) -> None:
         """Answer the next request, or have it wait. A worker thread calls this."""
