@@ -86,6 +86,22 @@ def wsgiref(port):
         pass
 
 
+def wsgiref_forking(port):
+    from socketserver import ForkingMixIn
+    from wsgiref.simple_server import WSGIServer, make_server
+
+    class Server(ForkingMixIn, WSGIServer):
+        pass
+
+    make_server("127.0.0.1", port, app, server_class=Server).serve_forever()
+
+
+def werkzeug_forking(port):
+    from werkzeug.serving import run_simple
+
+    run_simple("127.0.0.1", port, app, processes=2)
+
+
 if __name__ == "__main__":
     globals()[sys.argv[1]](int(sys.argv[2]))
 """
@@ -226,6 +242,8 @@ STAYS = {
     ),
     "no-sendfile": (gunicorn("--threads", "2", "--no-sendfile"), "gunicorn", "read"),
     "gevent": (gunicorn("--worker-class", "gevent"), "gevent", "os.sendfile"),
+    "wsgiref forks": (script("wsgiref_forking"), "wsgiref", "os.sendfile"),
+    "werkzeug forks": (script("werkzeug_forking"), "werkzeug", "os.sendfile"),
     "offload": (uwsgi("--offload-threads", "1"), "pyuwsgi", "wsgi.file_wrapper"),
     "async": (uwsgi("--async", "2", "--ugreen"), "pyuwsgi", "wsgi.file_wrapper"),
     "route": (uwsgi("--threads", "2", "--route-run", "log:x"), "pyuwsgi", "wsgi.file_wrapper"),

@@ -25,6 +25,11 @@ class Server(Base):
         """The connection, which Werkzeug puts into the environ."""
         return self.environ.get("werkzeug.socket")
 
+    def may_leave(self) -> Declined | None:
+        """Not if the process ends with the request."""
+        forks = self.environ.get("wsgi.multiprocess")
+        return Declined("the server forks for each request") if forks else None
+
     def abort(self, error: BaseException) -> bytes:
         """Receive no more. Werkzeug would, until the client leaves, before it ends."""
         with contextlib.suppress(OSError):  # The client has left.

@@ -5,10 +5,12 @@ Its wrapper is a loop of 8 KiB reads, which os.sendfile beats. Its socket blocks
 
 from __future__ import annotations
 
+import socketserver
 from types import FrameType
 from typing import Any
 
 from ..server import Server as Base
+from ..transfer import Declined
 
 __all__ = ["Server"]
 
@@ -42,6 +44,13 @@ class Server(Base):
         """End the connection, which runserver would keep open."""
         self._handler.request_handler.close_connection = True
         raise error
+
+    def may_leave(self) -> Declined | None:
+        """Not if the process ends with the request. Windows has no such servers."""
+        forking = getattr(socketserver, "ForkingMixIn", ())
+        if isinstance(self._handler.request_handler.server, forking):
+            return Declined("the server forks for each request")
+        return None
 
     def end_connection(self) -> None:
         """Wait for no other request, which runserver does."""
