@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 from collections.abc import Callable, Iterable
 from types import CellType, FrameType
 from typing import TYPE_CHECKING, Any
@@ -90,7 +91,8 @@ class Server:
         :param timeout: seconds that the client may take nothing.
         """
         sock = self.connection()
-        if not is_standard(sock) or sock.gettimeout() == 0:
+        # Windows has no poll().
+        if not is_standard(sock) or sock.gettimeout() == 0 or not hasattr(select, "poll"):
             return None
         return Client(sock.fileno(), sock.getsockopt, timeout, self.alive)
 
