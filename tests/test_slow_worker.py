@@ -25,6 +25,18 @@ import ssl
 import sys
 
 from wsgifile import FileWrapperMiddleware
+from wsgifile.body import Body
+
+leave = Body.leave
+
+
+def asked(body, client):
+    free = leave(body, client)
+    print("it leaves" if free else "it stays", flush=True)
+    return free
+
+
+Body.leave = asked
 
 
 class Zeros:
@@ -233,6 +245,8 @@ def test_max_requests(tmp_path: Path) -> None:
     assert "WORKER TIMEOUT" not in log.read_text()
 
 
+#: Of the following, those that find out when the client has fallen behind.
+ASKED = {"no-sendfile", "wsgiref forks", "werkzeug forks", "route"}
 #: Where nothing leaves its worker, with two of them.
 STAYS = {
     "filter": (
@@ -257,6 +271,8 @@ def test_stays(tmp_path: Path, name: str) -> None:
     with started(tmp_path, command, module) as (port, _, log):
         sock = begin(port, "/data")
         length(begin(port, "/ping"))
+        if name in ASKED:
+            logged(log, "it stays")
         assert length(sock) + 100 >= SIZE
         logged(log, f"sent {sender} ")
         assert "background" not in log.read_text()
