@@ -21,14 +21,16 @@ from typing import Any
 import pytest
 from regions import region_of
 
-from wsgifile import background, client, page_cache
+from wsgifile import background, client, page_cache, sockets
 from wsgifile.background import Grace, default_limit
 from wsgifile.body import Body
 from wsgifile.client import Client, getsockopt_of
 from wsgifile.plan import Plan
+from wsgifile.recognise import FileSlice
 from wsgifile.send import Send, Watch
 from wsgifile.senders import SendfileBody, open_body
 from wsgifile.server import Server
+from wsgifile.sockets import SocketKind, queued, sendfile
 from wsgifile.threads import pool
 from wsgifile.transfer import Declined, Transfer
 
@@ -383,6 +385,79 @@ def test_client_takes_nothing(path: Path, pair: tuple[socket.socket, socket.sock
     on_sent, _ = left(path, ours, timeout=0.1)
     assert isinstance(on_sent.wait().error, TimeoutError)
     assert DATA.startswith(received(theirs))
+
+
+def taken(ours: Any, theirs: socket.socket) -> None:
+    """Have the client take something, but less than makes the socket take more."""
+    before = queued(ours.fileno())
+    while queued(ours.fileno()) >= before:
+        assert theirs.recv(1 << 16)
+    poll = select.poll()
+    poll.register(ours, select.POLLOUT)
+    assert not poll.poll(0)
+
+
+def test_client_takes_little(path: Path) -> None:
+    """That is something, although the socket does not take more yet."""
+    path.write_bytes(bytes(20_000_000))
+    ours, theirs = tcp_pair()
+    with theirs:
+        on_sent, delivery = left(path, ours)
+        until(lambda: delivery.queued > 0)
+        with background._sender._lock:
+            taken(delivery.sock, theirs)
+            late = delivery.deadline = time.monotonic()
+        until(lambda: delivery.deadline > late or on_sent.called.is_set())
+        received(theirs)
+    assert on_sent.wait().error is None
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_client_takes_little_from_a_worker(
+    path: Path, monkeypatch: pytest.MonkeyPatch, many: bool
+) -> None:
+    """It has the whole time again if it has taken something. A worker may serve many."""
+    path.write_bytes(bytes(20_000_000))
+    ours, theirs = tcp_pair()
+    waits = 0
+
+    def alive() -> None:
+        nonlocal waits
+        waits += 1
+        if waits <= 3:
+            taken(ours, theirs)
+
+    def wait(sock: socket.socket, timeout: float) -> None:
+        alive()
+        raise TimeoutError
+
+    with ours, theirs, open(path, "rb") as file:
+        client = Client(ours.fileno(), ours.getsockopt, 0.1, alive)
+        ours.setblocking(False)
+        monkeypatch.setattr(sockets, "_kind", lambda sock: SocketKind(wait, None))
+        whole = FileSlice(file, 0, 20_000_000)
+        with pytest.raises(TimeoutError):
+            list(sendfile(ours, whole, 0.1, None if many else client.wait))
+    assert waits >= 4
+
+
+def test_queue_that_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then the client has to take as much as makes the socket take more."""
+    monkeypatch.setitem(sys.modules, "termios", None)
+    assert queued(0) == 0
+
+
+def test_without_poll(
+    path: Path, pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On Windows the server waits as it likes."""
+    ours, theirs = pair
+    monkeypatch.delattr(select, "poll")
+    assert Direct(ours).client(1.0) is None
+    worker = threading.Thread(target=serve, args=(body_of(io.BytesIO(DATA), Direct(ours)), ours))
+    worker.start()
+    assert received(theirs) == DATA
+    worker.join(20)
 
 
 @pytest.mark.parametrize("reset", [False, True])

@@ -34,7 +34,7 @@ from .blocks import FileReadError, ShortFileError
 from .log import logger, one_line
 from .page_cache import Lookahead, prefetch
 from .recognise import KernelFile
-from .sockets import cannot_sendfile, send_some
+from .sockets import cannot_sendfile, queued, send_some
 from .threads import pool
 from .transfer import Declined
 
@@ -127,8 +127,8 @@ class _Delivery:
     read: bool = False
     #: Whether another thread reads the file's next bytes from the disk.
     fetching: bool = False
-    #: Bytes in the socket's queue at the last look, once all was sent.
-    queued: int | None = None
+    #: Bytes in the socket's queue at the last look.
+    queued: int = 0
     #: Whether the client sends no more.
     eof: bool = False
 
@@ -181,15 +181,17 @@ class _Delivery:
         """Number of bytes to send."""
         return sum(_length(piece) for piece in self.pieces)
 
-    def is_acknowledged(self, now: float) -> bool:
-        """Whether the client has all and some time to close, or has left."""
+    def look(self, now: float) -> None:
+        """Give the client more time if it has taken something of the socket's queue."""
+        before, self.queued = self.queued, queued(self.sock.fileno())
+        if self.queued < before:
+            self.deadline = now + (self.timeout if self.queued or self.pieces else _LINGER)
+
+    def is_over(self) -> bool:
+        """Whether the client, to which all was sent, has all and has closed, or has left."""
         if self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             return True
-        queued = _queued(self.sock)
-        if self.queued is None or queued < self.queued:
-            self.deadline = now + (self.timeout if queued else _LINGER)
-        self.queued = queued
-        return not queued and (self.eof or now >= self.deadline)
+        return self.eof and not self.queued
 
     def close(self) -> None:
         """Give back the descriptors."""
@@ -203,14 +205,6 @@ class _Delivery:
 
 def _length(piece: memoryview | tuple[int, int]) -> int:
     return len(piece) if isinstance(piece, memoryview) else piece[1] - piece[0]
-
-
-def _queued(sock: socket.socket) -> int:
-    """Number of bytes that the client has not acknowledged, by tcp(7) and unix(7)."""
-    # Windows has neither of these.
-    tiocoutq = import_module("termios").TIOCOUTQ
-    (queued,) = struct.unpack("i", import_module("fcntl").ioctl(sock, tiocoutq, bytes(4)))
-    return int(queued)
 
 
 class _Sender:
@@ -307,7 +301,7 @@ class _Sender:
             if delivery is None:  # The process ends.
                 return None
             try:
-                if delivery.queued is not None:
+                if not delivery.pieces:
                     self._linger(delivery, event)
                 elif not self._fetch(delivery):
                     delivery.send()
@@ -408,16 +402,17 @@ class _Sender:
         return [end for end in looked if end is not None]
 
     def _look(self, delivery: _Delivery, now: float) -> _End | None:
-        if delivery.queued is not None:
-            # In this order, as the first may give it more time.
-            if delivery.is_acknowledged(now) or now >= delivery.deadline:
-                self._end(delivery, None)
-        elif now >= delivery.deadline and not delivery.fetching:
-            return self._end(delivery, TimeoutError("timed out"))
+        delivery.look(now)
+        if delivery.pieces:
+            if now >= delivery.deadline and not delivery.fetching:
+                return self._end(delivery, TimeoutError("timed out"))
+        elif now >= delivery.deadline or delivery.is_over():
+            self._end(delivery, None)
         return None
 
     def _end(self, delivery: _Delivery, error: BaseException | None) -> _End | None:
         """Close the connection. What to report, unless everything was sent before."""
+        sending = bool(delivery.pieces)
         del self._deliveries[delivery.sock.fileno()]
         if not delivery.fetching:
             self._unregister(delivery)
@@ -430,7 +425,7 @@ class _Sender:
         delivery.close()
         if isinstance(error, FileReadError):
             logger.warning("%s: the response is cut off", one_line(str(error)))
-        return None if delivery.queued is not None else (delivery.on_end, delivery.sent, error)
+        return (delivery.on_end, delivery.sent, error) if sending else None
 
     def finish(self) -> None:
         """Wait for all deliveries, as long as the server gives requests; then end them.

@@ -13,6 +13,8 @@ import struct
 import time
 from collections.abc import Callable
 
+from .sockets import queued
+
 __all__ = ["Client", "getsockopt_of"]
 
 #: Seconds to wait once before a client has fallen behind; more if its packets take longer.
@@ -65,9 +67,13 @@ class Client:
             self._waited += time.monotonic() - began
             self.behind = not ready
             return ready
+        left = queued(self.fd)
         while not self._poll.poll(1000 * min(1.0, self._timeout)):
             self.alive()
-            if time.monotonic() >= began + self._timeout:
+            before, left, now = left, queued(self.fd), time.monotonic()
+            if left < before:
+                began = now
+            elif now >= began + self._timeout:
                 raise TimeoutError("timed out")
         return True
 

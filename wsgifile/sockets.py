@@ -10,10 +10,12 @@ import errno
 import os
 import select
 import socket
+import struct
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from importlib import import_module
 from typing import Any, NamedTuple
 
 from . import registry
@@ -28,6 +30,7 @@ __all__ = [
     "is_standard",
     "no_delay",
     "not_blocking",
+    "queued",
     "run_in_thread",
     "send_some",
     "sendfile",
@@ -101,6 +104,34 @@ def run_in_thread(sock: Any) -> Callable[..., Any] | None:
     return None if kind is None else kind.call
 
 
+def queued(fd: int) -> int:
+    """Number of bytes that the client has not acknowledged, by tcp(7) and unix(7).
+
+    A client may take bytes for minutes before the socket takes more: Linux waits until a
+    third of the queue is free.
+    """
+    try:
+        tiocoutq = import_module("termios").TIOCOUTQ
+        (count,) = struct.unpack("i", import_module("fcntl").ioctl(fd, tiocoutq, bytes(4)))
+    except (ImportError, AttributeError, OSError):  # The system cannot tell.
+        return 0
+    return int(count)
+
+
+def _wait(kind: SocketKind, sock: Any, timeout: float) -> None:
+    """Wait until the socket takes more, as long as the client takes something."""
+    left = queued(sock.fileno())
+    while True:
+        try:
+            kind.wait(sock, timeout)
+        except TimeoutError:
+            before, left = left, queued(sock.fileno())
+            if left >= before:
+                raise
+        else:
+            return
+
+
 def sendfile(
     sock: Any,
     file_slice: FileSlice,
@@ -126,7 +157,7 @@ def sendfile(
     while offset < stop:
         count = min(stop - offset, _AT_ONCE)
         if kind.call is not None:
-            kind.wait(sock, timeout)
+            _wait(kind, sock, timeout)
             # Others must not wait for the disk either.
             fd, left = file_slice.file.fileno(), stop - offset
             if offset >= lookahead.until and not lookahead.check(fd, offset, left, near=behind):
@@ -139,7 +170,7 @@ def sendfile(
             )
         except BlockingIOError:
             if wait is None:
-                kind.wait(sock, timeout)
+                _wait(kind, sock, timeout)
             elif not wait():
                 return
             continue
