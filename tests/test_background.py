@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import asyncio
 import errno
 import io
 import os
@@ -217,7 +218,7 @@ def test_nobody_asks(path: Path, pair: tuple[socket.socket, socket.socket]) -> N
     assert received(theirs) == DATA
 
 
-def failing(error: Exception) -> Callable[..., Any]:
+def failing(error: BaseException) -> Callable[..., Any]:
     def fail(*args: Any, **kwargs: Any) -> Any:
         raise error
 
@@ -534,15 +535,25 @@ def test_cold_file(
     assert bool(threads) is (how != "none")
 
 
+@pytest.mark.parametrize("error", [ValueError, SystemExit, asyncio.CancelledError])
 def test_on_sent_fails(
-    path: Path, pair: tuple[socket.socket, socket.socket], caplog: pytest.LogCaptureFixture
+    path: Path,
+    pair: tuple[socket.socket, socket.socket],
+    caplog: pytest.LogCaptureFixture,
+    error: type[BaseException],
 ) -> None:
     """Others are sent all the same."""
     ours, theirs = pair
     _, delivery = left(path, ours)
-    delivery.on_end = failing(ValueError("somebody else's"))
+    delivery.on_end = failing(error("somebody else's"))
     assert received(theirs) == DATA
     until(lambda: "a response cannot be reported" in caplog.text)
+    ours, theirs = socket.socketpair()
+    with theirs:
+        on_sent = Transfers()
+        serve(body_of(open(path, "rb"), Direct(ours), on_sent), ours)
+        assert received(theirs) == DATA
+    assert on_sent.wait().error is None
 
 
 def test_a_client_that_sends_more(path: Path, pair: tuple[socket.socket, socket.socket]) -> None:
@@ -674,7 +685,7 @@ def test_process_ends(
     reader = threading.Thread(target=lambda: got.append(received(theirs)))
     grace.then = {
         "sent": reader.start,
-        "interrupt": failing(KeyboardInterrupt()),  # type: ignore[arg-type]
+        "interrupt": failing(KeyboardInterrupt()),
     }.get(end, lambda: None)
     on_sent, _ = left(path, ours)
     background._sender.finish()

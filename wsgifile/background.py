@@ -494,7 +494,7 @@ def _report(ended: Iterable[_End]) -> None:
     for on_end, sent, error in ended:
         try:
             on_end(sent, error)
-        except Exception:
+        except BaseException:  # The thread must live, as it sends to all other clients.
             logger.exception("a response cannot be reported")
 
 
