@@ -23,7 +23,7 @@ import pytest
 from regions import region_of
 
 from wsgifile import background, client, page_cache, sockets
-from wsgifile.background import Grace, default_limit
+from wsgifile.background import Grace, Rest, default_limit, take
 from wsgifile.body import Body
 from wsgifile.client import Client, getsockopt_of
 from wsgifile.plan import Plan
@@ -274,6 +274,21 @@ def test_a_call_fails(path: Path, pair: tuple[socket.socket, socket.socket], cal
     declined = stays(body, pair, monkeypatch)
     assert declined.reason == f"the connection cannot be taken: {EMFILE}"
     assert (on_sent.wait().sender, on_sent.transfer.sent) == ("os.sendfile", SIZE)
+
+
+def test_a_call_fails_under_a_default_timeout(
+    pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python makes each new socket non-blocking then, and with it the server's."""
+    ours, _ = pair
+    monkeypatch.setattr(socket, "socketpair", failing(EMFILE))
+    rest = Rest(ours.fileno(), [memoryview(DATA)], None, 1, 1, 0, print, False, lambda: Grace(0))
+    socket.setdefaulttimeout(20)
+    try:
+        assert isinstance(take(rest), Declined)
+    finally:
+        socket.setdefaulttimeout(None)
+    assert os.get_blocking(ours.fileno())
 
 
 class NoThreads:

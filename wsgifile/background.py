@@ -252,10 +252,11 @@ class _Sender:
             if rest.file is not None:
                 file = os.dup(rest.file.fileno())
                 undo.callback(os.close, file)
-            sock = undo.enter_context(_duplicate(fd))
-            # The flag belongs to the open file, so the server's number has it as well.
+            # The flag belongs to the open file, so the server's number has it as well. A new
+            # socket object changes it too, if there is a default timeout.
             blocking = os.get_blocking(fd)
             undo.callback(os.set_blocking, fd, blocking)
+            sock = undo.enter_context(_duplicate(fd))
             sock.setblocking(False)
             _register(epoll, sock)
             undo.callback(epoll.unregister, sock)
