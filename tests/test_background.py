@@ -325,6 +325,16 @@ def test_declines(path: Path, pair: tuple[socket.socket, socket.socket], reason:
     assert stays(body, pair, monkeypatch).reason == reason
 
 
+def test_server_ends(
+    path: Path, pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Threads of gunicorn may still send when the worker's temporary file has been closed."""
+    monkeypatch.setattr(Direct, "grace", failing(ValueError("I/O operation on closed file")))
+    body = body_of(open(path, "rb"), Direct(pair[0]), Transfers())
+    reason = stays(body, pair, pytest.MonkeyPatch()).reason
+    assert reason == "the connection cannot be taken: I/O operation on closed file"
+
+
 def test_limit(path: Path, pair: tuple[socket.socket, socket.socket]) -> None:
     """So many, and no more."""
     ours, theirs = socket.socketpair()
@@ -648,10 +658,12 @@ def test_a_client_that_stops_at_the_end(
     assert delivery.queued > 0
 
 
-def test_forked(path: Path, pair: tuple[socket.socket, socket.socket]) -> None:
+@pytest.mark.parametrize("fetching", [False, True])
+def test_forked(path: Path, pair: tuple[socket.socket, socket.socket], fetching: bool) -> None:
     """The child closes its copies, and what the parent sends goes on."""
     ours, theirs = pair
     on_sent, delivery = left(path, ours)
+    delivery.fetching = fetching
     epoll = background._sender._epoll
     assert epoll is not None
     fds = [delivery.sock.fileno(), delivery.file, epoll.fileno()]
@@ -666,6 +678,7 @@ def test_forked(path: Path, pair: tuple[socket.socket, socket.socket]) -> None:
         finally:
             os._exit(1)
     assert os.waitpid(child, 0)[1] == 0
+    delivery.fetching = False
     assert received(theirs) == DATA
     assert on_sent.wait().error is None
 

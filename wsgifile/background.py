@@ -227,7 +227,7 @@ class _Sender:
                 if self._grace is None:
                     self._grace = rest.grace()
                 self._swap(rest, epoll)
-            except OSError as error:
+            except (OSError, ValueError) as error:  # Or the server ends, and has closed a file.
                 return Declined(f"the connection cannot be taken: {error}")
         return None
 
@@ -464,6 +464,7 @@ class _Sender:
     def forget(self) -> None:
         """This process was forked. The deliveries are its parent's, and so is the epoll."""
         for delivery in self._deliveries.values():
+            delivery.fetching = False  # Threads are not forked.
             delivery.close()
         self._close()
 
