@@ -652,7 +652,9 @@ def test_a_client_that_stops_at_the_end(
     """What is in the socket's queue has its time, too."""
     ours, theirs = pair
     on_sent, delivery = left(path, ours, timeout=0.3)
-    assert len(exactly(theirs, 1_900_000)) == 1_900_000
+    assert len(exactly(theirs, 1_800_000)) == 1_800_000
+    while not on_sent.called.wait(0.01):  # Until the socket has everything.
+        assert theirs.recv(4096)
     assert on_sent.wait().error is None
     until(lambda: not background._sender._deliveries)
     assert delivery.queued > 0

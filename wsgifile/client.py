@@ -13,7 +13,7 @@ import struct
 import time
 from collections.abc import Callable
 
-from .sockets import queued
+from .sockets import wait_patiently
 
 __all__ = ["Client", "getsockopt_of"]
 
@@ -67,15 +67,14 @@ class Client:
             self._waited += time.monotonic() - began
             self.behind = not ready
             return ready
-        left = queued(self.fd)
-        while not self._poll.poll(1000 * min(1.0, self._timeout)):
-            self.alive()
-            before, left, now = left, queued(self.fd), time.monotonic()
-            if left < before:
-                began = now
-            elif now >= began + self._timeout:
-                raise TimeoutError("timed out")
+        wait_patiently(self.fd, self._wait_alive, self._timeout)
         return True
+
+    def _wait_alive(self, seconds: float) -> bool:
+        ready = bool(self._poll.poll(1000 * seconds))
+        if not ready:
+            self.alive()
+        return ready
 
     def room(self, size: int) -> int | None:
         """Wait until the connection takes up to size bytes, and return how many.

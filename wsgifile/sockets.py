@@ -34,6 +34,7 @@ __all__ = [
     "run_in_thread",
     "send_some",
     "sendfile",
+    "wait_patiently",
 ]
 
 #: The largest number of bytes sent at once, before other connections get their turn.
@@ -113,23 +114,36 @@ def queued(fd: int) -> int:
     try:
         tiocoutq = import_module("termios").TIOCOUTQ
         (count,) = struct.unpack("i", import_module("fcntl").ioctl(fd, tiocoutq, bytes(4)))
-    except (ImportError, AttributeError, OSError):  # The system cannot tell.
+    except (ImportError, AttributeError, OSError, ValueError):  # Nobody can tell.
         return 0
     return int(count)
 
 
+def wait_patiently(fd: int, wait: Callable[[float], bool], timeout: float) -> None:
+    """Wait until the socket takes more, as long as the client takes something.
+
+    :param wait: waits for a number of seconds; False if the socket takes nothing then.
+    :param timeout: seconds that the client may take nothing.
+    :raises TimeoutError: if it takes nothing.
+    """
+    began, left = time.monotonic(), None
+    while not wait(min(1.0, timeout)):
+        before, left, now = left, queued(fd), time.monotonic()
+        if before is None or left < before:
+            began = now
+        elif now >= began + timeout:
+            raise TimeoutError("timed out")
+
+
 def _wait(kind: SocketKind, sock: Any, timeout: float) -> None:
-    """Wait until the socket takes more, as long as the client takes something."""
-    left = queued(sock.fileno())
-    while True:
+    def wait(seconds: float) -> bool:
         try:
-            kind.wait(sock, timeout)
+            kind.wait(sock, seconds)
         except TimeoutError:
-            before, left = left, queued(sock.fileno())
-            if left >= before:
-                raise
-        else:
-            return
+            return False
+        return True
+
+    wait_patiently(sock.fileno(), wait, timeout)
 
 
 def sendfile(
