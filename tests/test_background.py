@@ -10,13 +10,14 @@ import os
 import select
 import signal
 import socket
+import socketserver
 import struct
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import FrameType
+from types import FrameType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -646,6 +647,17 @@ def test_an_event_that_comes_too_late() -> None:
     assert background._sender._turn(-1, select.EPOLLOUT) is None
 
 
+def test_an_event_that_comes_too_early(
+    path: Path, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    """The socket takes nothing yet."""
+    ours, theirs = pair
+    on_sent, delivery = left(path, ours)
+    assert background._sender._turn(delivery.sock.fileno(), select.EPOLLOUT) is None
+    assert received(theirs) == DATA
+    assert on_sent.wait().error is None
+
+
 def test_a_client_that_stops_at_the_end(
     path: Path, pair: tuple[socket.socket, socket.socket]
 ) -> None:
@@ -798,6 +810,25 @@ def test_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         assert Client(ours.fileno(), lambda *args: info, 1, lambda: None)._patience() == 0.6
+
+
+@pytest.mark.parametrize("forks", [False, True])
+def test_servers_that_fork(forks: bool) -> None:
+    """The process would end with the request (see test_slow_worker.py, too)."""
+    from wsgifile.servers import werkzeug, wsgiref
+
+    class Handler:
+        request_handler = SimpleNamespace(
+            server=object.__new__(socketserver.ForkingMixIn if forks else socketserver.TCPServer)
+        )
+
+        def start_response(self, *args: Any) -> Any: ...
+
+    for server in (
+        wsgiref.Server({}, Handler().start_response),
+        werkzeug.Server({"wsgi.multiprocess": forks}, print),  # type: ignore[arg-type]
+    ):
+        assert isinstance(server.may_leave(), Declined) is forks
 
 
 def test_gunicorn_heartbeat(tmp_path: Path) -> None:
