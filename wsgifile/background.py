@@ -211,6 +211,7 @@ class _Sender:
     """All deliveries of this process, and the thread that sends them."""
 
     def __init__(self) -> None:
+        # uWSGI calls finish() in the handler of a signal, which may interrupt take().
         self._lock = threading.RLock()
         self._deliveries: dict[int, _Delivery] = {}
         #: While the thread runs.
