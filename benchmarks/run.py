@@ -38,6 +38,7 @@ from servers import (
     MIB,
     REFERENCES,
     SERVERS,
+    WORKER,
     Measured,
     ServerError,
     installed,
@@ -60,7 +61,8 @@ def arguments() -> argparse.Namespace:
     parser = Parser(__doc__)
     add = parser.add_argument
     add("--servers", type=some_of(SERVERS), default=list(SERVERS), metavar="A,B")
-    add("--contenders", type=some_of(CONTENDERS), default=list(CONTENDERS), metavar="A,B")
+    some = some_of((*CONTENDERS, WORKER))
+    add("--contenders", type=some, default=list(CONTENDERS), metavar="A,B")
     add("--size", type=int, default=GIB, metavar="BYTES", help="of the large file (1 GiB)")
     by_lines = "the same for the contender that is iterated by lines (64 MiB)"
     add("--lines-size", type=int, default=64 * MIB, metavar="BYTES", help=by_lines)
