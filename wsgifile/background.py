@@ -422,7 +422,9 @@ class _Sender:
         if not delivery.fetching:
             self._unregister(delivery)
         with suppress(OSError):
-            if error is not None and delivery.reset:
+            # The kernel would keep what a client does not take, some MiB, for as long as the
+            # client stays: a FIN waits for its turn.
+            if isinstance(error, TimeoutError) or (error is not None and delivery.reset):
                 delivery.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             else:
                 # A process forked meanwhile may have the connection open too.
