@@ -191,9 +191,10 @@ def begin(args: argparse.Namespace, distributions: Iterable[str] = ()) -> dict[s
 
 def finish(args: argparse.Namespace, results: dict[str, Any], targets: list[Target]) -> None:
     """Print the targets, and write everything as JSON if there is a file for it."""
-    head = ("line", "what", "median (least..most)", "target", "")
-    print()
-    print(table(head, (target.row() for target in targets)))
+    if targets:
+        head = ("line", "what", "median (least..most)", "target", "")
+        print()
+        print(table(head, (target.row() for target in targets)))
     results["targets"] = [
         {**asdict(target), "median": median(target.values), "verdict": target.verdict()}
         for target in targets

@@ -67,7 +67,6 @@ FRONTED: dict[str, tuple[str, str, dict[str, Any]]] = {
     ),
 }
 ALL = [*launch.SERVERS, *FRONTED]
-MEASUREMENTS = ("beside", "table", "never", "queue")
 #: The figures of "beside".
 BESIDE = ["idle p50", "idle p99", "beside p50", "beside p99"]
 BESIDE += ["connected", "whole", "MiB grown", "threads", "descriptors", "left"]
@@ -276,16 +275,16 @@ def never(server: str, args: argparse.Namespace, files: str) -> dict[str, float]
             for client in clients:
                 client.sock.close()
             progress(f"{server}: {asked} clients that never read")
-        time.sleep(2)
+        time.sleep(12)  # A thread without work ends after 10.
         _, descriptors_after, threads_after = one.held()
         return {
             "clients": asked,
             "seconds": longest,
             "MiB queued": queued / MIB,
             "descriptors": descriptors,
-            "after": descriptors_after,
+            "descriptors after": descriptors_after,
             "threads": threads,
-            "then": threads_after,
+            "threads after": threads_after,
             "MiB": memory,
             "MiB after": one.memory(),
         }
@@ -322,35 +321,13 @@ def queue(contender: str, args: argparse.Namespace, files: str) -> list[float | 
     return [wait.result() for wait in waits]
 
 
-def main() -> None:
-    args = arguments()
-    wanted = [args.only] if args.only else MEASUREMENTS
-    results = begin(args, {launch.SERVERS[name].module for name in launch.SERVERS})
-    targets: list[Target] = []
-    with make_files([args.size]) as files:
-        if "beside" in wanted:
-            results["beside"] = measure_beside(args, files)
-            targets += beside_targets(results["beside"], args.clients)
-        if "table" in wanted:
-            results["table"] = measure_table(args, files)
-        if "never" in wanted:
-            results["never"] = measure_never(args, files)
-        if "queue" in wanted:
-            results["queue"] = {name: queue(name, args, files) for name in CONTENDERS}
-            show_queue(results["queue"])
-    finish(args, results, targets)
-    if args.plots:
-        from plots import draw
-
-        draw(results, args.plots)
-
-
 def chosen(args: argparse.Namespace, default: Iterable[str]) -> list[str]:
     return [server for server in args.servers or default if installed(server)]
 
 
-def measure_beside(args: argparse.Namespace, files: str) -> dict[str, dict[str, Figures]]:
-    found = {}
+def measure_beside(results: dict[str, Any], args: argparse.Namespace, files: str) -> list[Target]:
+    found: dict[str, dict[str, Figures]] = {}
+    results["beside"] = found
     for server in chosen(args, FEW):
         one = partial(beside, server=server, args=args, files=files)
         found[server] = in_turn(server, args.repeats, {c: c for c in CONTENDERS}, one)
@@ -364,73 +341,95 @@ def measure_beside(args: argparse.Namespace, files: str) -> dict[str, dict[str, 
         f" medians of {args.repeats}\n"
     )
     print(table(["server", "", *BESIDE], rows), flush=True)
-    return found
-
-
-def beside_targets(found: dict[str, dict[str, Figures]], clients: int) -> list[Target]:
     targets = []
     for server, contenders in found.items():
         ours = contenders["ours"]
         p99 = ratios(ours.get("beside p99", []), ours.get("idle p99", []))
-        for what, values, ends in (
-            ("p99, beside / idle", p99, {"at_most": 2}),
-            ("whole", ours["whole"], {"at_least": clients}),
-            ("MiB grown", ours["MiB grown"], {"at_most": 20}),
-            ("descriptors left", ours["left"], {"at_most": 0}),
-        ):
-            targets.append(Target("2", f"{server}, ours: {what}", values, **ends))
+        targets += [
+            Target("2", f"{server}, ours: p99, beside / idle", p99, at_most=2),
+            Target("2", f"{server}, ours: whole", ours.get("whole", []), at_least=args.clients),
+            Target("2", f"{server}, ours: MiB grown", ours.get("MiB grown", []), at_most=20),
+            Target("2", f"{server}, ours: descriptors left", ours.get("left", []), at_most=0),
+        ]
     return targets
 
 
-def measure_table(args: argparse.Namespace, files: str) -> dict[str, dict[str, str]]:
-    cells = {f"stops {stop} s": float(stop) for stop in args.stops.split(",")}
-    cells[f"slow, {args.slow:g} s"] = None
+def measure_table(results: dict[str, Any], args: argparse.Namespace, files: str) -> list[Target]:
+    stops: dict[str, float | None] = {f"stops {s} s": float(s) for s in args.stops.split(",")}
+    cells = {**stops, f"slow, {args.slow:g} s": None}
 
-    def rows(server: str) -> dict[str, dict[str, str]]:
+    def rows(server: str) -> dict[str, list[str]]:
         """All at the same time, each with a server of its own: nearly all of them sleep."""
         with ThreadPoolExecutor(len(CONTENDERS) * len(cells)) as pool:
             jobs = {
-                contender: {
-                    name: pool.submit(download, server, contender, args, files, stop)
-                    for name, stop in cells.items()
-                }
+                contender: [
+                    pool.submit(download, server, contender, args, files, stop)
+                    for stop in cells.values()
+                ]
                 for contender in CONTENDERS
             }
         progress(f"{server}: slow downloads are over")
-        return {
-            f"{server} {contender}": {name: job.result() for name, job in row.items()}
-            for contender, row in jobs.items()
-        }
+        return {contender: [job.result() for job in row] for contender, row in jobs.items()}
 
-    found: dict[str, dict[str, str]] = {}
+    servers = chosen(args, ALL)
     with ThreadPoolExecutor(args.at_once) as pool:
-        for pair in pool.map(rows, chosen(args, ALL)):
-            found |= pair
+        found = dict(zip(servers, pool.map(rows, servers), strict=True))
+    results["table"] = {"cells": [*cells], **found}
     print("\nOne client: does it get the whole file?\n")
-    print(table(["server", "", *cells], [[*n.split(), *r.values()] for n, r in found.items()]))
-    return found
+    lines = [[server, name, *row] for server, both in found.items() for name, row in both.items()]
+    print(table(["server", "", *cells], lines), flush=True)
+    cut = sum(cell != "ok" for both in found.values() for cell in both["ours"])
+    return [Target("1", f"ours: cells of {len(found)} servers not ok", [cut], at_most=0)]
 
 
-def measure_never(args: argparse.Namespace, files: str) -> dict[str, dict[str, float]]:
+def measure_never(results: dict[str, Any], args: argparse.Namespace, files: str) -> list[Target]:
     servers = chosen(args, FEW)
     with ThreadPoolExecutor(args.at_once) as pool:
-        jobs = {server: pool.submit(never, server, args, files) for server in servers}
-    found = {server: job.result() for server, job in jobs.items()}
+        one = partial(never, args=args, files=files)
+        found = results["never"] = dict(zip(servers, pool.map(one, servers), strict=True))
     print(
         f"\nClients that never read, {BATCH} at once, ours with send_timeout=1: seconds until"
         " all are gone,\nMiB in the kernel for them then, and what there was before and after\n"
     )
     head = next(iter(found.values()))
     print(table(["server", *head], [[n, *map(number, row.values())] for n, row in found.items()]))
-    return found
+    targets = []
+    for server, row in found.items():
+        left = row["descriptors after"] - row["descriptors"]
+        targets.append(Target("4", f"{server}: descriptors left", [left], at_most=0))
+        targets.append(Target("4", f"{server}: MiB queued", [row["MiB queued"]], at_most=1))
+    return targets
 
 
-def show_queue(found: dict[str, list[float | None]]) -> None:
-    most = len(found["ours"]) - 1
-    places = sorted({0, 1, 2, 5, 10, 20, most} & set(range(most + 1)))
+def measure_queue(results: dict[str, Any], args: argparse.Namespace, files: str) -> list[Target]:
+    found = results["queue"] = {name: queue(name, args, files) for name in CONTENDERS}
+    places = [place for place in (0, 1, 2, 5, 10, 20, 50) if place <= args.downloads]
+    rows = [[name, *(number(waits[place]) for place in places)] for name, waits in found.items()]
     print("\nMilliseconds until /small is answered, after this number of slow downloads\n")
-    rows = [[name, *(number(values[place]) for place in places)] for name, values in found.items()]
     print(table(["gunicorn, one worker", *map(str, places)], rows), flush=True)
+    return []
+
+
+MEASUREMENTS = {
+    "beside": measure_beside,
+    "table": measure_table,
+    "never": measure_never,
+    "queue": measure_queue,
+}
+
+
+def main() -> None:
+    args = arguments()
+    results = begin(args, {server.module for server in launch.SERVERS.values()})
+    targets: list[Target] = []
+    with make_files([args.size]) as files:
+        for name in [args.only] if args.only else MEASUREMENTS:
+            targets += MEASUREMENTS[name](results, args, files)
+    finish(args, results, targets)
+    if args.plots:
+        from plots import draw
+
+        draw(results, args.plots)
 
 
 if __name__ == "__main__":
