@@ -29,7 +29,7 @@ class Parser(argparse.ArgumentParser):
     """The command line of a benchmark."""
 
     def __init__(self, doc: str, repeats: int = 5) -> None:
-        super().__init__(description=doc.partition("\n")[0])
+        super().__init__(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
         add = self.add_argument
         add("--repeats", type=int, default=repeats, metavar="N", help="default: %(default)s")
         add("--quick", action="store_true", help="small sizes and few repeats, to try it out")

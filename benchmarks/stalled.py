@@ -79,7 +79,7 @@ BATCH = 50
 def arguments() -> argparse.Namespace:
     parser = Parser(__doc__, repeats=3)
     add = parser.add_argument
-    add("--servers", type=some_of(ALL), metavar="A,B", help="default: all, or six")
+    add("--servers", type=some_of(ALL), metavar="A,B", help="table: all; others: six")
     add("--only", choices=MEASUREMENTS, help="only this measurement")
     add("--size", type=int, default=24 * MIB, metavar="BYTES", help="of the file (24 MiB)")
     add("--clients", type=int, default=200, metavar="N", help="beside: that stop (200)")
@@ -307,13 +307,13 @@ def queue(contender: str, args: argparse.Namespace, files: str) -> list[float | 
         waits, downloads = [], []
         for place in range(args.downloads + 1):
             waits.append(pool.submit(small, one.port, patience=3600))
-            time.sleep(0.3)
+            time.sleep(0.1)
             if place < args.downloads:
                 client = Client(one.port, files, args.size)
                 client.sock.settimeout(3600)
                 downloads.append(client)
                 pool.submit(read_slowly, client, args.rate)
-                time.sleep(0.3)
+                time.sleep(0.1)
         for place, wait in enumerate(waits):
             progress(f"{contender}: after {place} slow downloads, {number(wait.result())} ms")
     if not all(client.whole() for client in downloads):
