@@ -385,7 +385,7 @@ def test_client_takes_nothing(path: Path, pair: tuple[socket.socket, socket.sock
     assert DATA.startswith(received(theirs))
 
 
-def test_nothing_is_kept_for_it(path: Path) -> None:
+def test_nothing_is_kept_for_a_client_that_takes_nothing(path: Path) -> None:
     """The connection ends by a reset, which the client sees before it has read anything."""
     ours, theirs = tcp_pair()
     path.write_bytes(bytes(20_000_000))
