@@ -190,7 +190,7 @@ def begin(args: argparse.Namespace, distributions: Iterable[str] = ()) -> dict[s
 
 
 def finish(args: argparse.Namespace, results: dict[str, Any], targets: list[Target]) -> None:
-    """Print the targets, and write everything as JSON if there is a file for it."""
+    """Print the targets. Write everything as JSON, and draw it, if there is a place for it."""
     if targets:
         head = ("line", "what", "median (least..most)", "target", "")
         print()
@@ -203,3 +203,11 @@ def finish(args: argparse.Namespace, results: dict[str, Any], targets: list[Targ
         with open(args.json, "w") as file:
             json.dump(results, file, indent=1)
             file.write("\n")
+    if getattr(args, "plots", None):
+        os.makedirs(args.plots, exist_ok=True)
+        try:
+            from plots import draw
+        except ImportError as error:
+            progress(f"no plots: {error}")
+        else:
+            draw(results, args.plots)

@@ -247,14 +247,6 @@ def main() -> None:
     show(results, args)
     targets = big_targets(results) + small_targets(results) + background_targets(results)
     finish(args, results, targets)
-    if args.plots:
-        os.makedirs(args.plots, exist_ok=True)
-        try:
-            from plots import draw
-        except ImportError as error:
-            progress(f"no plots: {error}")
-        else:
-            draw(results, args.plots)
 
 
 if __name__ == "__main__":

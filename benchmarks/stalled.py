@@ -426,10 +426,6 @@ def main() -> None:
         for name in [args.only] if args.only else MEASUREMENTS:
             targets += MEASUREMENTS[name](results, args, files)
     finish(args, results, targets)
-    if args.plots:
-        from plots import draw
-
-        draw(results, args.plots)
 
 
 if __name__ == "__main__":
