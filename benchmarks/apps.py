@@ -90,6 +90,16 @@ def plain() -> App:
     return ours(ranges=False, validators=False)
 
 
+def worker() -> App:
+    """Ours, where the worker itself sends everything."""
+    return ours(background=0)
+
+
+def impatient() -> App:
+    """Ours, where a client may take nothing for a second only."""
+    return ours(send_timeout=1)
+
+
 def offload() -> App:
     """Ours, with the files left to nginx in front."""
     from wsgifile import XAccelRedirect
@@ -109,6 +119,8 @@ APPS: dict[str, Callable[[], App]] = {
     "loop64": lambda: with_small(loop64),
     "ours": ours,
     "plain": plain,
+    "worker": worker,
+    "impatient": impatient,
     "offload": offload,
     "whitenoise": whitenoise,
 }

@@ -1,4 +1,4 @@
-"""Draw the results of run.py: ``plots.py RESULTS.json DIR``, or ``run.py --plots DIR``."""
+"""Draw the results of run.py or stalled.py: ``plots.py RESULTS.json DIR``, or ``--plots DIR``."""
 
 from __future__ import annotations
 
@@ -35,10 +35,13 @@ NAMES = {
 
 
 def draw(results: dict[str, Any], directory: str) -> None:
-    """``cpu.svg`` for the large file, ``small.svg`` for the small ones."""
+    """``cpu.svg`` for the large file, ``small.svg`` for the small ones.
+
+    ``slow_downloads.svg`` for the queue of stalled.py.
+    """
     # White, to be readable on a dark page too. The salt gives the same bytes each time.
     mpl.rcParams.update({"svg.hashsalt": "wsgifile", "savefig.facecolor": "white"})
-    servers = results["servers"]
+    servers = results.get("servers", {})
     big = {name: result["big"] for name, result in servers.items() if "big" in result}
     if big:
         figure = Figure(figsize=(10, 4.5), layout="constrained")
@@ -60,6 +63,38 @@ def draw(results: dict[str, Any], directory: str) -> None:
             axes.set_ylabel("requests/s (log)")
             axes.set_title(f"{case.replace(' x', ', connections: ')}: more is better")
         _save(figure, contenders, os.path.join(directory, "small.svg"))
+    if "queue" in results:
+        figure = Figure(figsize=(10, 4.5), layout="constrained")
+        axes = figure.subplots()
+        _waits(axes, results["queue"])
+        options = results["options"]
+        size, rate = options["size"] / 2**20, options["rate"] / 2**20
+        axes.set_title(
+            f"A small request beside slow downloads ({size:g} MiB at {rate:g} MiB/s), one worker"
+        )
+        _save(figure, set(results["queue"]), os.path.join(directory, "slow_downloads.svg"))
+
+
+def _waits(axes: Any, queue: dict[str, list[float | None]]) -> None:
+    """How long a small request waits, a line for each contender."""
+    for contender, milliseconds in queue.items():
+        seconds = [float("nan") if value is None else value / 1000 for value in milliseconds]
+        axes.plot(range(len(seconds)), seconds, color=COLOURS[contender], marker="o", markersize=4)
+    axes.set_xlabel("slow downloads under way on one sync worker of gunicorn")
+    axes.set_ylabel("time until it is answered (log)")
+    _log(axes, "{x:,g} s")
+    axes.set_ylim(bottom=1e-4)
+
+
+def _log(axes: Any, form: str) -> None:
+    """A logarithmic scale, and nothing that draws the eye but the figures."""
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(form)
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.grid(axis="y", color="#dddddd", linewidth=0.6)
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
 
 
 def _bars(axes: Any, servers: dict[str, Any], figure: str) -> None:
@@ -82,14 +117,8 @@ def _bars(axes: Any, servers: dict[str, Any], figure: str) -> None:
                 color=COLOURS[contender],
                 error_kw={"elinewidth": 0.8, "ecolor": "#222222"},
             )
-    axes.set_yscale("log")
-    axes.yaxis.set_major_formatter("{x:,g}")
-    axes.yaxis.set_minor_formatter(NullFormatter())
+    _log(axes, "{x:,g}")
     axes.set_xticks(range(len(servers)), [name.replace("_", "\n") for name in servers])
-    axes.grid(axis="y", color="#dddddd", linewidth=0.6)
-    axes.set_axisbelow(True)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
 
 
 def _save(figure: Figure, contenders: set[str], path: str) -> None:

@@ -29,7 +29,7 @@ class Parser(argparse.ArgumentParser):
     """The command line of a benchmark."""
 
     def __init__(self, doc: str, repeats: int = 5) -> None:
-        super().__init__(description=doc.partition("\n")[0])
+        super().__init__(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
         add = self.add_argument
         add("--repeats", type=int, default=repeats, metavar="N", help="default: %(default)s")
         add("--quick", action="store_true", help="small sizes and few repeats, to try it out")
@@ -190,10 +190,11 @@ def begin(args: argparse.Namespace, distributions: Iterable[str] = ()) -> dict[s
 
 
 def finish(args: argparse.Namespace, results: dict[str, Any], targets: list[Target]) -> None:
-    """Print the targets, and write everything as JSON if there is a file for it."""
-    head = ("line", "what", "median (least..most)", "target", "")
-    print()
-    print(table(head, (target.row() for target in targets)))
+    """Print the targets. Write everything as JSON, and draw it, if there is a place for it."""
+    if targets:
+        head = ("line", "what", "median (least..most)", "target", "")
+        print()
+        print(table(head, (target.row() for target in targets)))
     results["targets"] = [
         {**asdict(target), "median": median(target.values), "verdict": target.verdict()}
         for target in targets
@@ -202,3 +203,11 @@ def finish(args: argparse.Namespace, results: dict[str, Any], targets: list[Targ
         with open(args.json, "w") as file:
             json.dump(results, file, indent=1)
             file.write("\n")
+    if getattr(args, "plots", None):
+        os.makedirs(args.plots, exist_ok=True)
+        try:
+            from plots import draw
+        except ImportError as error:
+            progress(f"no plots: {error}")
+        else:
+            draw(results, args.plots)

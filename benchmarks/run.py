@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import os
 import shutil
 from functools import partial
@@ -38,6 +39,7 @@ from servers import (
     MIB,
     REFERENCES,
     SERVERS,
+    WORKER,
     Measured,
     ServerError,
     installed,
@@ -60,7 +62,8 @@ def arguments() -> argparse.Namespace:
     parser = Parser(__doc__)
     add = parser.add_argument
     add("--servers", type=some_of(SERVERS), default=list(SERVERS), metavar="A,B")
-    add("--contenders", type=some_of(CONTENDERS), default=list(CONTENDERS), metavar="A,B")
+    some = some_of((*CONTENDERS, WORKER))
+    add("--contenders", type=some, default=list(CONTENDERS), metavar="A,B")
     add("--size", type=int, default=GIB, metavar="BYTES", help="of the large file (1 GiB)")
     by_lines = "the same for the contender that is iterated by lines (64 MiB)"
     add("--lines-size", type=int, default=64 * MIB, metavar="BYTES", help=by_lines)
@@ -218,6 +221,19 @@ def small_targets(results: dict[str, Any]) -> list[Target]:
     return found
 
 
+def background_targets(results: dict[str, Any]) -> list[Target]:
+    """The background costs nothing where the client keeps up."""
+    found = []
+    cases = ["big", *(measure.label(*case) for case in SMALL_CASES)]
+    for server, case in itertools.product(results["servers"], cases):
+        cpu, speed = (
+            ("cpu_s_per_gb", "gb_per_s") if case == "big" else ("cpu_us", "requests_per_s")
+        )
+        both = partial(compare, results, "8", server, case, upper="ours", lower=WORKER)
+        found += both(figure=cpu, at_most=1.05) + both(figure=speed, at_least=0.95)
+    return found
+
+
 def main() -> None:
     args = arguments()
     results = begin(args, [*map(module, SERVERS), "whitenoise"])
@@ -229,15 +245,8 @@ def main() -> None:
                 continue
             results["servers"][server] = measure_server(server, args, files)
     show(results, args)
-    finish(args, results, big_targets(results) + small_targets(results))
-    if args.plots:
-        os.makedirs(args.plots, exist_ok=True)
-        try:
-            from plots import draw
-        except ImportError as error:
-            progress(f"no plots: {error}")
-        else:
-            draw(results, args.plots)
+    targets = big_targets(results) + small_targets(results) + background_targets(results)
+    finish(args, results, targets)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from launch import HOST
 from measured import Measured, measured
 from ports import ServerError, free_port
 
-__all__ = ["HOST", "Measured", "ServerError", "free_port", "measured"]
+__all__ = ["HOST", "Measured", "ServerError", "free_port", "launch", "measured"]
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(HERE)
@@ -50,6 +50,8 @@ SERVERS: dict[str, tuple[str, dict[str, Any]]] = {
 #: What stands beside them for comparison, without an application.
 REFERENCES = ("nginx", "floor")
 CONTENDERS = ("bare", "by_hand", "loop64", "ours", "plain", "whitenoise", *REFERENCES)
+#: Not among the defaults: ours without the background, by apps.py.
+WORKER = "worker"
 
 NGINX = """
 daemon off;
@@ -71,7 +73,7 @@ http {{
     uwsgi_temp_path {scratch}/uwsgi;
     server {{
         listen {host}:{port};
-        location / {{ root {files}; }}
+        location / {{ {location} }}
         location = /small {{ return 200 "small\\n"; }}
     }}
 }}
@@ -103,25 +105,47 @@ def scratch() -> Iterator[str]:
 @contextlib.contextmanager
 def running(server: str, contender: str, files: str, **options: Any) -> Iterator[Measured]:
     """A server with one contender for its application, or a reference."""
+    if server == "nginx":
+        with nginx(f"root {files};") as one:
+            yield one
+    elif server == "floor":
+        port = free_port()
+        command = [sys.executable, os.path.join(HERE, "floor.py"), files, HOST, str(port)]
+        with scratch() as directory, measured(command, port, Path(directory, "log"), {}) as one:
+            yield one
+    else:
+        name, own = SERVERS[server]
+        with launched(name, contender, files, **{**own, **options}) as one:
+            yield one
+
+
+@contextlib.contextmanager
+def launched(name: str, contender: str, files: str, **options: Any) -> Iterator[Measured]:
+    """A server of launch.py, with options of its own."""
     environ = {
-        "BENCHMARK_SERVER": server,
+        "BENCHMARK_SERVER": name,
         "BENCHMARK_CONTENDER": contender,
         "BENCHMARK_FILES": files,
     }
+    app, port = os.path.join(HERE, "apps.py"), free_port()
+    with scratch() as directory:
+        if name.startswith("mod_wsgi"):
+            options["root"] = directory
+        command = launch.command(name, app, port, access_log=False, **options)
+        with measured(command, port, Path(directory, "log"), environ) as one:
+            yield one
+
+
+@contextlib.contextmanager
+def nginx(location: str) -> Iterator[Measured]:
+    """nginx, with this configuration for all but /small."""
     port = free_port()
     with scratch() as directory:
-        if server == "nginx":
-            conf = os.path.join(directory, "nginx.conf")
-            with open(conf, "w") as file:
-                file.write(NGINX.format(scratch=directory, files=files, host=HOST, port=port))
-            command = [find_nginx() or "nginx", "-p", directory, "-c", conf, "-e", "stderr"]
-        elif server == "floor":
-            command = [sys.executable, os.path.join(HERE, "floor.py"), files, HOST, str(port)]
-        else:
-            name, own = SERVERS[server]
-            app = os.path.join(HERE, "apps.py")
-            command = launch.command(name, app, port, access_log=False, **{**own, **options})
-        with measured(command, port, Path(directory, "log"), environ) as one:
+        conf = os.path.join(directory, "nginx.conf")
+        with open(conf, "w") as file:
+            file.write(NGINX.format(scratch=directory, location=location, host=HOST, port=port))
+        command = [find_nginx() or "nginx", "-p", directory, "-c", conf, "-e", "stderr"]
+        with measured(command, port, Path(directory, "log"), {}) as one:
             yield one
 
 

@@ -487,6 +487,18 @@ def test_without_poll(
     worker.join(20)
 
 
+def test_nothing_is_kept_for_a_client_that_takes_nothing(path: Path) -> None:
+    """The connection ends by a reset, which the client sees before it has read anything."""
+    ours, theirs = tcp_pair()
+    path.write_bytes(bytes(20_000_000))
+    with theirs:
+        on_sent, _ = left(path, ours, timeout=0.1)
+        assert isinstance(on_sent.wait().error, TimeoutError)
+        poll = select.poll()
+        poll.register(theirs, 0)
+        assert poll.poll(20_000)
+
+
 @pytest.mark.parametrize("reset", [False, True])
 def test_file_is_truncated(
     path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, reset: bool

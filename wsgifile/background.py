@@ -419,7 +419,9 @@ class _Sender:
         if not delivery.fetching:
             self._unregister(delivery)
         with suppress(OSError):
-            if error is not None and delivery.reset:
+            # Without a reset, the kernel would keep what the client did not take, some MiB,
+            # for as long as the client stays connected.
+            if isinstance(error, TimeoutError) or (error is not None and delivery.reset):
                 delivery.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             else:
                 # A process forked meanwhile may have the connection open too.
