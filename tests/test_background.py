@@ -459,7 +459,7 @@ def test_client_takes_little_from_a_worker(
         raise TimeoutError
 
     with ours, theirs, open(path, "rb") as file:
-        client = Client(ours.fileno(), ours.getsockopt, 0.1, alive)
+        client = Client(ours.fileno(), ours.getsockopt, 0.1, alive, kept=False)
         ours.setblocking(False)
         monkeypatch.setattr(sockets, "_kind", lambda sock: SocketKind(wait, None))
         whole = FileSlice(file, 0, 20_000_000)
@@ -795,7 +795,7 @@ def test_room(monkeypatch: pytest.MonkeyPatch) -> None:
             (ours, getsockopt_of(ours.fileno())),
         ):
             sock.setblocking(False)
-            client = Client(sock.fileno(), getsockopt, 0.1, lambda: None)
+            client = Client(sock.fileno(), getsockopt, 0.1, lambda: None, kept=False)
             client.may_leave = True
             sent = 0
             while (room := client.room(1 << 20)) is not None:
@@ -812,7 +812,7 @@ def test_room_that_is_not_known() -> None:
     """On a system without SO_MEMINFO: the server's write may wait."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        client = Client(ours.fileno(), failing(OSError()), 0.1, lambda: None)
+        client = Client(ours.fileno(), failing(OSError()), 0.1, lambda: None, kept=False)
         assert client.room(123) == 123
 
 
@@ -821,7 +821,8 @@ def test_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     info = struct.pack("68xI", 300_000)
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        assert Client(ours.fileno(), lambda *args: info, 1, lambda: None)._patience() == 0.6
+        client = Client(ours.fileno(), lambda *args: info, 1, lambda: None, kept=False)
+        assert client._patience() == 0.6
 
 
 @pytest.mark.parametrize("forks", [False, True])

@@ -19,6 +19,9 @@ __all__ = ["Client", "getsockopt_of"]
 
 #: Seconds to wait once before a client has fallen behind; more if its packets take longer.
 _PATIENCE = 0.05
+#: The same where the server would keep the connection, which ends if the client falls behind.
+#: A client that shares a busy processor with us may take nothing for longer than 50 ms.
+_PATIENCE_KEPT = 0.2
 #: Seconds to wait for one response altogether before its client has fallen behind.
 _PATIENCE_IN_ALL = 1.0
 
@@ -38,15 +41,23 @@ class Client:
     :param getsockopt: the connection's method of that name.
     :param timeout: seconds that the client may take nothing.
     :param alive: called in each second of waiting.
+    :param kept: whether the server keeps the connection for the next request.
     """
 
     def __init__(
-        self, fd: int, getsockopt: Getsockopt, timeout: float, alive: Callable[[], object]
+        self,
+        fd: int,
+        getsockopt: Getsockopt,
+        timeout: float,
+        alive: Callable[[], object],
+        *,
+        kept: bool,
     ) -> None:
         self.fd = fd
         self._getsockopt = getsockopt
         self._timeout = timeout
         self.alive = alive
+        self._least = _PATIENCE_KEPT if kept else _PATIENCE
         #: Whether waiting ends when the client has fallen behind, and whether it has.
         self.may_leave = self.behind = False
         self._waited = 0.0
@@ -102,8 +113,8 @@ class Client:
             info = self._getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _RTT.size)
             (rtt,) = _RTT.unpack(info)
         except (OSError, AttributeError, struct.error):  # A unix socket, or not Linux.
-            return _PATIENCE
-        return max(_PATIENCE, 2e-6 * float(rtt))
+            return self._least
+        return max(self._least, 2e-6 * float(rtt))
 
 
 def getsockopt_of(fd: int) -> Getsockopt:

@@ -94,7 +94,13 @@ class Server:
         # Windows has no poll().
         if not is_standard(sock) or sock.gettimeout() == 0 or not hasattr(select, "poll"):
             return None
-        return Client(sock.fileno(), sock.getsockopt, timeout, self.alive)
+        return Client(
+            sock.fileno(), sock.getsockopt, timeout, self.alive, kept=self.expects_request()
+        )
+
+    def expects_request(self) -> bool:
+        """Whether the server keeps the connection for the next request, as far as is known."""
+        return False
 
     def alive(self) -> None:
         """Tell the server that the worker only waits for a client."""

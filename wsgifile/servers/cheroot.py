@@ -22,6 +22,10 @@ class Server(Base):
         """The request's connection."""
         return self._request.conn.socket
 
+    def expects_request(self) -> bool:
+        """Unless the client or HTTP/1.0 says otherwise."""
+        return not self._request.close_connection
+
     def end_connection(self) -> None:
         """Wait for no other request."""
         self._request.close_connection = True

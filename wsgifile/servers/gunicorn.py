@@ -87,6 +87,10 @@ class Server(Base):
         sock = self.socket()
         return sock if isinstance(sock, Declined) else None
 
+    def expects_request(self) -> bool:
+        """A sync worker never does."""
+        return not self._response.should_close()
+
     def end_connection(self) -> None:
         """Wait for no other request, which gthread does."""
         self._response.force_close()

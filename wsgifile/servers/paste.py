@@ -19,6 +19,10 @@ class Server(Base):
         """The handler's connection."""
         return self.start_response.__self__.connection
 
+    def expects_request(self) -> bool:
+        """If its protocol_version is HTTP/1.1."""
+        return not self.start_response.__self__.close_connection
+
     def end_connection(self) -> None:
         """Wait for no other request."""
         self.start_response.__self__.close_connection = True

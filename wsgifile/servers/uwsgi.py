@@ -103,7 +103,10 @@ class Server(Base):
         if any(map(_COOPERATIVE.fullmatch, _options())):
             return None
         fd = import_module("uwsgi").connection_fd()
-        return Client(fd, getsockopt_of(fd), timeout, self.alive) if fd >= 0 else None
+        if fd < 0:
+            return None
+        kept = "http11-socket" in _options()
+        return Client(fd, getsockopt_of(fd), timeout, self.alive, kept=kept)
 
     def may_leave(self) -> Declined | None:
         """Not without Python's threads, nor if the connection's bytes are not ours alone."""

@@ -52,6 +52,10 @@ class Server(Base):
             return Declined("the server forks for each request")
         return None
 
+    def expects_request(self) -> bool:
+        """Only runserver does."""
+        return not self._handler.request_handler.close_connection
+
     def end_connection(self) -> None:
         """Wait for no other request, which runserver does."""
         self._handler.request_handler.close_connection = True
