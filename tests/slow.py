@@ -1,8 +1,7 @@
-"""For tests with slow clients: servers with the application of ``slow_app.py``, and the clients."""
+"""For tests with slow clients: servers with the application of slow_app.py, and clients."""
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import socket
@@ -30,6 +29,9 @@ BIN = Path(sys.executable).parent
 Address = int | str
 Command = Callable[[Address], list[str]]
 
+#: Those of the test that is running.
+clients: list[socket.socket] = []
+
 
 def text_of(address: Address) -> str:
     return f"127.0.0.1:{address}" if isinstance(address, int) else address
@@ -45,8 +47,8 @@ def gunicorn(*options: str, app: str = "app:app") -> Command:
     return bound
 
 
-def uwsgi(*options: str, socket: str = "--http-socket") -> Command:
-    command = [str(BIN / "uwsgi"), "--module", "app:app", "--need-app", "--die-on-term"]
+def uwsgi(*options: str, socket: str = "--http-socket", app: str = "app:app") -> Command:
+    command = [str(BIN / "uwsgi"), "--module", app, "--need-app", "--die-on-term"]
     return lambda address: [*command, *options, socket, text_of(address)]
 
 
@@ -69,7 +71,12 @@ def started(
     (tmp_path / "data").write_bytes(DATA)
     address, log = address or free_port(), tmp_path / "log"
     with running(command(address), address, log, stop, cwd=tmp_path) as process:
-        yield address, process, log
+        try:
+            yield address, process, log
+        finally:
+            # If the test has failed. The server would wait for them.
+            while clients:
+                clients.pop().close()
 
 
 def without_coverage(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,13 +103,15 @@ def begin(
     :param after: what it sends after the request's header.
     """
     sock = wrap(connect(address, 30, window=1 << 16))
+    clients.append(sock)
     lines = [f"{method} {path} HTTP/{version}", "Host: localhost", *fields, "", ""]
     sock.sendall("\r\n".join(lines).encode() + after)
     head = b""
     while not head.endswith(b"\r\n\r\n"):
-        assert (byte := sock.recv(1)), f"the connection has ended: {head!r}"
+        byte = sock.recv(1)
+        assert byte, f"the connection has ended: {head!r}"
         head += byte
-    assert head.split()[1] == b"200"
+    assert head.split()[1] == b"200", rest(sock)
     return sock
 
 
@@ -125,16 +134,18 @@ def gets_all(sock: socket.socket) -> None:
 
 def ask(address: Address, path: str) -> str:
     """What the application answers."""
-    return rest(begin(address, path)).decode()
+    with begin(address, path) as sock:
+        # Up to its length: a process that the application has forked may keep the connection.
+        return sock.recv(1 << 16).decode()
 
 
-def logged(log: Path, *texts: str) -> str:
-    """Wait until one of these is in the log, and return which."""
+def logged(log: Path, *texts: str, times: int = 1) -> str:
+    """Wait until one of these is in the log that many times, and return which."""
     deadline = time.monotonic() + 30
     while True:
         told = log.read_text(errors="replace")
         for text in texts:
-            if text in told:
+            if told.count(text) >= times:
                 return text
         assert time.monotonic() < deadline, told
         time.sleep(0.02)

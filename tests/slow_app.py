@@ -10,10 +10,12 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from wsgifile import FileWrapperMiddleware, Transfer
+from wsgifile import FileWrapperMiddleware, Transfer, background
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -53,7 +55,7 @@ def fork_and_stay() -> None:
 
 def run_a_program() -> None:
     """The same for a program, which inherits what may be inherited."""
-    wait = [sys.executable, "-c", "input()"]
+    wait = [sys.executable, "-c", "import sys; sys.stdin.read()"]
     children.append(subprocess.Popen(wait, stdin=subprocess.PIPE, close_fds=False))
     subprocess.run(["true"], preexec_fn=os.getpid, check=True)
 
@@ -65,6 +67,12 @@ def use_multiprocessing() -> None:
     assert child.exitcode == 0
 
 
+def wait_until_idle() -> None:
+    """Nothing is sent in the background, and its thread has given back what it needs for that."""
+    while background._sender._epoll is not None:
+        time.sleep(0.01)
+
+
 #: What the application can be asked for, and what it answers.
 CALLS: dict[str, Callable[[], object]] = {
     "/ping": lambda: "ok",
@@ -74,6 +82,7 @@ CALLS: dict[str, Callable[[], object]] = {
     "/fork_and_end": fork_and_end,
     "/fork_and_stay": fork_and_stay,
     "/run_a_program": run_a_program,
+    "/idle": wait_until_idle,
     "/use_multiprocessing": use_multiprocessing,
 }
 
@@ -98,7 +107,8 @@ def files(environ: WSGIEnvironment, start_response: StartResponse) -> Any:
 
     file.close = closed
     if path.startswith("/fault/"):
-        # A call and which one of these is to fail, from now on.
+        # A call, and which one of these is to fail. The thread ends soon afterwards.
+        background._TICK = 0.05
         _, _, call, errno, number = path.split("/")
         ctypes.CDLL(None).fault_arm(
             call.encode(), int(errno), int(number), ctypes.c_long(0), ctypes.c_long(0)
@@ -117,6 +127,12 @@ def filtered(environ: WSGIEnvironment, start_response: StartResponse) -> Any:
     return app(environ, lambda *args: start_response(*args))
 
 
+def threadless(environ: WSGIEnvironment, start_response: StartResponse) -> Any:
+    """On a uWSGI without --enable-threads, as far as the attribute says."""
+    sys.modules["uwsgi"].has_threads = 0  # type: ignore[attr-defined]
+    return app(environ, start_response)
+
+
 def cheroot(port: int, threads: str = "1", certificate: str = "") -> None:
     from cheroot.ssl.builtin import BuiltinSSLAdapter
     from cheroot.wsgi import Server
@@ -133,10 +149,8 @@ def cheroot(port: int, threads: str = "1", certificate: str = "") -> None:
 def wsgiref(port: int) -> None:
     from wsgiref.simple_server import make_server
 
-    try:
+    with suppress(KeyboardInterrupt):
         make_server("127.0.0.1", port, app).serve_forever()
-    except KeyboardInterrupt:
-        pass
 
 
 def wsgiref_threads(port: int) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 cheroot_wsgi = pytest.importorskip("cheroot.wsgi")
 
+
 class TLSClient(Client):
     def connect(self) -> Any:
         if self.sock is None:
