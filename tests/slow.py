@@ -95,7 +95,6 @@ def begin(
     version: str = "1.0",
     *fields: str,
     after: bytes = b"",
-    method: str = "GET",
     wrap: Callable[[socket.socket], socket.socket] = lambda sock: sock,
 ) -> socket.socket:
     """A client with a small window that has read the header, and nothing of the body.
@@ -104,7 +103,7 @@ def begin(
     """
     sock = wrap(connect(address, 30, window=1 << 16))
     clients.append(sock)
-    lines = [f"{method} {path} HTTP/{version}", "Host: localhost", *fields, "", ""]
+    lines = [f"GET {path} HTTP/{version}", "Host: localhost", *fields, "", ""]
     sock.sendall("\r\n".join(lines).encode() + after)
     head = b""
     while not head.endswith(b"\r\n\r\n"):

@@ -372,38 +372,30 @@ KEEPING: dict[str, tuple[Command, str]] = {
     "uwsgi_http11": (uwsgi(socket="--http11-socket"), "pyuwsgi"),
 }
 NEXT = b"GET /ping HTTP/1.1\r\nHost: localhost\r\n\r\n"
+UNREAD = bytes(100_000)
+#: Version and field of a request, and what comes with it.
+MORE = [
+    ("1.0", "X-Field: 1", NEXT),
+    ("1.0", "Connection: keep-alive", NEXT),
+    ("1.1", "X-Field: 1", NEXT),
+    ("1.1", f"Content-Length: {len(UNREAD)}", UNREAD),
+]
 
 
 @pytest.mark.parametrize("name", KEEPING)
-def test_pipelined(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A request that came with the first one has no answer, and destroys nothing."""
+def test_more_input(tmp_path: Path, name: str) -> None:
+    """Another request, or a body that nobody reads: it has no answer, and destroys nothing."""
     command, module = KEEPING[name]
     with started(tmp_path, command, module) as (port, _, log):
-        for number, (version, field) in enumerate(
-            [("1.0", "X: y"), ("1.0", "Connection: keep-alive"), ("1.1", "X: y")], 1
-        ):
-            sock = begin(port, "/data", version, field, after=NEXT)
+        for number, (version, field, after) in enumerate(MORE, 1):
+            sock = begin(port, "/data", version, field, after=after)
             logged(log, "the file is closed", times=number)
             sock.sendall(NEXT)
             gets_all(sock)
             logged(log, f"sent background {SIZE} None", times=number)
         assert "asked for" not in log.read_text()
         assert "Traceback" not in log.read_text()
-
-
-@pytest.mark.parametrize("name", KEEPING)
-def test_unread_body(tmp_path: Path, name: str) -> None:
-    """The application has not read the request's body, and the server does not see its end."""
-    command, module = KEEPING[name]
-    body = bytes(100_000)
-    with started(tmp_path, command, module) as (port, _, log):
-        sock = begin(
-            port, "/data", "1.1", f"Content-Length: {len(body)}", after=body, method="POST"
-        )
-        logged(log, "the file is closed")
         assert ask(port, "/ping") == "ok"
-        gets_all(sock)
-        logged(log, f"sent background {SIZE} None")
 
 
 # -- No more descriptors
