@@ -10,7 +10,7 @@ from .background import Grace
 from .client import Client
 from .recognise import FileSlice
 from .send import Send
-from .sockets import can_sendfile, is_standard, no_delay
+from .sockets import can_sendfile, can_wait, is_standard, no_delay
 from .transfer import Declined
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class Server:
         :param timeout: seconds that the client may take nothing.
         """
         sock = self.connection()
-        if not is_standard(sock) or sock.gettimeout() == 0:
+        if not can_wait(sock):
             return None
         return Client(sock.fileno(), sock.getsockopt, timeout, self.alive)
 
@@ -99,7 +99,7 @@ class Server:
 
     def may_leave(self) -> Declined | None:
         """Whether the connection can be taken from the server; Declined if not."""
-        return None
+        return None if is_standard(self.connection()) else Declined("the server encrypts")
 
     def end_connection(self) -> None:
         """The connection was taken. The server must not expect another request on it."""
