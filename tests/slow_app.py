@@ -73,6 +73,13 @@ def wait_until_idle() -> None:
         time.sleep(0.01)
 
 
+def hold(name: str) -> None:
+    """Keep the worker until there is a file of this name."""
+    print("held:", name, flush=True)
+    while not os.path.exists(name):
+        time.sleep(0.01)
+
+
 #: What the application can be asked for, and what it answers.
 CALLS: dict[str, Callable[[], object]] = {
     "/ping": lambda: "ok",
@@ -83,6 +90,8 @@ CALLS: dict[str, Callable[[], object]] = {
     "/fork_and_stay": fork_and_stay,
     "/run_a_program": run_a_program,
     "/idle": wait_until_idle,
+    "/hold/1": lambda: hold("1"),
+    "/hold/2": lambda: hold("2"),
     "/use_multiprocessing": use_multiprocessing,
 }
 
