@@ -96,14 +96,7 @@ def test_tls(tmp_path: Path, name: str) -> None:
             others_are_served(port, wrap=wrapped)
 
 
-@pytest.mark.parametrize("name", ["gunicorn", "uwsgi"])
-def test_unix_socket(tmp_path: Path, name: str) -> None:
-    command, module = UPSTREAMS[name]
-    path = str(tmp_path / "socket")
-    with started(tmp_path, command, module, address=path) as (_, _, log):
-        leaves(path, log)
-
-
+#: Servers with one worker: the command and its module.
 UPSTREAMS: dict[str, tuple[Command, str]] = {
     "gunicorn": (gunicorn(), "gunicorn"),
     "gthread": (gunicorn("--threads", "1", "--worker-class", "gthread"), "gunicorn"),
@@ -111,6 +104,16 @@ UPSTREAMS: dict[str, tuple[Command, str]] = {
     "uwsgi": (uwsgi(), "pyuwsgi"),
     "uwsgi_uwsgi": (uwsgi(socket="--socket"), "pyuwsgi"),
 }
+
+
+@pytest.mark.parametrize("name", ["gunicorn", "uwsgi"])
+def test_unix_socket(tmp_path: Path, name: str) -> None:
+    """A client on it falls behind like any other."""
+    command, module = UPSTREAMS[name]
+    path = str(tmp_path / "socket")
+    with started(tmp_path, command, module, address=path) as (_, _, log):
+        leaves(path, log)
+
 
 #: What is in front: nginx's directives for a location, and the server behind.
 FRONTS: dict[str, tuple[str, str]] = {
@@ -337,6 +340,7 @@ INTERRUPTED: dict[str, tuple[Command, str]] = {
 
 @pytest.mark.parametrize("name", INTERRUPTED)
 def test_interrupt(tmp_path: Path, name: str) -> None:
+    """The process ends at once, and with it the connections, without a traceback."""
     command, module = INTERRUPTED[name]
     with started(tmp_path, command, module, stop=signal.SIGINT) as (port, process, log):
         sock = begin(port, "/data")
@@ -349,7 +353,7 @@ def test_interrupt(tmp_path: Path, name: str) -> None:
         assert "the server has stopped" in log.read_text()
 
 
-#: Servers that may keep a connection: the command, its module.
+#: Servers that may keep a connection: the command and its module.
 KEEPING: dict[str, tuple[Command, str]] = {
     "gunicorn": (gunicorn(), "gunicorn"),
     "gthread": (gunicorn("--worker-class", "gthread"), "gunicorn"),
