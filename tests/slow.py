@@ -132,10 +132,8 @@ def gets_all(sock: socket.socket) -> None:
 
 
 def ask(address: Address, path: str) -> str:
-    """What the application answers."""
-    with begin(address, path) as sock:
-        # Up to its length: a process that the application has forked may keep the connection.
-        return sock.recv(1 << 16).decode()
+    """What the application answers, once the server has ended the connection."""
+    return rest(begin(address, path)).decode()
 
 
 def logged(log: Path, *texts: str, times: int = 1) -> str:
