@@ -28,8 +28,26 @@ def free_port() -> int:
         return port
 
 
+def connect(address: int | str, timeout: float, window: int = 0) -> socket.socket:
+    """Connect to a port of the loopback address, or to the unix socket of this path.
+
+    :param window: the size of the buffer for what is received; 0: as the system has it.
+    """
+    family = socket.AF_INET if isinstance(address, int) else socket.AF_UNIX
+    sock = socket.socket(family)
+    try:
+        sock.settimeout(timeout)
+        if window:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window)
+        sock.connect(("127.0.0.1", address) if isinstance(address, int) else address)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
 def wait_until_listening(
-    port: int, process: subprocess.Popen[Any], log: Path | None = None
+    address: int | str, process: subprocess.Popen[Any], log: Path | None = None
 ) -> None:
     """Return once the server accepts connections.
 
@@ -38,7 +56,7 @@ def wait_until_listening(
     deadline = time.monotonic() + 20
     while True:
         try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
+            connect(address, 1).close()
             return
         except OSError:
             ended = process.poll() is not None
@@ -51,16 +69,20 @@ def wait_until_listening(
 
 @contextmanager
 def running(
-    command: list[str], port: int, log: Path, stop: int = signal.SIGTERM, **options: Any
+    command: list[str],
+    address: int | str,
+    log: Path,
+    stop: int = signal.SIGTERM,
+    **options: Any,
 ) -> Iterator[subprocess.Popen[Any]]:
-    """Have this command listen on the port; append what it prints to log."""
+    """Have this command listen on the port or unix socket; append what it prints to log."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # A shell starts a job in the background so, and what we start would inherit it.
         signal.signal(signal.SIGINT, signal.default_int_handler)
     with log.open("ab") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, **options)
     try:
-        wait_until_listening(port, process, log)
+        wait_until_listening(address, process, log)
         yield process
     finally:
         process.send_signal(stop)

@@ -9,7 +9,6 @@ import email
 import os
 import random
 import re
-import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -23,9 +22,9 @@ import pytest
 pytest.importorskip("h11")
 
 from client import Client
+from nginx import command
 from ports import free_port, wait_until_listening
 
-NGINX = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
 SIZES = {"empty": 0, "one": 1, "seven": 7, "page": 4096, "large": 2**20}
 #: Time of modification of the files.
 MTIME = 1_700_000_000
@@ -36,27 +35,13 @@ DATES = {
     "malformed": "yesterday",
 }
 
-CONF = """
-daemon off;
-{user}
-pid {root}/nginx.pid;
-error_log stderr;
-events {{}}
-http {{
-    access_log off;
-    default_type application/octet-stream;
-    client_body_temp_path {root}/body;
-    proxy_temp_path {root}/proxy;
-    fastcgi_temp_path {root}/fastcgi;
-    scgi_temp_path {root}/scgi;
-    uwsgi_temp_path {root}/uwsgi;
+HTTP = """
     if_modified_since before;
     max_ranges 16;
     server {{
         listen 127.0.0.1:{port};
         root {root}/files;
     }}
-}}
 """
 
 
@@ -250,13 +235,10 @@ def start(command: list[str], port: int, log: Path) -> subprocess.Popen[bytes]:
 
 @pytest.fixture(scope="module")
 def sides(root: Path) -> Iterator[list[Side]]:
-    if NGINX is None:
-        pytest.skip("nginx is not installed")
     ports = [free_port(), free_port()]
-    user = "user root;" if os.getuid() == 0 else ""
-    (root / "nginx.conf").write_text(CONF.format(root=root, port=ports[0], user=user))
     ours = [sys.executable, "-m", "wsgifile", "--port", str(ports[1]), str(root / "files")]
-    processes = [start([NGINX, "-c", str(root / "nginx.conf")], ports[0], root / "nginx.log")]
+    nginx = command(root, HTTP.format(root=root, port=ports[0]))
+    processes = [start(nginx, ports[0], root / "nginx.log")]
     try:
         processes.append(start(ours, ports[1], root / "ours.log"))
         both = [Side(port, root / "files") for port in ports]

@@ -3,177 +3,24 @@
 from __future__ import annotations
 
 import signal
-import socket
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import pytest
-from ports import free_port, running
-
-SIZE = 24 << 20
-
-APP = """
-import io
-import os
-import ssl
-import sys
-
-from wsgifile import FileWrapperMiddleware
-from wsgifile.body import Body
-
-leave = Body.leave
-
-
-def asked(body, client):
-    free = leave(body, client)
-    print("it leaves" if free else "it stays", flush=True)
-    return free
-
-
-Body.leave = asked
-
-
-class Zeros:
-    left = 24 << 20
-
-    def read(self, size):
-        size = min(size, self.left)
-        self.left -= size
-        return bytes(size)
-
-
-def files(environ, start_response):
-    path = environ["PATH_INFO"]
-    if path == "/ping":
-        start_response("200 OK", [("Content-Length", "2")])
-        return [b"ok"]
-    if path == "/read":
-        start_response("200 OK", [("Content-Length", str(24 << 20))])
-        return Zeros()
-    start_response("200 OK", [])
-    file = open("data", "rb")
-    close = file.close
-
-    def closed():
-        print("the file is closed", flush=True)
-        close()
-
-    file.close = closed
-    return file
-
-
-def on_sent(transfer):
-    print("sent", transfer.sender, transfer.sent, repr(transfer.error), flush=True)
-
-
-app = FileWrapperMiddleware(files, on_sent=on_sent)
-
-
-def filtered(environ, start_response):
-    return app(environ, lambda *args: start_response(*args))
-
-
-def cheroot(port):
-    from cheroot.wsgi import Server
-
-    server = Server(("127.0.0.1", port), app, numthreads=1, timeout=1)
-    try:
-        server.start()
-    except KeyboardInterrupt:
-        server.stop()
-
-
-def wsgiref(port):
-    from wsgiref.simple_server import make_server
-
-    try:
-        make_server("127.0.0.1", port, app).serve_forever()
-    except KeyboardInterrupt:
-        pass
-
-
-def wsgiref_forking(port):
-    from socketserver import ForkingMixIn
-    from wsgiref.simple_server import WSGIServer, make_server
-
-    class Server(ForkingMixIn, WSGIServer):
-        pass
-
-    make_server("127.0.0.1", port, app, server_class=Server).serve_forever()
-
-
-def werkzeug_forking(port):
-    from werkzeug.serving import run_simple
-
-    run_simple("127.0.0.1", port, app, processes=2)
-
-
-if __name__ == "__main__":
-    globals()[sys.argv[1]](int(sys.argv[2]))
-"""
-
-BIN = Path(sys.executable).parent
-
-
-def gunicorn(*options: str) -> Callable[[int], list[str]]:
-    command = [str(BIN / "gunicorn"), "--no-control-socket", *options]
-    return lambda port: [*command, "--bind", f"127.0.0.1:{port}", "app:app"]
-
-
-def uwsgi(*options: str) -> Callable[[int], list[str]]:
-    command = [str(BIN / "uwsgi"), "--module", "app:app", "--need-app", "--die-on-term"]
-    return lambda port: [*command, *options, "--http-socket", f"127.0.0.1:{port}"]
-
-
-def script(name: str) -> Callable[[int], list[str]]:
-    return lambda port: [sys.executable, "app.py", name, str(port)]
-
-
-@contextmanager
-def started(
-    tmp_path: Path, command: Callable[[int], list[str]], module: str, stop: int = signal.SIGTERM
-) -> Iterator[tuple[int, subprocess.Popen[Any], Path]]:
-    if find_spec(module) is None:
-        pytest.skip(f"{module} is not installed")
-    (tmp_path / "app.py").write_text(APP)
-    (tmp_path / "data").write_bytes(bytes(SIZE))
-    port, log = free_port(), tmp_path / "log"
-    with running(command(port), port, log, stop, cwd=tmp_path) as process:
-        yield port, process, log
-
-
-def begin(port: int, path: str) -> socket.socket:
-    """A client that has read a little."""
-    sock = socket.socket()
-    sock.settimeout(30)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
-    sock.connect(("127.0.0.1", port))
-    sock.sendall(f"GET {path} HTTP/1.0\r\n\r\n".encode())
-    assert sock.recv(100).startswith(b"HTTP/1.")
-    return sock
-
-
-def length(sock: socket.socket) -> int:
-    """Number of bytes up to the end of the connection."""
-    count = 0
-    with sock:
-        while got := len(sock.recv(1 << 16)):
-            count += got
-    return count
-
-
-def logged(log: Path, text: str) -> None:
-    deadline = time.monotonic() + 30
-    while text not in log.read_text():
-        assert time.monotonic() < deadline, log.read_text()
-        time.sleep(0.02)
-
+from slow import (
+    SIZE,
+    Command,
+    ask,
+    begin,
+    gets_all,
+    gunicorn,
+    logged,
+    rest,
+    script,
+    started,
+    uwsgi,
+    without_coverage,
+)
 
 #: Servers that cut a client off after a second, with one worker.
 IMPATIENT = {
@@ -190,13 +37,13 @@ def test_worker_waits(tmp_path: Path, server: str) -> None:
     with started(tmp_path, command, module) as (port, _, log):
         sock = begin(port, "/read")
         time.sleep(5)
-        assert length(sock) + 100 >= SIZE
+        assert len(rest(sock)) == SIZE
         logged(log, f"sent read {SIZE} None")
 
 
 #: Servers that are stopped by a signal: the command, its module, the signal, and whether a
 #: download under way gets time to finish.
-STOPS: dict[str, tuple[Callable[[int], list[str]], str, int, bool]] = {
+STOPS: dict[str, tuple[Command, str, int, bool]] = {
     "gunicorn": (gunicorn(), "gunicorn", signal.SIGTERM, True),
     "gunicorn_hup": (gunicorn(), "gunicorn", signal.SIGHUP, True),
     "gunicorn_short": (gunicorn("--graceful-timeout", "1"), "gunicorn", signal.SIGTERM, False),
@@ -213,19 +60,18 @@ def test_server_stops(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
     """Nothing hangs, and nothing is a traceback."""
     command, module, number, waits = STOPS[name]
     if module == "pyuwsgi":
-        # Python would crash as it ends: coverage's tracer asks greenlet, whose variables uWSGI's
-        # exit() has destroyed by then.
-        for variable in ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG"):
-            monkeypatch.delenv(variable, raising=False)
+        without_coverage(monkeypatch)
     with started(tmp_path, command, module) as (port, process, log):
         sock = begin(port, "/data")
         logged(log, "the file is closed")
-        length(begin(port, "/ping"))
+        ask(port, "/ping")
         process.send_signal(number)
         if not waits:
             logged(log, "the server has stopped")
-        count = length(sock)
-        assert (count >= SIZE) is waits
+        if waits:
+            gets_all(sock)
+        else:
+            assert len(rest(sock)) < SIZE
         logged(log, "sent background")
         if number != signal.SIGHUP:
             process.wait(20)
@@ -237,10 +83,10 @@ def test_max_requests(tmp_path: Path) -> None:
     command = gunicorn("--max-requests", "2")
     with started(tmp_path, command, "gunicorn") as (port, _, log):
         sock = begin(port, "/data")
-        length(begin(port, "/ping"))
+        ask(port, "/ping")
         logged(log, "Autorestarting worker")
-        assert length(sock) >= SIZE
-        length(begin(port, "/ping"))  # The next worker's.
+        gets_all(sock)
+        ask(port, "/ping")  # The next worker's.
     assert "Traceback" not in log.read_text()
     assert "WORKER TIMEOUT" not in log.read_text()
 
@@ -249,11 +95,7 @@ def test_max_requests(tmp_path: Path) -> None:
 ASKED = {"no-sendfile", "wsgiref forks", "werkzeug forks", "route"}
 #: Where nothing leaves its worker, with two of them.
 STAYS = {
-    "filter": (
-        lambda port: [*gunicorn("--threads", "2")(port)[:-1], "app:filtered"],
-        "gunicorn",
-        "read",
-    ),
+    "filter": (gunicorn("--threads", "2", app="app:filtered"), "gunicorn", "read"),
     "no-sendfile": (gunicorn("--threads", "2", "--no-sendfile"), "gunicorn", "read"),
     "gevent": (gunicorn("--worker-class", "gevent"), "gevent", "os.sendfile"),
     "wsgiref forks": (script("wsgiref_forking"), "wsgiref", "os.sendfile"),
@@ -270,9 +112,9 @@ def test_stays(tmp_path: Path, name: str) -> None:
     command, module, sender = STAYS[name]
     with started(tmp_path, command, module) as (port, _, log):
         sock = begin(port, "/data")
-        length(begin(port, "/ping"))
+        ask(port, "/ping")
         if name in ASKED:
             logged(log, "it stays")
-        assert length(sock) + 100 >= SIZE
+        gets_all(sock)
         logged(log, f"sent {sender} ")
         assert "background" not in log.read_text()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from client import Client
 from ports import free_port
+from tls import CERTIFICATE, wrapped
 
 from wsgifile import FileWrapperMiddleware
 
@@ -18,33 +18,11 @@ if TYPE_CHECKING:
 
 cheroot_wsgi = pytest.importorskip("cheroot.wsgi")
 
-#: Of localhost, made for this test.
-CERTIFICATE = """\
------BEGIN PRIVATE KEY-----
-MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgRRY6JVGaJleAd6N1
-+tPk7rajv+n7ei+F6u0yXHwcUpqhRANCAASE612vXkUfuzkzwxiE+olSaffr3TxR
-tBmCtDd8irctlVDOWhIHMdj+qqQgPjqQczULEce+YR/eyQk6Gt2p1z9c
------END PRIVATE KEY-----
------BEGIN CERTIFICATE-----
-MIIBgDCCASWgAwIBAgIUGIkVWU8CNw8QQ8jkwpJg+6DkTrkwCgYIKoZIzj0EAwIw
-FDESMBAGA1UEAwwJbG9jYWxob3N0MCAXDTI2MTEyNjAyMTYxNFoYDzIxMjYxMTAy
-MDIxNjE0WjAUMRIwEAYDVQQDDAlsb2NhbGhvc3QwWTATBgcqhkjOPQIBBggqhkjO
-PQMBBwNCAASE612vXkUfuzkzwxiE+olSaffr3TxRtBmCtDd8irctlVDOWhIHMdj+
-qqQgPjqQczULEce+YR/eyQk6Gt2p1z9co1MwUTAdBgNVHQ4EFgQU/yIYH/I6Mr27
-UYNBjlJ8qi3i2lYwHwYDVR0jBBgwFoAU/yIYH/I6Mr27UYNBjlJ8qi3i2lYwDwYD
-VR0TAQH/BAUwAwEB/zAKBggqhkjOPQQDAgNJADBGAiEA22qbcPBxoOa5H9QCgDG7
-/hyDhdmpufCRAjEsgO8icZYCIQCZV/t+qNwvfyy59ism5+Lhs1Ua2twPiTAbSynk
-ZgtT/Q==
------END CERTIFICATE-----
-"""
-
 
 class TLSClient(Client):
     def connect(self) -> Any:
         if self.sock is None:
-            context = ssl.create_default_context()
-            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-            self.sock = context.wrap_socket(super().connect())
+            self.sock = wrapped(super().connect())
         return self.sock
 
 

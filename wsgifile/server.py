@@ -11,7 +11,7 @@ from .background import Grace
 from .client import Client
 from .recognise import FileSlice
 from .send import Send
-from .sockets import can_sendfile, is_standard, no_delay
+from .sockets import can_sendfile, can_wait, is_standard, no_delay
 from .transfer import Declined
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class Server:
         """
         sock = self.connection()
         # Windows has no poll().
-        if not is_standard(sock) or sock.gettimeout() == 0 or not hasattr(select, "poll"):
+        if not can_wait(sock) or not hasattr(select, "poll"):
             return None
         return Client(
             sock.fileno(), sock.getsockopt, timeout, self.alive, kept=self.expects_request()
@@ -107,7 +107,7 @@ class Server:
 
     def may_leave(self) -> Declined | None:
         """Whether the connection can be taken from the server; Declined if not."""
-        return None
+        return None if is_standard(self.connection()) else Declined("the server encrypts")
 
     def end_connection(self) -> None:
         """The connection was taken. The server must not expect another request on it."""

@@ -26,6 +26,7 @@ from .recognise import FileSlice
 __all__ = [
     "SocketKind",
     "can_sendfile",
+    "can_wait",
     "cannot_sendfile",
     "is_standard",
     "no_delay",
@@ -89,6 +90,13 @@ def _kind_of(kind: type) -> SocketKind | None:
 def is_standard(sock: Any) -> bool:
     """Whether this is the standard library's own socket."""
     return _kind(sock) is _STANDARD
+
+
+def can_wait(sock: Any) -> bool:
+    """Whether the thread at hand may wait until this socket takes more, encrypted or not."""
+    kind = type(sock)
+    encrypts = (kind.__module__, kind.__qualname__) == ("ssl", "SSLSocket")
+    return (encrypts or is_standard(sock)) and sock.gettimeout() != 0
 
 
 def can_sendfile(sock: Any) -> bool:

@@ -6,17 +6,20 @@
 #include <fcntl.h>
 #include <stdarg.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/types.h>
 #include <sys/uio.h>
+#include <unistd.h>
 
 static char armed[16];
 static int code, first, once, calls;
 static unsigned long device, inode;
 
 /* From now on, this call fails with this errno, beginning with the call of this number. If the
-   number is negative, or the call is on sockets, which others need too, only one call fails. */
+   number is negative, or the call is on sockets, which others need too, only one call fails. An
+   inode of 0 stands for all files. */
 void fault_arm(const char *name, int error, int number, unsigned long dev, unsigned long ino)
 {
     armed[0] = 0;
@@ -43,11 +46,13 @@ static int fails(const char *name, int fd)
     struct stat64 status;
     if (strcmp(armed, name) != 0)
         return 0;
-    if (fd >= 0 && (REAL(fstat64, fd, &status) || status.st_dev != device || status.st_ino != inode))
+    if (fd >= 0 && inode && (REAL(fstat64, fd, &status) || status.st_dev != device || status.st_ino != inode))
         return 0;
     int number = __atomic_add_fetch(&calls, 1, __ATOMIC_SEQ_CST);
     if (once ? number != first : number < first)
         return 0;
+    if (once || number == first)
+        write(2, "a call has failed\n", 18);
     errno = code;
     return 1;
 }
@@ -75,6 +80,13 @@ FAULT(off64_t, "lseek", lseek64, fd, (int fd, off64_t at, int whence), (fd, at, 
 FAULT(int, "setsockopt", setsockopt, -1,
       (int fd, int level, int name, const void *value, socklen_t size),
       (fd, level, name, value, size))
+FAULT(int, "socketpair", socketpair, -1, (int domain, int type, int protocol, int pair[2]),
+      (domain, type, protocol, pair))
+FAULT(int, "epoll_create", epoll_create1, -1, (int flags), (flags))
+FAULT(int, "epoll_ctl", epoll_ctl, -1, (int epoll, int what, int fd, struct epoll_event *event),
+      (epoll, what, fd, event))
+FAULT(int, "dup2", dup2, -1, (int from, int to), (from, to))
+FAULT(int, "dup2", dup3, -1, (int from, int to, int flags), (from, to, flags))
 FAULT(int, "socket", socket, -1, (int domain, int type, int protocol), (domain, type, protocol))
 
 typedef int (*fcntl64_type)(int, int, ...);

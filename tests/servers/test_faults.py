@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import errno
 import json
-import shutil
-import subprocess
 import time
 from collections import Counter
 from contextlib import suppress
@@ -17,6 +15,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import faults
 import h11
 import launch
 import pytest
@@ -26,7 +25,6 @@ from known import SERVERS
 
 from conftest import Running
 
-COMPILER = shutil.which("cc") or shutil.which("gcc")
 #: The errors to try, by system call.
 ERRORS = {
     "dup": ["EMFILE"],
@@ -56,13 +54,7 @@ SENT = {
 
 @pytest.fixture(scope="session")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if COMPILER is None:
-        pytest.skip("there is no C compiler")
-    library = tmp_path_factory.mktemp("faults") / "faults.so"
-    source = Path(__file__).with_name("faults.c")
-    command = [COMPILER, "-shared", "-fPIC", "-O1", "-o", str(library), str(source), "-ldl"]
-    subprocess.run(command, check=True)
-    return library
+    return faults.library(tmp_path_factory.mktemp("faults"))
 
 
 def disarm(port: int) -> int:

@@ -85,7 +85,7 @@ class Server(Base):
     def may_leave(self) -> Declined | None:
         """Not if sendfile is off: there may be a reason not to touch the socket."""
         sock = self.socket()
-        return sock if isinstance(sock, Declined) else None
+        return sock if isinstance(sock, Declined) else super().may_leave()
 
     def expects_request(self) -> bool:
         """A sync worker never does."""

@@ -29,7 +29,7 @@ class Server(Base):
     def may_leave(self) -> Declined | None:
         """Not if the process ends with the request."""
         forks = self.environ.get("wsgi.multiprocess")
-        return Declined("the server forks for each request") if forks else None
+        return Declined("the server forks for each request") if forks else super().may_leave()
 
     def expects_request(self) -> bool:
         """If its protocol_version is HTTP/1.1."""

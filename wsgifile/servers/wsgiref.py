@@ -50,7 +50,7 @@ class Server(Base):
         forking = getattr(socketserver, "ForkingMixIn", ())
         if isinstance(self._handler.request_handler.server, forking):
             return Declined("the server forks for each request")
-        return None
+        return super().may_leave()
 
     def expects_request(self) -> bool:
         """Only runserver does."""
