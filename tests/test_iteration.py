@@ -262,6 +262,8 @@ class Stream:
     ids=lambda value: getattr(value, "__name__", ""),
 )
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # Of what some libraries leave open.
+# pexpect forks. eventlet, which other tests import, warns of that, and newer Pythons do as well.
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_same_as_without_us(
     tmp_path: Path, origin: int, make: Make, expected: bytes, is_read: bool
 ) -> None:
