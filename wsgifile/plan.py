@@ -139,12 +139,14 @@ def make_plan(
     stop = region.stop
     if promised is not None:
         stop = _promised_stop(promised, region, method=method, written=written, fields=fields)
-    sized = stop is not None and written is None and not altered
+    # What alters the body does not see a file with a length of the application's.
+    says_nothing = altered and (promised is None or region.kernel is None)
+    sized = stop is not None and written is None and not says_nothing
     if sized:
         assert stop is not None
         headers = _with_length(headers, promised, stop - region.start)
     plan = Plan(status, headers, ((region.start, stop),), sized)
-    if method in ("GET", "HEAD") and _is_ok_slice_of_file(plan, fields, region):
+    if method in ("GET", "HEAD") and not altered and _is_ok_slice_of_file(plan, fields, region):
         plan = _as_requested(
             environ, plan, fields, region, method=method, options=options, offload=offload
         )
