@@ -42,8 +42,8 @@ def open_body(send: Send, server: Server) -> Iterable[bytes]:
         send.watch.server = server
     # A file that has been read before the header is sent cannot end the connection.
     small = max(SMALL, send.block_size) if server.keeps_connection(sized=plan.sized) else SMALL
-    at_once = plan.sized and plan.count and plan.count <= small and not server.alters_body
-    if at_once and send.region.end is not None:
+    known = plan.sized and send.region.end is not None and not server.alters_body
+    if known and plan.count and plan.count <= small:
         data = read_all(send, plan.count)
         if data is not None:
             server.prepare_to_send()
