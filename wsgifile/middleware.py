@@ -87,6 +87,7 @@ class FileWrapperMiddleware:
             raise TypeError(f"app must be a WSGI application, a callable, not {app!r}")
         if any(map(inspect.iscoroutinefunction, (app, type(app).__call__))):
             raise TypeError(f"app must be a WSGI application, but {app!r} is an async function")
+        servers.preload()
         self.app = app
         self.options: Options = Options(
             block_size=block_size,
