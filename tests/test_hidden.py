@@ -107,6 +107,27 @@ def test_not_logged_if_sent(caplog: pytest.LogCaptureFixture) -> None:
     assert not any("hides" in message for message in messages(caplog))
 
 
+@pytest.mark.parametrize(
+    ("method", "status"),
+    [("HEAD", "200 OK"), ("GET", "304 Not Modified"), ("GET", "204 No Content")],
+)
+def test_not_logged_without_a_body(
+    caplog: pytest.LogCaptureFixture, method: str, status: str
+) -> None:
+    """Frameworks put nothing in the file's place then, and keep the file to close it."""
+
+    class Nothing(Opaque):
+        def __iter__(self) -> Iterator[bytes]:
+            return iter(())
+
+    def app(environ: Any, start_response: Any) -> Any:
+        start_response(status, [])
+        return Nothing(environ["wsgi.file_wrapper"](io.BytesIO(b"data")))
+
+    assert get(FileWrapperMiddleware(app), {"REQUEST_METHOD": method}) == b""
+    assert not messages(caplog)
+
+
 def test_type_in_which_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is not looked at for ever: while other threads make FileWrappers this costs time."""
     looks = []
