@@ -64,6 +64,18 @@ def test_not_found(app_iter: Any) -> None:
     assert not hidden.hides_file(app_iter)
 
 
+def test_nothing_is_evaluated() -> None:
+    """A lazy object may ask a database for what it stands for, and fail."""
+
+    class Lazy:
+        @property
+        def __class__(self) -> Any:
+            raise RuntimeError("the database is down")
+
+    assert not hidden.hides_file(Opaque(Lazy()))
+    assert hidden.hides_file(Opaque([Lazy(), Opaque(FileWrapper(io.BytesIO(b"data")))]))
+
+
 NOT_OURS = FileWrapper(io.BytesIO(b"a variable of this module"))
 
 

@@ -58,7 +58,8 @@ def hides_file(app_iter: object) -> bool:
     objects = [app_iter]
     for _ in range(_STEPS):
         near = [thing for thing in gc.get_referents(*objects) if id(thing) not in seen]
-        if any(isinstance(thing, FileWrapper) for thing in near):
+        # By type(): isinstance() evaluates lazy objects, such as Django's request.user.
+        if any(issubclass(type(thing), FileWrapper) for thing in near):
             return True
         objects = [thing for thing in near if _may_lead_to_it(thing)][:_OBJECTS]
         seen.update(map(id, objects))
@@ -67,6 +68,6 @@ def hides_file(app_iter: object) -> bool:
 
 def _may_lead_to_it(thing: Any) -> bool:
     """Whether to look further. Not into programs, and not into a response of ours."""
-    if isinstance(thing, (type, ModuleType, CloseOnce)) or not gc.is_tracked(thing):
+    if issubclass(type(thing), (type, ModuleType, CloseOnce)) or not gc.is_tracked(thing):
         return False
     return not (type(thing) is dict and "__builtins__" in thing)  # A module's variables.
