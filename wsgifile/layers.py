@@ -210,8 +210,15 @@ def _file_wrapper(wrapper: Any) -> Inner | None:
 
 def _body(body: Any) -> Inner | None:
     # From another middleware of ours, nearer to the application.
-    blocks = body.described()
-    return Inner(blocks) if type(blocks) is BlockReader else None
+    blocks, region = body.described(), body.send.region
+    if type(blocks) is not BlockReader:
+        return None
+    return Inner(
+        blocks,
+        close_in_thread=region.close_in_thread,
+        block_size=region.block_size,
+        temporary=region.temporary,
+    )
 
 
 def _sliced_file(sliced: Any) -> Inner:
