@@ -136,6 +136,7 @@ def recognise(app_iter: object) -> FileRegion | None:
     start, seek = position
     end = _end(file, status, start)
     is_kernel = status is not None and status.st_size > 0 and end is not None
+    closes_itself = is_kernel and _closes_itself(type(file))  # type: ignore[arg-type]
     return FileRegion(
         file,
         kernel=file if is_kernel else None,
@@ -145,7 +146,7 @@ def recognise(app_iter: object) -> FileRegion | None:
         limit=None if inner.count is None else start + inner.count,
         block_size=inner.block_size,
         mtime_ns=None if status is None or end is None else _mtime_ns(file, status),
-        close_in_thread=inner.close_in_thread,
+        close_in_thread=inner.close_in_thread or (inner.iterated and closes_itself),
         reason=reason or "the kernel does not know its size, or it is empty",
         temporary=inner.temporary,
     )
@@ -220,6 +221,15 @@ def _reads_bytes(file: object) -> bool:
 def _built_in(kind: type) -> type | None:
     """The type of which this one is, or of which it is derived without changing the bytes."""
     return inherited(kind, _BUILT_IN, _CHANGES)
+
+
+@lru_cache(256)
+def _closes_itself(kind: type) -> bool:
+    """Whether a class of file has a close() of its own, which may need the application's thread.
+
+    A server calls it there if it iterates the file. Its own wrapper may call it anywhere.
+    """
+    return inherited(kind, _BUILT_IN, frozenset({"close"})) is None
 
 
 def _is_bytesio(file: object) -> bool:
