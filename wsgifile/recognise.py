@@ -23,7 +23,7 @@ from types import GeneratorType
 from typing import Any
 
 from .blocks import FileLike, is_seekable, name_of
-from .layers import ITERATING_METHODS, READING_METHODS, Inner, inherited, unwrap
+from .layers import ITERATING_METHODS, READING_METHODS, Inner, inherited, is_rewound, unwrap
 
 __all__ = ["NOT_FILES", "FileRegion", "FileSlice", "KernelFile", "recognise"]
 
@@ -174,6 +174,8 @@ def _position(inner: Inner, *, tells: bool) -> tuple[int, bool] | None:
     """
     if inner.start is not None:
         return inner.start + inner.skip, True
+    if inner.iterated and is_rewound(inner.file):
+        return inner.skip, True
     if not (tells or inner.skip):
         return 0, False
     if inner.skip and not is_seekable(inner.file):
