@@ -221,6 +221,17 @@ class UpperRead(io.BytesIO):
         return super().read(size).upper()
 
 
+class Unreadable:
+    """Is only iterated without us, so nobody asks for its read()."""
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter([DATA])
+
+    @property
+    def read(self) -> Any:
+        raise RuntimeError
+
+
 class Stream:
     """Has a way to iterate, and a read() that knows nothing of sizes."""
 
@@ -258,6 +269,7 @@ class Stream:
         (lambda path, origin: Upper(DATA), DATA.upper(), False),
         (lambda path, origin: UpperRead(DATA), DATA, False),
         (lambda path, origin: Stream(), b"by iterating", False),
+        (lambda path, origin: Unreadable(), DATA, False),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )

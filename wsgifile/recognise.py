@@ -158,13 +158,14 @@ def _is_readable(inner: Inner) -> bool:
     :raises TypeError: for a file opened in text mode, which nobody would encode.
     """
     file = inner.file
-    if not callable(getattr(file, "read", None)):
-        return False
     if isinstance(file, io.TextIOBase):
         if inner.encoded:
             return False
         raise TypeError(f'{name_of(file)} is open in text mode: open it with mode "rb" to send it')
-    return _iterates_as_it_reads(file) if inner.iterated else _reads_bytes(file)
+    # Its read() is not even looked up if it is not used: that may be code which fails.
+    if inner.iterated and not _iterates_as_it_reads(file):
+        return False
+    return callable(getattr(file, "read", None)) and (inner.iterated or _reads_bytes(file))
 
 
 def _position(inner: Inner, *, tells: bool) -> tuple[int, bool] | None:
