@@ -70,9 +70,9 @@ def test_nothing_is_evaluated() -> None:
     def evaluate(self: object) -> Any:
         raise RuntimeError("the database is down")
 
-    Lazy: Any = type("Lazy", (), {"__class__": property(evaluate)})
-    assert not hidden.hides_file(Opaque(Lazy()))
-    assert hidden.hides_file(Opaque([Lazy(), Opaque(FileWrapper(io.BytesIO(b"data")))]))
+    lazy: Any = type("Lazy", (), {"__class__": property(evaluate)})
+    assert not hidden.hides_file(Opaque(lazy()))
+    assert hidden.hides_file(Opaque([lazy(), Opaque(FileWrapper(io.BytesIO(b"data")))]))
 
 
 NOT_OURS = FileWrapper(io.BytesIO(b"a variable of this module"))
