@@ -7,7 +7,7 @@ logged.
 from __future__ import annotations
 
 import gc
-from collections import Counter
+from collections import Counter, deque
 from types import GeneratorType, ModuleType
 from typing import Any
 
@@ -22,6 +22,9 @@ __all__ = ["hides_file", "tell_if_hidden", "type_of"]
 #: How far to look, in steps from one object to another, and in objects.
 _STEPS = 6
 _OBJECTS = 1000
+#: A container with more items than this is an application's data. Looking at a million of them
+#: takes a second.
+_ITEMS = 100
 #: How often to look at a type in which no file was found.
 _LOOKS = 10
 
@@ -70,4 +73,11 @@ def _may_lead_to_it(thing: Any) -> bool:
     """Whether to look further. Not into programs, and not into a response of ours."""
     if issubclass(type(thing), (type, ModuleType, CloseOnce)) or not gc.is_tracked(thing):
         return False
-    return not (type(thing) is dict and "__builtins__" in thing)  # A module's variables.
+    if type(thing) is dict and "__builtins__" in thing:
+        return False  # A module's variables.
+    # Not by len(), which may be somebody's code.
+    kinds = [kind for kind in _CONTAINERS if issubclass(type(thing), kind)]
+    return all(kind.__len__(thing) <= _ITEMS for kind in kinds)
+
+
+_CONTAINERS: tuple[Any, ...] = (dict, list, tuple, set, frozenset, deque)
