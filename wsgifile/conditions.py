@@ -48,19 +48,19 @@ def path_of_file(file: Any) -> bytes:
     for the name of a descriptor, such as /dev/fd/7, and for one with which the opener has opened
     another file.
     """
-    name, fd = os.fsencode(file.name), file.fileno()
-    if name.startswith(b"/") and not name.startswith((b"/dev/", b"/proc/")) and _names(name, fd):
+    name = os.fsencode(file.name)
+    if name.startswith(b"/") and not name.startswith((b"/dev/", b"/proc/")) and _names(name, file):
         return name
     try:
-        return os.readlink(b"/proc/self/fd/%d" % fd)
+        return os.readlink(b"/proc/self/fd/%d" % file.fileno())
     except OSError:
         return os.path.abspath(name)  # Not on Linux.
 
 
-def _names(path: bytes, fd: int) -> bool:
+def _names(path: bytes, file: Any) -> bool:
     """Whether the open file is there."""
     try:
-        return os.path.samestat(os.stat(path), os.fstat(fd))
+        return os.path.samestat(os.stat(path), os.fstat(file.fileno()))
     except (OSError, ValueError):
         return False
 
