@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import logging
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -62,6 +62,31 @@ def test_found(hide: Callable[[Any], Any]) -> None:
 )
 def test_not_found(app_iter: Any) -> None:
     assert not hidden.hides_file(app_iter)
+
+
+def test_nothing_is_evaluated() -> None:
+    """A lazy object may ask a database for what it stands for, and fail."""
+
+    def evaluate(self: object) -> Any:
+        raise RuntimeError("the database is down")
+
+    lazy: Any = type("Lazy", (), {"__class__": property(evaluate)})
+    assert not hidden.hides_file(Opaque(lazy()))
+    assert hidden.hides_file(Opaque([lazy(), Opaque(FileWrapper(io.BytesIO(b"data")))]))
+
+
+@pytest.mark.parametrize(
+    "make", [list, tuple, deque, lambda things: Counter(dict(enumerate(things)))]
+)
+def test_not_among_an_applications_data(make: Callable[[Any], Any]) -> None:
+    """Looking through a large cache would take seconds, while no other thread runs."""
+
+    def look(count: int) -> bool:
+        things: list[Any] = [[number] for number in range(count - 1)]
+        return hidden.hides_file(Opaque(make([*things, FileWrapper(io.BytesIO(b"data"))])))
+
+    assert look(100)
+    assert not look(101)
 
 
 NOT_OURS = FileWrapper(io.BytesIO(b"a variable of this module"))
