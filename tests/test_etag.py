@@ -53,7 +53,9 @@ def application(open_for: Callable[[str], Any]) -> Iterator[int]:
 
 # Up to 64 KiB are sent another way.
 @pytest.mark.parametrize("size", [SIZE, 1000])
-@pytest.mark.parametrize("names", ["absolute", "bytes", "path", "relative"])
+@pytest.mark.parametrize(
+    "names", ["absolute", "bytes", "path", "relative", "descriptor", "opener"]
+)
 def test_two_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, names: str) -> None:
     """Of equal size and time: neither 304 nor a splice of the two."""
     for user in "ab":
@@ -62,6 +64,14 @@ def test_two_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, n
 
     def open_for(user: str) -> Any:
         path = tmp_path / user / "report"
+        if names == "descriptor":  # As programs do that check a path before they open it.
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                return open(f"/dev/fd/{descriptor}", "rb")
+            finally:
+                os.close(descriptor)
+        if names == "opener":
+            return open("/report", "rb", opener=lambda name, flags: os.open(path, flags))
         written: dict[str, Any] = {
             "absolute": str(path),
             "bytes": os.fsencode(path),

@@ -85,6 +85,13 @@ generated = sends(lambda: (block for block in [b"x"]))
 small = sends(lambda: open(HERE + "/small", "rb"))
 hides = Hides(plain)
 
+def nothing(file):
+    yield from ()
+
+def unchanged(environ, start_response):
+    start_response("304 Not Modified", [])
+    return nothing(environ["wsgi.file_wrapper"](io.BytesIO(b"x")))
+
 def traced(environ, start_response):
     from opentelemetry.instrumentation.wsgi import OpenTelemetryMiddleware
     wraps = lambda environ, start: environ["wsgi.file_wrapper"](plain(environ, start))
@@ -220,6 +227,7 @@ def django(environ, start_response):
                 r"in a view, return the file: FileResponse \(Django\), send_file \(Flask\)$",
             ],
         ),
+        ("unchanged", (), ["wsgifile: no file, passed on as it is$"]),
         pytest.param(
             "traced",
             (),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import logging
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -64,6 +64,31 @@ def test_not_found(app_iter: Any) -> None:
     assert not hidden.hides_file(app_iter)
 
 
+def test_nothing_is_evaluated() -> None:
+    """A lazy object may ask a database for what it stands for, and fail."""
+
+    def evaluate(self: object) -> Any:
+        raise RuntimeError("the database is down")
+
+    lazy: Any = type("Lazy", (), {"__class__": property(evaluate)})
+    assert not hidden.hides_file(Opaque(lazy()))
+    assert hidden.hides_file(Opaque([lazy(), Opaque(FileWrapper(io.BytesIO(b"data")))]))
+
+
+@pytest.mark.parametrize(
+    "make", [list, tuple, deque, lambda things: Counter(dict(enumerate(things)))]
+)
+def test_not_among_an_applications_data(make: Callable[[Any], Any]) -> None:
+    """Looking through a large cache would take seconds, while no other thread runs."""
+
+    def look(count: int) -> bool:
+        things: list[Any] = [[number] for number in range(count - 1)]
+        return hidden.hides_file(Opaque(make([*things, FileWrapper(io.BytesIO(b"data"))])))
+
+    assert look(100)
+    assert not look(101)
+
+
 NOT_OURS = FileWrapper(io.BytesIO(b"a variable of this module"))
 
 
@@ -105,6 +130,27 @@ def test_not_logged_if_sent(caplog: pytest.LogCaptureFixture) -> None:
     assert get(app) == get(FileWrapperMiddleware(lambda *args: Opaque(app(*args)))) == b"data"
     assert get(app_with(list)) == b"data"  # It has been read. It is not hidden.
     assert not any("hides" in message for message in messages(caplog))
+
+
+@pytest.mark.parametrize(
+    ("method", "status"),
+    [("HEAD", "200 OK"), ("GET", "304 Not Modified"), ("GET", "204 No Content")],
+)
+def test_not_logged_without_a_body(
+    caplog: pytest.LogCaptureFixture, method: str, status: str
+) -> None:
+    """Frameworks put nothing in the file's place then, and keep the file to close it."""
+
+    class Nothing(Opaque):
+        def __iter__(self) -> Iterator[bytes]:
+            return iter(())
+
+    def app(environ: Any, start_response: Any) -> Any:
+        start_response(status, [])
+        return Nothing(environ["wsgi.file_wrapper"](io.BytesIO(b"data")))
+
+    assert get(FileWrapperMiddleware(app), {"REQUEST_METHOD": method}) == b""
+    assert not messages(caplog)
 
 
 def test_type_in_which_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:

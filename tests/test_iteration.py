@@ -221,6 +221,17 @@ class UpperRead(io.BytesIO):
         return super().read(size).upper()
 
 
+class Unreadable:
+    """Is only iterated without us, so nobody asks for its read()."""
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter([DATA])
+
+    @property
+    def read(self) -> Any:
+        raise RuntimeError
+
+
 class Stream:
     """Has a way to iterate, and a read() that knows nothing of sizes."""
 
@@ -258,10 +269,13 @@ class Stream:
         (lambda path, origin: Upper(DATA), DATA.upper(), False),
         (lambda path, origin: UpperRead(DATA), DATA, False),
         (lambda path, origin: Stream(), b"by iterating", False),
+        (lambda path, origin: Unreadable(), DATA, False),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # Of what some libraries leave open.
+# pexpect forks. eventlet, which other tests import, warns of that, and newer Pythons do as well.
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_same_as_without_us(
     tmp_path: Path, origin: int, make: Make, expected: bytes, is_read: bool
 ) -> None:
@@ -270,6 +284,55 @@ def test_same_as_without_us(
     bare, ours, senders = answers(lambda: make(path, origin))
     assert bare == ours == expected
     assert bool(senders) == is_read
+
+
+def mapped_and_written(path: Path) -> Any:
+    memory = mmap.mmap(-1, 5000)
+    memory.write(DATA[:5000])
+    return memory
+
+
+def django_file_begun(path: Path) -> Any:
+    return begun(pytest.importorskip("django.core.files.base").File(open(path, "rb")))
+
+
+def django_content_written(path: Path) -> Any:
+    file = pytest.importorskip("django.core.files.base").ContentFile(b"")
+    file.write(DATA)
+    return file
+
+
+def django_upload(path: Path) -> Any:
+    uploaded = pytest.importorskip("django.core.files.uploadedfile")
+    return begun(uploaded.SimpleUploadedFile("name", DATA))
+
+
+def begun(file: Any) -> Any:
+    assert file.read(100)
+    return file
+
+
+@pytest.mark.parametrize(
+    "make", [mapped_and_written, django_file_begun, django_content_written, django_upload]
+)
+@pytest.mark.parametrize("layer", ["none", "werkzeug.wrappers", "wsgifile"])
+def test_iterating_goes_back_to_the_beginning(tmp_path: Path, make: Any, layer: str) -> None:
+    """Unlike read(): what the application has read or written before is sent too."""
+    path = tmp_path / "data"
+    path.write_bytes(DATA)
+
+    def app(environ: WSGIEnvironment, start_response: StartResponse) -> Any:
+        file = make(path)
+        if layer.startswith("werkzeug"):
+            return pytest.importorskip(layer).Response(file)(environ, start_response)
+        start_response("200 OK", [("Content-Type", "application/octet-stream")])
+        return file if layer == "none" else FileWrapper(file)
+
+    with serving(app) as port:
+        bare = get(port)
+    with serving(FileWrapperMiddleware(app)) as port:
+        assert get(port) == bare
+    assert (bare in (DATA, DATA[:5000])) == (layer != "wsgifile")
 
 
 @pytest.mark.parametrize("make", [requests_raw, lambda path, origin: Upper(DATA)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import io
 import os
 import socket
@@ -14,13 +15,14 @@ from io import BufferedReader
 from pathlib import Path
 from types import FrameType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
+from wsgiref.handlers import SimpleHandler
 
 import pytest
 from client import Client
 from ports import free_port, running
 from regions import region_of
 
-from wsgifile import agents, senders, sockets
+from wsgifile import FileWrapperMiddleware, agents, senders, sockets
 from wsgifile.blocks import ShortFileError
 from wsgifile.body import Body
 from wsgifile.plan import Plan
@@ -471,3 +473,18 @@ def test_gunicorn_that_must_not() -> None:
 
     server = import_module("wsgifile.servers.gunicorn").Server({}, Response().start_response)
     assert isinstance(server.socket(), Declined)
+
+
+def test_a_short_file_in_cgi() -> None:
+    """There is no connection to end. The body is cut off, and the log has the error."""
+
+    def app(environ: Any, start_response: Any) -> Any:
+        start_response("200 OK", [("Content-Length", "2000")])
+        return gzip.open(io.BytesIO(gzip.compress(b"x" * 1000)))
+
+    out, log = io.BytesIO(), io.StringIO()
+    environ = {"REQUEST_METHOD": "GET", "SERVER_PROTOCOL": "HTTP/1.1"}
+    handler = SimpleHandler(io.BytesIO(), out, log, environ)
+    handler.run(FileWrapperMiddleware(app))
+    assert out.getvalue().endswith(b"\r\n\r\n" + b"x" * 1000)
+    assert "ended after 1000 of the 2000 bytes promised" in log.getvalue()

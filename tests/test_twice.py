@@ -7,6 +7,9 @@ import http.client
 import io
 import itertools
 import os
+import tempfile
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -142,3 +145,45 @@ def test_a_small_body_that_somebody_changed(files: dict[str, Callable[[], Any]])
         connection.request("GET", "/")
         assert connection.getresponse().read() == DATA[:1000].replace(b"\0", b"x")
         connection.close()
+
+
+def test_a_file_that_close_deletes(tmp_path: Path) -> None:
+    """The outer one does not leave it to the proxy, which would not find it any more."""
+
+    def app(environ: WSGIEnvironment, start_response: StartResponse) -> Any:
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        file = tempfile.NamedTemporaryFile(dir=tmp_path)
+        file.write(DATA)
+        file.seek(0)
+        return file
+
+    twice = FileWrapperMiddleware(FileWrapperMiddleware(app), offload=XSendfile([tmp_path]))
+    with serving(twice) as port:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        connection.request("GET", "/")
+        response = connection.getresponse()
+        assert (response.read(), response.headers["X-Sendfile"]) == (DATA, None)
+        connection.close()
+
+
+def test_closed_in_the_applications_thread(tmp_path: Path) -> None:
+    """By waitress, whose main loop closes what it sends, as with one of them."""
+    werkzeug = pytest.importorskip("werkzeug")
+    # More than the application's thread would send before it leaves the rest to the main loop.
+    (tmp_path / "data").write_bytes(DATA * 64)
+    threads: list[tuple[int, int]] = []
+
+    def app(environ: WSGIEnvironment, start_response: StartResponse) -> Any:
+        response = werkzeug.Response(open(tmp_path / "data", "rb"))
+        called = threading.get_ident()
+        response.call_on_close(lambda: threads.append((called, threading.get_ident())))
+        return response(environ, start_response)
+
+    with serving(FileWrapperMiddleware(FileWrapperMiddleware(app))) as port:
+        header(port, "GET", {})
+        deadline = time.monotonic() + 10
+        while not threads:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    [(called, closed)] = threads
+    assert called == closed

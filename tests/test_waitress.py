@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import http.client
+import io
 import os
 import threading
 import time
@@ -195,3 +197,47 @@ def test_closed_while_the_disk_is_read(
     wait_for(lambda: not buffers[0]._reading)
     assert buffers[0].sent == 0
     buffers[0].close()
+
+
+def test_the_body_of_the_request_sent_back(path: Path) -> None:
+    """waitress keeps an upload in a file, and closes it when the application's thread is done."""
+
+    def app(environ: WSGIEnvironment, start_response: StartResponse) -> Any:
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return environ["wsgi.input"]
+
+    sent = DATA * 100  # More than the application's thread would send.
+    with serving(FileWrapperMiddleware(app)) as port:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        connection.request("POST", "/", sent)
+        time.sleep(0.2)  # Or the client could take it before waitress closes the file.
+        assert connection.getresponse().read() == sent
+        connection.close()
+
+
+@pytest.mark.parametrize(
+    ("wrapped", "sender"), [(False, "read"), (True, "wsgi.file_wrapper")], ids=["plain", "wrapped"]
+)
+def test_a_close_of_its_own(path: Path, wrapped: bool, sender: str) -> None:
+    """It may give back something that belongs to the thread, as without wsgifile."""
+    path.write_bytes(DATA * 100)
+    seen: list[Transfer] = []
+    threads: list[int] = []
+
+    class File(io.FileIO):
+        def close(self) -> None:
+            threads.append(threading.get_ident())
+            super().close()
+
+    def app(environ: WSGIEnvironment, start_response: StartResponse) -> Any:
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        threads.append(threading.get_ident())
+        file = File(path)
+        return environ["wsgi.file_wrapper"](file) if wrapped else file
+
+    with serving(FileWrapperMiddleware(app, on_sent=seen.append)) as port, Client(port) as client:
+        assert client.get("/").body == DATA * 100
+        wait_for(lambda: seen)
+    assert seen[0].sender == sender
+    called, closed, *_ = threads
+    assert (called == closed) == (not wrapped)

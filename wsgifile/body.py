@@ -229,6 +229,7 @@ class Body(CloseOnce):
         calls close() the file would stay open.
         """
         self.report(error)
+        self.server.failed()
         failed_before, self._failed = self._failed, True  # Some servers try again.
         if isinstance(error, FileReadError) and not failed_before:
             logger.warning("%s: the response is cut off", one_line(str(error)))

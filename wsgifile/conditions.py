@@ -44,15 +44,25 @@ def path_of_file(file: Any) -> bytes:
 
     As the application opened it. Links are not resolved: /srv/current/x stays that, whatever
     release it leads to on this machine. A relative name means nothing without its directory,
-    which may be any (os.chdir, an opener with dir_fd), so the kernel has to tell.
+    which may be any (os.chdir, an opener with dir_fd), so the kernel has to tell. The same goes
+    for the name of a descriptor, such as /dev/fd/7, and for one with which the opener has opened
+    another file.
     """
     name = os.fsencode(file.name)
-    if name.startswith(b"/"):
+    if name.startswith(b"/") and not name.startswith((b"/dev/", b"/proc/")) and _names(name, file):
         return name
     try:
         return os.readlink(b"/proc/self/fd/%d" % file.fileno())
     except OSError:
         return os.path.abspath(name)  # Not on Linux.
+
+
+def _names(path: bytes, file: Any) -> bool:
+    """Whether the open file is there."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(file.fileno()))
+    except (OSError, ValueError):
+        return False
 
 
 def date_of_file(mtime_ns: int) -> str | None:

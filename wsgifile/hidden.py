@@ -7,7 +7,7 @@ logged.
 from __future__ import annotations
 
 import gc
-from collections import Counter
+from collections import Counter, deque
 from types import GeneratorType, ModuleType
 from typing import Any
 
@@ -22,6 +22,9 @@ __all__ = ["hides_file", "tell_if_hidden", "type_of"]
 #: How far to look, in steps from one object to another, and in objects.
 _STEPS = 6
 _OBJECTS = 1000
+#: A container with more items than this is an application's data. Looking at a million of them
+#: takes a second.
+_ITEMS = 100
 #: How often to look at a type in which no file was found.
 _LOOKS = 10
 
@@ -58,7 +61,8 @@ def hides_file(app_iter: object) -> bool:
     objects = [app_iter]
     for _ in range(_STEPS):
         near = [thing for thing in gc.get_referents(*objects) if id(thing) not in seen]
-        if any(isinstance(thing, FileWrapper) for thing in near):
+        # By type(): isinstance() evaluates lazy objects, such as Django's request.user.
+        if any(issubclass(type(thing), FileWrapper) for thing in near):
             return True
         objects = [thing for thing in near if _may_lead_to_it(thing)][:_OBJECTS]
         seen.update(map(id, objects))
@@ -67,6 +71,13 @@ def hides_file(app_iter: object) -> bool:
 
 def _may_lead_to_it(thing: Any) -> bool:
     """Whether to look further. Not into programs, and not into a response of ours."""
-    if isinstance(thing, (type, ModuleType, CloseOnce)) or not gc.is_tracked(thing):
+    if issubclass(type(thing), (type, ModuleType, CloseOnce)) or not gc.is_tracked(thing):
         return False
-    return not (type(thing) is dict and "__builtins__" in thing)  # A module's variables.
+    if type(thing) is dict and "__builtins__" in thing:
+        return False  # A module's variables.
+    # Not by len(), which may be somebody's code.
+    kinds = [kind for kind in _CONTAINERS if issubclass(type(thing), kind)]
+    return all(kind.__len__(thing) <= _ITEMS for kind in kinds)
+
+
+_CONTAINERS: tuple[Any, ...] = (dict, list, tuple, set, frozenset, deque)

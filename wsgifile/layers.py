@@ -20,7 +20,7 @@ from functools import lru_cache
 from types import GeneratorType
 from typing import Any, TypeVar
 
-from .blocks import BlockReader
+from .blocks import BlockReader, is_seekable
 
 __all__ = [
     "AGENTS",
@@ -28,6 +28,7 @@ __all__ = [
     "READING_METHODS",
     "Inner",
     "inherited",
+    "is_rewound",
     "layer_of",
     "name_of_type",
     "unwrap",
@@ -64,6 +65,14 @@ AGENTS: dict[str, str] = {
     "newrelic.api.wsgi_application._WSGIApplicationIterable": "generator",
     "newrelic.api.wsgi_application._WSGIApplicationMiddleware": "iterable",
     "sentry_sdk.integrations.wsgi._ScopedResponse": "_response",
+}
+
+
+#: Types that go back to their beginning when they are iterated, where read() would go on.
+_REWOUND = {
+    "django.core.files.base.File": True,
+    "django.core.files.uploadedfile.InMemoryUploadedFile": True,
+    "mmap.mmap": True,
 }
 
 
@@ -127,6 +136,8 @@ def unwrap(app_iter: Any) -> Inner | None:
             # These are private attributes of other projects, which may have changed
             # them. Then the response is iterated, as it would be without us.
             break
+        if inner is not None and (found is None or found.iterated) and is_rewound(file):
+            inner.start = 0
         if inner is not None and found is not None:
             inner = found.through(inner)
         if inner is None:
@@ -156,6 +167,12 @@ def inherited(kind: type, table: Mapping[str, T], methods: frozenset[str]) -> T 
         if not methods.isdisjoint(vars(base)):
             return None
     return None
+
+
+def is_rewound(file: Any) -> bool:
+    """Whether iterating this file begins at its beginning."""
+    rewinds = inherited(type(file), _REWOUND, ITERATING_METHODS)
+    return bool(rewinds) and is_seekable(file)
 
 
 def name_of_type(kind: type) -> str:
@@ -210,8 +227,15 @@ def _file_wrapper(wrapper: Any) -> Inner | None:
 
 def _body(body: Any) -> Inner | None:
     # From another middleware of ours, nearer to the application.
-    blocks = body.described()
-    return Inner(blocks) if type(blocks) is BlockReader else None
+    blocks, region = body.described(), body.send.region
+    if type(blocks) is not BlockReader:
+        return None
+    return Inner(
+        blocks,
+        close_in_thread=region.close_in_thread,
+        block_size=region.block_size,
+        temporary=region.temporary,
+    )
 
 
 def _sliced_file(sliced: Any) -> Inner:
@@ -280,12 +304,6 @@ def _traced_iterable(traced: Any) -> Inner | None:
     return Inner(traced.__wrapped__, close_in_thread=True)
 
 
-def _django_file(variables: dict[str, Any]) -> Inner | None:
-    # File.chunks() goes back to the beginning.
-    file = variables["self"]
-    return Inner(file, start=0, iterated=True) if file.seekable() else None
-
-
 def _ranged_file(variables: dict[str, Any]) -> Inner:
     # Its iterator seeks, and reads up to a stop that may be infinite.
     ranged = variables["self"]
@@ -341,7 +359,9 @@ _GENERATORS: dict[tuple[object, str], Callable[[dict[str, Any]], Inner | None]] 
     ("cherrypy.lib", "file_generator_limited"): (
         lambda variables: Inner(variables["fileobj"], count=variables["count"])
     ),
-    ("django.core.files.base", "__iter__"): _django_file,
+    ("django.core.files.base", "__iter__"): lambda variables: Inner(
+        variables["self"], iterated=True
+    ),
     ("ranged_fileresponse", "__iter__"): _ranged_file,
     ("tempfile", "__iter__"): lambda variables: Inner(variables["self"], iterated=True),
     ("werkzeug.wrappers.response", "_iter_encoded"): (

@@ -18,7 +18,7 @@ from .hidden import tell_if_hidden
 from .log import logger
 from .offload import Offload, Proxies
 from .options import Options
-from .plan import Headers, ends_connection, make_plan
+from .plan import Headers, ends_connection, make_plan, never_has_body
 from .recognise import NOT_FILES, FileRegion, KernelFile, recognise
 from .send import Send, Watch, watchers
 from .senders import open_body
@@ -96,6 +96,7 @@ class FileWrapperMiddleware:
             raise TypeError(f"app must be a WSGI application, a callable, not {app!r}")
         if any(map(inspect.iscoroutinefunction, (app, type(app).__call__))):
             raise TypeError(f"app must be a WSGI application, but {app!r} is an async function")
+        servers.preload()
         self.app = app
         self.options: Options = Options(
             block_size=block_size,
@@ -140,7 +141,8 @@ class FileWrapperMiddleware:
                 body = self._open(environ, response, body, region)
             elif made:
                 body = app_iter
-                tell_if_hidden(app_iter)
+                if response.may_have_body():
+                    tell_if_hidden(app_iter)
             # Last, because after it an error of ours would leave a header without a body.
             response.commit()
         except BaseException as error:
@@ -254,6 +256,10 @@ class _Response:
         self.commit()
         self.server_write(data)
         self.written += len(data)
+
+    def may_have_body(self) -> bool:
+        """Whether there may be a body. If not, frameworks drop the file and keep its wrapper."""
+        return self.method != "HEAD" and not (self.started and never_has_body(self.status))
 
     def commit(self) -> None:
         """Stop remembering: pass on to the server what is known, and all later calls."""

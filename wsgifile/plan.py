@@ -19,7 +19,7 @@ from .options import Options
 from .ranges import ByteRange, select
 from .recognise import FileRegion, KernelFile
 
-__all__ = ["Headers", "Part", "Plan", "ends_connection", "make_plan"]
+__all__ = ["Headers", "Part", "Plan", "ends_connection", "make_plan", "never_has_body"]
 
 Headers = list[tuple[str, str]]
 
@@ -132,19 +132,21 @@ def make_plan(
     headers, fields = _said_by_application(headers, header_is_out=written is not None)
     length = fields.get("content-length")
     promised = None if length is None else _parse_length(length)
-    if status.startswith(("1", "204", "304")):
+    if never_has_body(status):
         # RFC 9110, section 8.6 forbids the field for 1xx and 204. It is of no use for 304,
         # and some servers wait for the bytes.
         return Plan(status, _without(headers, {"content-length"}), _nothing(region), False)
     stop = region.stop
     if promised is not None:
         stop = _promised_stop(promised, region, method=method, written=written, fields=fields)
-    sized = stop is not None and written is None and not altered
+    # What alters the body does not see a file with a length of the application's.
+    says_nothing = altered and (promised is None or region.kernel is None)
+    sized = stop is not None and written is None and not says_nothing
     if sized:
         assert stop is not None
         headers = _with_length(headers, promised, stop - region.start)
     plan = Plan(status, headers, ((region.start, stop),), sized)
-    if method in ("GET", "HEAD") and _is_ok_slice_of_file(plan, fields, region):
+    if method in ("GET", "HEAD") and not altered and _is_ok_slice_of_file(plan, fields, region):
         plan = _as_requested(
             environ, plan, fields, region, method=method, options=options, offload=offload
         )
@@ -367,6 +369,11 @@ def _error(status: str, headers: Headers, *more: tuple[str, str]) -> Plan:
         ("Content-Length", str(len(text))),
     ]
     return Plan(status, headers, (text,), True)
+
+
+def never_has_body(status: str) -> bool:
+    """Whether a response with this status has no body, whatever the method."""
+    return status.startswith(("1", "204", "304"))
 
 
 def ends_connection(headers: Headers) -> Headers:

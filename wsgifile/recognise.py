@@ -23,7 +23,7 @@ from types import GeneratorType
 from typing import Any
 
 from .blocks import FileLike, is_seekable, name_of
-from .layers import ITERATING_METHODS, READING_METHODS, Inner, inherited, unwrap
+from .layers import ITERATING_METHODS, READING_METHODS, Inner, inherited, is_rewound, unwrap
 
 __all__ = ["NOT_FILES", "FileRegion", "FileSlice", "KernelFile", "recognise"]
 
@@ -136,6 +136,7 @@ def recognise(app_iter: object) -> FileRegion | None:
     start, seek = position
     end = _end(file, status, start)
     is_kernel = status is not None and status.st_size > 0 and end is not None
+    closes_itself = is_kernel and _closes_itself(type(file))  # type: ignore[arg-type]
     return FileRegion(
         file,
         kernel=file if is_kernel else None,
@@ -145,7 +146,7 @@ def recognise(app_iter: object) -> FileRegion | None:
         limit=None if inner.count is None else start + inner.count,
         block_size=inner.block_size,
         mtime_ns=None if status is None or end is None else _mtime_ns(file, status),
-        close_in_thread=inner.close_in_thread,
+        close_in_thread=inner.close_in_thread or (inner.iterated and closes_itself),
         reason=reason or "the kernel does not know its size, or it is empty",
         temporary=inner.temporary,
     )
@@ -157,13 +158,14 @@ def _is_readable(inner: Inner) -> bool:
     :raises TypeError: for a file opened in text mode, which nobody would encode.
     """
     file = inner.file
-    if not callable(getattr(file, "read", None)):
-        return False
     if isinstance(file, io.TextIOBase):
         if inner.encoded:
             return False
         raise TypeError(f'{name_of(file)} is open in text mode: open it with mode "rb" to send it')
-    return _iterates_as_it_reads(file) if inner.iterated else _reads_bytes(file)
+    # Its read() is not even looked up if it is not used: that may be code which fails.
+    if inner.iterated and not _iterates_as_it_reads(file):
+        return False
+    return callable(getattr(file, "read", None)) and (inner.iterated or _reads_bytes(file))
 
 
 def _position(inner: Inner, *, tells: bool) -> tuple[int, bool] | None:
@@ -173,6 +175,8 @@ def _position(inner: Inner, *, tells: bool) -> tuple[int, bool] | None:
     """
     if inner.start is not None:
         return inner.start + inner.skip, True
+    if inner.iterated and is_rewound(inner.file):
+        return inner.skip, True
     if not (tells or inner.skip):
         return 0, False
     if inner.skip and not is_seekable(inner.file):
@@ -220,6 +224,15 @@ def _reads_bytes(file: object) -> bool:
 def _built_in(kind: type) -> type | None:
     """The type of which this one is, or of which it is derived without changing the bytes."""
     return inherited(kind, _BUILT_IN, _CHANGES)
+
+
+@lru_cache(256)
+def _closes_itself(kind: type) -> bool:
+    """Whether a class of file has a close() of its own, which may need the application's thread.
+
+    A server calls it there if it iterates the file. Its own wrapper may call it anywhere.
+    """
+    return inherited(kind, _BUILT_IN, frozenset({"close"})) is None
 
 
 def _is_bytesio(file: object) -> bool:

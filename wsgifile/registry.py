@@ -1,7 +1,7 @@
 """What is known of servers by name: the only tables that a new server needs a row in.
 
-Nothing is imported to fill them. A server's file in ``wsgifile.servers`` is imported
-when the server is met, which has long been loaded by then.
+Nothing is imported to fill them. A server's file in ``wsgifile.servers`` is imported only if
+that server is loaded.
 """
 
 from __future__ import annotations

@@ -41,13 +41,10 @@ def open_body(send: Send, server: Server) -> Iterable[bytes]:
     plan = send.plan
     if send.watch is not None:
         send.watch.server = server
-    # A file that has been read before the header is sent cannot end the connection.
-    small = max(SMALL, send.block_size) if server.keeps_connection(sized=plan.sized) else SMALL
-    if plan.sized and plan.count and plan.count <= small and send.region.end is not None:
-        data = read_all(send, plan.count)
-        if data is not None:
-            server.prepare_to_send()
-            return OneBlock(send, data)
+    data = read_small(send, server)
+    if data is not None:
+        server.prepare_to_send()
+        return OneBlock(send, data)
     if plan.count == 0:
         # Of an empty block, a server that alters the body would make a body.
         return OneBlock(send, b"") if server.alters_body else Body(send, server)
@@ -61,6 +58,16 @@ def open_body(send: Send, server: Server) -> Iterable[bytes]:
     if server.times_writes:
         send.block_size = min(send.block_size, SMALL)
     return Body(send, server)
+
+
+def read_small(send: Send, server: Server) -> bytes | None:
+    """All bytes to send, if they are few, and certain to be what the server sends."""
+    plan = send.plan
+    if server.alters_body or send.region.end is None or not (plan.sized and plan.count):
+        return None
+    # A file that has been read before the header is sent cannot end the connection.
+    small = max(SMALL, send.block_size) if server.keeps_connection(sized=plan.sized) else SMALL
+    return read_all(send, plan.count) if plan.count <= small else None
 
 
 def read_all(send: Send, count: int) -> bytes | None:

@@ -142,6 +142,9 @@ class Server:
     def end_unsized(self) -> None:
         """End a response whose header does not tell its length."""
 
+    def failed(self) -> None:
+        """Called when the body has failed, also if a filter iterates it."""
+
     def abort(self, error: BaseException) -> bytes:
         """End the connection because of this error: raise it, or do what the server needs."""
         raise error

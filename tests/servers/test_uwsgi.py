@@ -20,11 +20,17 @@ pytest.importorskip("pyuwsgi")
 
 DATA = random.Random(1).randbytes(700_001)
 APP = """
+import os
 from wsgifile import FileWrapperMiddleware
 
 def bare(environ, start_response):
-    start_response("200 OK", [("Content-Type", "application/octet-stream")])
-    return open("data", "rb")
+    headers, file = [("Content-Type", "application/octet-stream")], open("data", "rb")
+    if environ["QUERY_STRING"] != "length":
+        start_response("200 OK", headers)
+        return file
+    size = os.fstat(file.fileno()).st_size
+    start_response("200 OK", [*headers, ("Content-Length", str(size))])
+    return environ["wsgi.file_wrapper"](file)
 
 def on_sent(transfer):
     print("SENT", transfer.sender, type(transfer.error).__name__, flush=True)
@@ -41,6 +47,7 @@ def application(environ, start_response):
         return [b"small"]
     return (bare if environ["PATH_INFO"] == "/bare" else ours)(environ, start_response)
 """
+SOCKETS = [["--http-socket"], ["--http11-socket"], ["--http-keepalive", "--http"]]
 
 
 class Server:
@@ -93,6 +100,26 @@ def test_transforming_routes(tmp_path: Path, routes: list[str], socket_option: s
                 assert body == DATA
         head = client.get("/ours", method="HEAD")
         assert "content-length" not in head.headers
+
+
+@pytest.mark.parametrize("socket_options", SOCKETS, ids=" ".join)
+@pytest.mark.parametrize("route", ["gzip:", "chunked:"])
+@pytest.mark.parametrize("size", [300, len(DATA)])
+def test_transforming_routes_and_a_length(
+    tmp_path: Path, size: int, route: str, socket_options: list[str]
+) -> None:
+    """A file with the application's length, as frameworks send it, goes past the routes."""
+    with (
+        uwsgi(tmp_path, "--route-run", route, *socket_options) as server,
+        Client(server.port, 10) as client,
+    ):
+        with server.path.open("r+b") as file:
+            file.truncate(size)
+        for target in ("/bare?length", "/ours?length", "/ours?length"):
+            answer = client.get(target)
+            assert (answer.status, answer.short, answer.body) == (200, False, DATA[:size])
+            assert answer.headers["content-length"] == str(size)
+            assert answer.headers.keys().isdisjoint({"content-encoding", "transfer-encoding"})
 
 
 def test_offload_threads(tmp_path: Path) -> None:

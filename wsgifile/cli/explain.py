@@ -28,7 +28,7 @@ from ..blocks import name_of
 from ..hidden import hides_file
 from ..layers import unwrap
 from ..log import logger
-from ..plan import Headers, Plan
+from ..plan import Headers, Plan, never_has_body
 from ..recognise import NOT_FILES, FileRegion, FileSlice
 from ..registry import SERVERS
 from ..send import Send, Watch, watchers
@@ -145,7 +145,8 @@ def _outcome(
     if refused is not None:
         yield _line("wsgifile", f"refused: {refused!r}")
     elif not outermost:
-        yield from _passed_on(spy.hides_file and not ends)
+        hidden = spy.hides_file and not (ends or never_has_body(spy.status or ""))
+        yield from _passed_on(hidden)
     for end in ends:
         if end not in outermost:
             yield _line("inside of that", "another FileWrapperMiddleware")

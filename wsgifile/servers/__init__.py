@@ -2,8 +2,8 @@
 
 Whatever goes past WSGI, to the server's wrapper or its socket, is right only if nothing
 stands between the server and us: if the start_response that we were given is the server's
-own. :func:`find` looks at that. It imports a server's file here only when it meets that
-server, which has long been loaded by then.
+own. :func:`find` looks at that. A server's file here is imported only if that server is loaded:
+by :func:`preload`, or when :func:`find` meets it.
 
 To add a server, see ``docs/adding_a_server.rst``.
 """
@@ -22,7 +22,18 @@ from ..server import Server
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
-__all__ = ["find"]
+__all__ = ["find", "preload"]
+
+
+def preload() -> None:
+    """Import what is known of the servers that are loaded.
+
+    At the first request there may be no descriptor left for that.
+    """
+    files = {module or file: file for (module, _), file in registry.SERVERS.items()}
+    files.update((file, file) for file in registry.ENVIRONS.values())
+    for name in ["unknown", *(file for module, file in files.items() if module in sys.modules)]:
+        registry.load(name)
 
 
 def find(environ: WSGIEnvironment, start_response: Any) -> Server:

@@ -7,7 +7,9 @@ Content-Length. Everything else is what servers get wrong.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable
+from types import FrameType
 
 from ..body import Body, calling_frame
 from ..recognise import FileSlice
@@ -45,6 +47,19 @@ class Server(Base):
             body.detach()
             raise
         return app_iter
+
+    def failed(self) -> None:
+        """End the connection, if it is Django's runserver that calls us through filters.
+
+        It would keep the connection. Nothing in the environ tells that it is runserver.
+        """
+        frame: FrameType | None = sys._getframe()
+        while frame is not None:
+            if frame.f_globals.get("__name__") == "wsgiref.handlers":
+                request_handler = getattr(frame.f_locals.get("self"), "request_handler", None)
+                if request_handler is not None:
+                    request_handler.close_connection = True
+            frame = frame.f_back
 
     @property
     def times_writes(self) -> bool:

@@ -55,7 +55,8 @@ class Server(Base):
 
     def __init__(self, environ: WSGIEnvironment, start_response: StartResponse) -> None:
         super().__init__(environ, start_response)
-        self._channel = closed_over(start_response, "self").channel
+        self._task = closed_over(start_response, "self")
+        self._channel = self._task.channel
         if type(self._channel) is HTTPChannel:
             self._channel.__class__ = Channel
 
@@ -67,6 +68,8 @@ class Server(Base):
         """
         if send.region.close_in_thread:
             return Declined("close() has to run in the application's thread")
+        if file_slice.file is self._task.request.get_body_stream():
+            return Declined("waitress closes the request's body before the main loop has sent it")
         if not hasattr(os, "pread"):
             return Declined("this system has no pread()")
         if may_block(file_slice.file.fileno()):
@@ -80,7 +83,7 @@ class Server(Base):
     def flush_header(self) -> None:
         """Send it now, and no last chunk after it, which waitress adds even for HEAD."""
         self.write(b"")
-        closed_over(self.start_response, "self").chunked_response = False
+        self._task.chunked_response = False
 
 
 class Channel(HTTPChannel):  # type: ignore[misc]

@@ -40,10 +40,9 @@ class Server(Base):
         """The number at the end of its log line."""
         self._handler.bytes_sent += count
 
-    def abort(self, error: BaseException) -> bytes:
+    def failed(self) -> None:
         """End the connection, which runserver would keep open."""
         self._handler.request_handler.close_connection = True
-        raise error
 
     def may_leave(self) -> Declined | None:
         """Not if the process ends with the request. Windows has no such servers."""
