@@ -25,6 +25,7 @@ from regions import region_of
 from wsgifile import FileWrapperMiddleware, agents, senders, sockets
 from wsgifile.blocks import ShortFileError
 from wsgifile.body import Body
+from wsgifile.call_size import LARGEST, SIZES, CallSize
 from wsgifile.plan import Plan
 from wsgifile.recognise import FileSlice
 from wsgifile.registry import SERVERS
@@ -249,31 +250,60 @@ def test_sendfile_that_the_system_refuses(monkeypatch: pytest.MonkeyPatch) -> No
         assert theirs.recv(100) == data[:7]
 
 
-@pytest.mark.parametrize("behind", [False, True])
-def test_calls_of_sendfile(monkeypatch: pytest.MonkeyPatch, behind: bool) -> None:
-    """Calls are small until one takes long; then a single call sends all the rest."""
+def calls_of_sendfile(
+    monkeypatch: pytest.MonkeyPatch, size: int, behind: bool, long: int | None
+) -> list[tuple[int, int]]:
+    """The calls, of which the one with this number is long, by their offsets and counts."""
     calls = []
     now = 0.0
 
     def sendfile(out: int, in_: int, offset: int, count: int) -> int:
         nonlocal now
         calls.append((offset, count))
-        if len(calls) == 3:
+        if len(calls) == long:
             now += 2 * sockets._LONG
         return count
 
+    call_size = CallSize()
+    call_size.size = size
     monkeypatch.setattr(os, "sendfile", sendfile)
-    monkeypatch.setattr(sockets, "time", SimpleNamespace(perf_counter=lambda: now))
-    call = sockets._CALL_BEHIND if behind else sockets._CALL
-    sent = sockets.send_some(0, 0, offset=5, count=1 << 20, behind=behind)
-    assert sent == 1 << 20
-    assert calls[:4] == [
-        (5, call),
-        (5 + call, call),
-        (5 + 2 * call, call),
-        (5 + 3 * call, (1 << 20) - 3 * call),
+    monkeypatch.setattr(sockets, "_call_size", call_size)
+    monkeypatch.setattr(
+        sockets, "time", SimpleNamespace(perf_counter=lambda: now, thread_time=lambda: now)
+    )
+    assert sockets.send_some(0, 0, offset=5, count=LARGEST, behind=behind) == LARGEST
+    return calls
+
+
+def test_calls_of_sendfile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls have the best size until one takes long; then a single call sends all the rest."""
+    size = LARGEST // 8
+    assert calls_of_sendfile(monkeypatch, size, behind=False, long=3) == [
+        (5, size),
+        (5 + size, size),
+        (5 + 2 * size, size),
+        (5 + 3 * size, LARGEST - 3 * size),
     ]
-    assert len(calls) == 4
+    assert len(calls_of_sendfile(monkeypatch, size, behind=False, long=None)) == 8
+    assert calls_of_sendfile(monkeypatch, size, behind=True, long=None) == [(5, LARGEST)]
+    assert calls_of_sendfile(monkeypatch, LARGEST, behind=False, long=None) == [(5, LARGEST)]
+
+
+def test_call_size() -> None:
+    """It is found within 100 MiB, whichever is the best, and again if another becomes it."""
+    call_size = CallSize()
+
+    def send() -> int:
+        size = call_size.size
+        call_size.add(LARGEST, 1.0 if size == best else 2.0)
+        return size
+
+    for best in (*SIZES, SIZES[0], SIZES[2]):
+        for _ in range(2200):
+            send()
+        sizes = [send() for _ in range(1056)]
+        assert sizes.count(best) > 1000
+        assert set(sizes) == set(SIZES)
 
 
 def test_sendfile_keeps_other_errors() -> None:

@@ -19,6 +19,7 @@ from importlib import import_module
 from typing import Any, NamedTuple
 
 from . import registry
+from .call_size import LARGEST, CallSize
 from .log import warn_once
 from .page_cache import Lookahead, prefetch
 from .recognise import FileSlice
@@ -39,16 +40,7 @@ __all__ = [
 ]
 
 #: The largest number of bytes sent at once, before other connections get their turn.
-_AT_ONCE = 1 << 20
-#: The largest number of bytes sent in one call. The less there is in the socket's queue, the
-#: sooner a page that is in the processor's cache gets to the client. 1 GiB by waitress to a
-#: client on loopback, GB/s by size of the calls: 12 KiB 3.3, 15 KiB 3.9, 16 KiB 4.1, 17 to
-#: 19 KiB 4.6, 20 KiB 4.5, 24 KiB 3.8, 32 KiB 4.3, 56 KiB 3.4, 112 KiB 3.2, 1 MiB 2.5.
-#: Reading 256 KiB at once: 3.0.
-_CALL = 18 << 10
-#: The same for a client that falls behind, where small calls gain nothing. 12 clients with
-#: small windows: 0.21 of the CPU time of waitress's own wrapper, with calls of 16 KiB 0.27.
-_CALL_BEHIND = 64 << 10
+_AT_ONCE = LARGEST
 #: A call that takes this number of seconds has waited for the client, or for other threads
 #: that want the interpreter. Then fewer and larger calls are better.
 _LONG = 0.002
@@ -218,16 +210,30 @@ def not_blocking(fd: int) -> Iterator[None]:
         os.set_blocking(fd, blocking)
 
 
+#: Of this process. Nearly all processes have one kind of socket, TCP or unix.
+_call_size = CallSize()
+
+
 def send_some(out: int, in_: int, *, offset: int, count: int, behind: bool) -> int:
     """os.sendfile, in calls of a good size, until the socket takes no more for now.
 
-    :param behind: whether the client was behind the last time, so that more waits for it
-        anyway.
+    :param behind: whether the client was behind the last time. Then small calls gain nothing.
     :returns: the number of bytes sent; 0 at the end of the file.
     :raises OSError: if nothing was sent; BlockingIOError if the socket takes nothing.
     """
-    least = call = _CALL_BEHIND if behind else _CALL
-    sent, began = 0, time.perf_counter()
+    size = _call_size.size
+    if behind or count < min(2 * size, LARGEST):
+        return os.sendfile(out, in_, offset, count)
+    began = time.thread_time()
+    sent = _send_in_calls(out, in_, offset, count, size)
+    # What is short costs more for a byte, by any size.
+    if sent >= LARGEST // 4:
+        _call_size.add(sent, time.thread_time() - began)
+    return sent
+
+
+def _send_in_calls(out: int, in_: int, offset: int, count: int, size: int) -> int:
+    sent, began, call = 0, time.perf_counter(), size
     while sent < count:
         try:
             more = os.sendfile(out, in_, offset + sent, min(count - sent, call))
@@ -239,7 +245,7 @@ def send_some(out: int, in_: int, *, offset: int, count: int, behind: bool) -> i
             break
         sent += more
         ended = time.perf_counter()
-        call = least if ended - began < _LONG else count
+        call = size if ended - began < _LONG else count
         began = ended
     return sent
 
@@ -266,7 +272,7 @@ def cannot_sendfile(error: OSError) -> bool:
 def no_delay(sock: Any) -> None:
     """Have the socket send what it has without waiting for acknowledgements.
 
-    TCP_CORK instead would make large packets, which are slower (see _CALL).
+    TCP_CORK instead would make large packets, which are slower (see call_size.py).
     """
     if _kind(sock) is not None and sock.family in _TCP:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
