@@ -826,20 +826,24 @@ def test_patience(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("forks", [False, True])
-def test_servers_that_fork(forks: bool) -> None:
+def test_servers_that_fork(forks: bool, pair: tuple[socket.socket, socket.socket]) -> None:
     """The process would end with the request (see test_slow_worker.py, too)."""
     from wsgifile.servers import werkzeug, wsgiref
 
     class Handler:
         request_handler = SimpleNamespace(
-            server=object.__new__(socketserver.ForkingMixIn if forks else socketserver.TCPServer)
+            connection=pair[0],
+            server=object.__new__(socketserver.ForkingMixIn if forks else socketserver.TCPServer),
         )
 
         def start_response(self, *args: Any) -> Any: ...
 
     for server in (
         wsgiref.Server({}, Handler().start_response),
-        werkzeug.Server({"wsgi.multiprocess": forks}, print),  # type: ignore[arg-type]
+        werkzeug.Server(
+            {"wsgi.multiprocess": forks, "werkzeug.socket": pair[0]},
+            print,  # type: ignore[arg-type]
+        ),
     ):
         assert isinstance(server.may_leave(), Declined) is forks
 

@@ -10,7 +10,6 @@ import socket
 from typing import Any
 
 from ..server import Server as Base
-from ..server import closed_over
 from ..transfer import Declined
 
 __all__ = ["Hidden", "Server"]
@@ -30,10 +29,6 @@ class Server(Base):
         """Not if the process ends with the request."""
         forks = self.environ.get("wsgi.multiprocess")
         return Declined("the server forks for each request") if forks else super().may_leave()
-
-    def expects_request(self) -> bool:
-        """If its protocol_version is HTTP/1.1."""
-        return not closed_over(self.start_response, "self").close_connection
 
     def abort(self, error: BaseException) -> bytes:
         """Receive no more. Werkzeug would, until the client leaves, before it ends."""
