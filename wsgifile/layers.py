@@ -136,7 +136,8 @@ def unwrap(app_iter: Any) -> Inner | None:
             # These are private attributes of other projects, which may have changed
             # them. Then the response is iterated, as it would be without us.
             break
-        if inner is not None and (found is None or found.iterated) and is_rewound(file):
+        iterated = found is None or (found.iterated and found.start is None)
+        if inner is not None and iterated and is_rewound(file):
             inner.start = 0
         if inner is not None and found is not None:
             inner = found.through(inner)
