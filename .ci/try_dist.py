@@ -34,7 +34,7 @@ def main(dist: str) -> None:
         subprocess.run([python, "-W", "error", "-c", "import wsgifile"], cwd=scratch, check=True)
         for arguments in ([], ["--explain"]):
             done = subprocess.run([command, *arguments, "."], capture_output=True, text=True)
-            message = "wsgifile: waitress is not installed: pip install 'wsgifile[serve]'\n"
+            message = "wsgifile: waitress is not installed: pip install waitress WebOb\n"
             assert (done.returncode, done.stdout, done.stderr) == (2, "", message)
         subprocess.run([*pip, "install", "-q", f"{dist}[serve]"], check=True)
         subprocess.run([*pip, "check"], check=True)

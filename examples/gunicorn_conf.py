@@ -11,6 +11,6 @@ named gunicorn.conf.py in the current directory without ``--config``.
 bind = "127.0.0.1:8080"
 worker_class = "gthread"
 workers = 2
-threads = 16  # A download holds a thread until the client has it.
+threads = 16  # A slow download leaves its thread. Other slow responses hold theirs.
 accesslog = "-"
 logconfig_dict = {"loggers": {"wsgifile": {"level": "DEBUG"}}}  # One line per file.

@@ -238,7 +238,7 @@ def test_not_installed(site: Path, module: str, package: str, args: list[str]) -
     )
     command = [sys.executable, "-c", code, *args]
     result = subprocess.run(command, cwd=site, capture_output=True, text=True)
-    message = f"wsgifile: {package} is not installed: pip install 'wsgifile[serve]'\n"
+    message = f"wsgifile: {package} is not installed: pip install waitress WebOb\n"
     assert (result.returncode, result.stdout, result.stderr) == (2, "", message)
 
 

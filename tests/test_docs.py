@@ -159,7 +159,6 @@ application = wsgifile.FileWrapperMiddleware(app)
 """
 #: The modules of servers whose command has another name.
 MODULES = {
-    "twist": "twisted",
     "uvicorn": "a2wsgi",
     "uwsgi": "pyuwsgi",
     "waitress-serve": "waitress",
@@ -185,8 +184,10 @@ def server_commands() -> Iterator[tuple[str, list[str], str]]:
                 server, *arguments = shlex.split(line)
                 if server == "mod_wsgi-express":
                     continue  # Apache writes its own log, and serves nothing when run as root.
-                script = os.path.join(os.path.dirname(sys.executable), server)
-                yield MODULES.get(server, server), [script, *arguments], sender[1]
+                command = [os.path.join(os.path.dirname(sys.executable), server), *arguments]
+                if server == "python":  # python -m server
+                    server = arguments[1]
+                yield MODULES.get(server, server), command, sender[1]
 
 
 @pytest.mark.parametrize(
@@ -206,8 +207,7 @@ def test_server(server: str, command: list[str], sender: str, tmp_path: Path) ->
     port = free_port()
     log = tmp_path / "log"
     command = [argument.replace("8000", str(port)) for argument in command]
-    environ = {**os.environ, "PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"}
-    with running(command, port, log, signal.SIGINT, cwd=tmp_path, env=environ):
+    with running(command, port, log, signal.SIGINT, cwd=tmp_path):
         deadline = time.monotonic() + 10
         while f"files are sent by {sender}\n" not in log.read_text():
             # Ask again: pyruvate finishes a response only when the next request comes.

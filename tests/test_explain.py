@@ -363,6 +363,36 @@ def test_explain_of_nonsense(tmp_path: Path, args: tuple[str, ...], message: str
     assert len(done.stderr.splitlines()) == 1
 
 
+FLASK = """
+import flask, os
+from wsgifile import FileWrapperMiddleware
+
+def made(kind):
+    app = kind(__name__)
+    app.add_url_rule("/", view_func=lambda: flask.send_file(os.path.abspath("data")))
+    app.wsgi_app = FileWrapperMiddleware(app.wsgi_app)
+    return app
+
+class Traced(flask.Flask):
+    def __call__(self, environ, start_response):
+        return super().__call__(environ, lambda *args: start_response(*args))
+
+alone, traced = made(flask.Flask), made(Traced)
+"""
+
+
+@pytest.mark.parametrize(("app", "added"), [("alone", False), ("traced", True)])
+def test_explain_of_flask(tmp_path: Path, path: str, app: str, added: bool) -> None:
+    """The middleware in ``app.wsgi_app`` is outermost, unless something replaced __call__."""
+    pytest.importorskip("flask")
+    (tmp_path / "flask_to_explain.py").write_text(FLASK)
+    done = explain(tmp_path, f"flask_to_explain:{app}", "/")
+    assert done.returncode == 0
+    assert "256000 bytes by wsgi.file_wrapper" in done.stdout
+    assert ("added here" in done.stdout) is added
+    assert ("another FileWrapperMiddleware" in done.stdout) is added
+
+
 def test_explain_takes_options_anywhere(tmp_path: Path, path: str) -> None:
     pytest.importorskip("webob")
     done = explain(tmp_path, ".", "-H", "Range: bytes=0-9", "/data")

@@ -15,7 +15,7 @@ The modules, in the order in which a response travels:
   the file to a proxy instead.
 - ``server``: the contract with a server. ``servers``: what we know of each one.
 - ``client``: how long to wait for a slow one. ``background``: sending to it after that.
-- ``sockets``, ``page_cache``, ``threads``, ``read_ahead``: what the senders use.
+- ``sockets``, ``call_size``, ``page_cache``, ``threads``, ``read_ahead``: what the senders use.
 - ``transfer``: how it ended.
 
 The ground, which every module may use: ``blocks``, ``conditions``, ``ranges``, ``registry``,

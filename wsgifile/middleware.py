@@ -68,7 +68,7 @@ class FileWrapperMiddleware:
     :param on_sent: called with a :class:`~wsgifile.Transfer` at the end of each response that
         is a file, in the thread that closes it, or that sends it in the background. What it
         raises is logged.
-    :param send_timeout: seconds that a client may take nothing. Then its connection is closed.
+    :param send_timeout: a client that takes nothing for this many seconds loses its connection.
     :param background: the largest number of responses in one process that are sent in the
         background. A response goes there when its client falls behind, so that a slow client
         keeps no worker. 0: none. None: a quarter of the limit of file descriptors.

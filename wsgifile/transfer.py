@@ -36,11 +36,13 @@ class Transfer:
     #: Number of bytes to send; None: it was not known before.
     count: int | None
     #: Number of bytes that the server or its socket took; None: only the server knows. It
-    #: is less than count if the client left. Up to 64 KiB are handed over at once.
+    #: is less than count if the client left. A file of up to 64 KiB is handed over at once.
     sent: int | None
     #: Seconds from when the header was ready to the end of the response.
     seconds: float
-    #: What ended the response early; None: nothing, or the server did not say.
+    #: What ended the response early: FileReadError if it was the file; an OSError if it was the
+    #: connection, such as TimeoutError after ``send_timeout``. None: nothing, or the server did
+    #: not say.
     error: BaseException | None
     #: The request's environ. Not in the repr, because it may hold passwords.
     environ: WSGIEnvironment = field(repr=False)

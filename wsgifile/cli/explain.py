@@ -112,6 +112,7 @@ def _warnings() -> Iterator[list[str]]:
 
 def explain(app: WSGIApplication, path: str, headers: list[tuple[str, str]]) -> Iterator[str]:
     """Lines that tell how a GET of this path with these header fields is answered."""
+    app = _without_flask(app)
     # The application's own middleware has options that matter.
     outer = (
         copy.copy(app) if isinstance(app, FileWrapperMiddleware) else FileWrapperMiddleware(app)
@@ -135,6 +136,16 @@ def explain(app: WSGIApplication, path: str, headers: list[tuple[str, str]]) -> 
     for message in warnings:
         yield _line("warning", message)
     yield _line("the client", got)
+
+
+def _without_flask(app: WSGIApplication) -> WSGIApplication:
+    """The middleware in ``app.wsgi_app``, to which Flask's own ``__call__`` only passes on.
+
+    An agent may have replaced ``Flask.__call__``. Then it stands outside of the middleware.
+    """
+    inside = getattr(app, "wsgi_app", None)
+    flasks_own = getattr(type(app).__call__, "__module__", None) == "flask.app"
+    return inside if flasks_own and isinstance(inside, FileWrapperMiddleware) else app
 
 
 def _outcome(

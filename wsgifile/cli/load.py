@@ -26,7 +26,7 @@ def need(package: str) -> None:
     try:
         import_module(package.lower())
     except ImportError:
-        raise LoadError(f"{package} is not installed: pip install 'wsgifile[serve]'") from None
+        raise LoadError(f"{package} is not installed: pip install waitress WebOb") from None
 
 
 def load(target: str, **options: bool) -> tuple[WSGIApplication, str]:

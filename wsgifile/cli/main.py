@@ -74,7 +74,9 @@ def _parser() -> _Parser:
         metavar="TARGET",
         help="a directory, a file, or package.module:callable (default: this directory)",
     )
-    parser.add_argument("path", nargs="?", metavar="PATH", help="for --explain (default: /)")
+    parser.add_argument(
+        "path", nargs="?", metavar="PATH", help="what --explain asks for (default: /)"
+    )
     parser.add_argument("--version", action="version", version=f"wsgifile {__version__}")
     group = parser.add_argument_group("where to listen")
     group.add_argument("--host", default="127.0.0.1", help="address (default: %(default)s)")
