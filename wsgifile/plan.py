@@ -273,13 +273,16 @@ def _left_to_proxy(plan: Plan, region: FileRegion, proxy_field: tuple[str, str])
 
 def _own_validators(plan: Plan, fields: Mapping[str, str], region: FileRegion) -> Headers:
     """ETag, and Last-Modified, of a file whose application set neither."""
-    mtime_ns, control = region.mtime_ns, fields.get("cache-control")
-    if mtime_ns is None or mtime_ns < UNDATED or not fields.keys().isdisjoint(_VALIDATORS):
+    status, control = region.status, fields.get("cache-control")
+    if status is None or not _VALIDATORS.isdisjoint(fields):
+        return []
+    mtime_ns = status.st_mtime_ns
+    if mtime_ns < UNDATED:
         return []
     if control is not None and "no-store" in control.lower():
         return []
     assert plan.count is not None
-    path = path_of_file(region.filelike)
+    path = path_of_file(region.filelike, status)
     etag = ("ETag", etag_of_file(path, plan.count, mtime_ns, region.start))
     # With a date alone, a cache takes a response for fresh, for longer the older it is (RFC
     # 9111, section 4.2.2). An application that may give the next client another file did

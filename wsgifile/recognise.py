@@ -89,9 +89,8 @@ class FileRegion:
     limit: int | None
     #: The least number of bytes to read at once, as the application asked.
     block_size: int = 1
-    #: Time of the last change of a file that was opened by its path, in nanoseconds
-    #: since the epoch; None: any other file.
-    mtime_ns: int | None = None
+    #: The fstat of a file that was opened by its path; None: any other file.
+    status: os.stat_result | None = None
     #: Whether close() has to run in the thread that called the application.
     close_in_thread: bool = False
     #: Why kernel is None, if it is.
@@ -145,7 +144,7 @@ def recognise(app_iter: object) -> FileRegion | None:
         end=end,
         limit=None if inner.count is None else start + inner.count,
         block_size=inner.block_size,
-        mtime_ns=None if status is None or end is None else _mtime_ns(file, status),
+        status=status if end is not None and _has_path(file, status) else None,
         close_in_thread=inner.close_in_thread or (inner.iterated and closes_itself),
         reason=reason or "the kernel does not know its size, or it is empty",
         temporary=inner.temporary,
@@ -255,10 +254,9 @@ def _end(file: Any, status: os.stat_result | None, start: int) -> int | None:
     return None
 
 
-def _mtime_ns(file: KernelFile, status: os.stat_result) -> int | None:
-    """When a file that was opened by its path was last changed; None: it was not."""
-    opened_by_path = isinstance(file.name, (str, bytes, os.PathLike))
-    return status.st_mtime_ns if opened_by_path else None
+def _has_path(file: Any, status: os.stat_result | None) -> bool:
+    """Whether this kernel file, if it is one, was opened by its path."""
+    return status is not None and isinstance(file.name, (str, bytes, os.PathLike))
 
 
 def _end_of_file(file: KernelFile, status: os.stat_result, start: int) -> int | None:
