@@ -159,7 +159,9 @@ def _with_length(headers: Headers, promised: int | None, length: int) -> Headers
     """The header with this Content-Length, unless the application has promised the same."""
     if promised == length:
         return headers
-    return [*_without(headers, {"content-length"}), ("Content-Length", str(length))]
+    if promised is not None:
+        headers = _without(headers, {"content-length"})
+    return [*headers, ("Content-Length", str(length))]
 
 
 def _nothing(region: FileRegion) -> tuple[Part, ...]:
@@ -231,19 +233,19 @@ def _as_requested(
     own = _own_validators(plan, fields, region) if options.validators else []
     ranges = options.ranges and divisible
     accept = [("Accept-Ranges", "bytes")] if ranges and "accept-ranges" not in fields else []
-    whole = Plan(plan.status, [*plan.headers, *own, *accept], plan.parts, True)
+    plan.headers += own + accept
     if environ.keys().isdisjoint(_CONDITIONAL):
-        return whole
+        return plan
     stated = {**fields, **_by_lower_name(own)}
     validators = Validators(stated.get("etag"), stated.get("last-modified"))
     # An application with validators of its own answers conditions itself.
     refusal = validators.refuse(environ) if own else None
     if refusal is not None:
-        return _refused(refusal, whole.headers, region)
+        return _refused(refusal, plan.headers, region)
     # Range means nothing with HEAD (RFC 9110, section 14.2).
     if ranges and method == "GET":
-        return _part(whole, fields, region, _selected(environ, validators, whole))
-    return whole
+        return _part(plan, fields, region, _selected(environ, validators, plan))
+    return plan
 
 
 def _is_divisible(fields: Mapping[str, str]) -> bool:
