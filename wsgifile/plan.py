@@ -236,7 +236,7 @@ def _as_requested(
     plan.headers += own + accept
     if environ.keys().isdisjoint(_CONDITIONAL):
         return plan
-    stated = {**fields, **_by_lower_name(own)}
+    stated = {**fields, **{name.lower(): value for name, value in own}}
     validators = Validators(stated.get("etag"), stated.get("last-modified"))
     # An application with validators of its own answers conditions itself.
     refusal = validators.refuse(environ) if own else None
@@ -394,25 +394,20 @@ def _said_by_application(
     White space around a name is taken off, because some servers and clients do so, and others
     do not (RFC 9112, section 5.1). Transfer-Encoding is for the server alone to set (PEP 3333).
     """
-    headers = [(name.strip(), value) for name, value in headers]
-    fields = _by_lower_name(headers)
+    headers, said = [], headers
+    fields: dict[str, str] = {}
+    for name, value in said:
+        name = name.strip()
+        headers.append((name, value))
+        # Fields of one name are one list (section 5.3 of RFC 9110), equal ones one.
+        key = name.lower()
+        before = fields.setdefault(key, value)
+        if before != value:
+            fields[key] = f"{before}, {value}"
     if not header_is_out and fields.pop("transfer-encoding", None) is not None:
         warn_once("the application's Transfer-Encoding is left out: only the server may set it")
         headers = _without(headers, {"transfer-encoding"})
     return headers, fields
-
-
-def _by_lower_name(headers: Headers) -> dict[str, str]:
-    """Fields by lower-case name. Fields of one name are one list (section 5.3), equal ones one."""
-    fields = {name.lower(): value for name, value in headers}
-    if len(fields) == len(headers):
-        return fields
-    fields = {}
-    for name, value in headers:
-        key = name.lower()
-        before = fields.get(key, value)
-        fields[key] = value if before == value else f"{before}, {value}"
-    return fields
 
 
 def _parse_length(value: str) -> int:

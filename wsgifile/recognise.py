@@ -157,7 +157,7 @@ def _is_readable(inner: Inner) -> bool:
     :raises TypeError: for a file opened in text mode, which nobody would encode.
     """
     file = inner.file
-    if isinstance(file, io.TextIOBase):
+    if _built_in(type(file)) is None and isinstance(file, io.TextIOBase):  # type: ignore[arg-type]
         if inner.encoded:
             return False
         raise TypeError(f'{name_of(file)} is open in text mode: open it with mode "rb" to send it')
@@ -276,15 +276,14 @@ def _end_of_file(file: KernelFile, status: os.stat_result, start: int) -> int | 
     return max(start, size)
 
 
-def _status(file: object) -> tuple[os.stat_result, str] | tuple[None, str]:
+def _status(file: Any) -> tuple[os.stat_result, str] | tuple[None, str]:
     """The fstat of a kernel file, one whose descriptor holds what its read() gives.
 
     For any other file None, and the reason.
     """
     kind = _built_in(type(file))  # type: ignore[arg-type]
-    raw: Any = file
+    raw = file
     if kind is io.BufferedReader or kind is io.BufferedRandom:
-        assert isinstance(file, (io.BufferedReader, io.BufferedRandom))
         raw = file.raw
         if kind is io.BufferedRandom:
             # read() would do the same: these writes have not reached the descriptor yet.
