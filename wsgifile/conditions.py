@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import formatdate, mktime_tz, parsedate_tz
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
 
@@ -27,6 +28,7 @@ UNDATED = 631_152_000 * 10**9
 _ETAG = re.compile(r'(W/)?("[!#-~\x80-\xff]*")')
 
 
+@lru_cache(1024)
 def etag_of_file(path: bytes, size: int, mtime_ns: int, offset: int = 0) -> str:
     """The ETag of size bytes of a file, from offset on, made of its path and modification time.
 
