@@ -129,11 +129,16 @@ def recognise(app_iter: object) -> FileRegion | None:
         return None
     file = inner.file
     status, reason = _status(file)
-    position = _position(inner, tells=status is not None or _is_bytesio(file))
+    in_memory = status is None and _is_bytesio(file)
+    position = _position(inner, tells=status is not None or in_memory)
     if position is None:
         return None
     start, seek = position
-    end = _end(file, status, start)
+    end = None
+    if status is not None:
+        end = _end_of_file(file, status, start)
+    elif in_memory:
+        end = _end_of_bytesio(file, start)
     is_kernel = status is not None and status.st_size > 0 and end is not None
     kernel = file if is_kernel else None
     limit = None if inner.count is None else start + inner.count
@@ -240,15 +245,10 @@ def _is_unmodified(file: object) -> bool:
     return READING_METHODS.isdisjoint(getattr(file, "__dict__", {}))
 
 
-def _end(file: Any, status: os.stat_result | None, start: int) -> int | None:
-    """Position of the end of the file, not before start; None: it is not known."""
-    if status is not None:
-        return _end_of_file(file, status, start)
-    if _is_bytesio(file):
-        with file.getbuffer() as buffer:
-            end: int = max(start, buffer.nbytes)
-            return end
-    return None
+def _end_of_bytesio(file: io.BytesIO, start: int) -> int:
+    """Position of the end of the bytes, not before start."""
+    with file.getbuffer() as buffer:
+        return max(start, buffer.nbytes)
 
 
 def _has_path(file: Any, status: os.stat_result | None) -> bool:
@@ -257,7 +257,7 @@ def _has_path(file: Any, status: os.stat_result | None) -> bool:
 
 
 def _end_of_file(file: KernelFile, status: os.stat_result, start: int) -> int | None:
-    """The same of a regular file.
+    """Position of the end of a regular file, not before start; None: it is not known.
 
     Files of /proc have bytes and say 0; those of /sys say 4096 for a word. The latter
     occupy no blocks. Neither does a file that is all holes, but that one has a byte at
