@@ -236,8 +236,11 @@ def _as_requested(
     plan.headers += own + accept
     if environ.keys().isdisjoint(_CONDITIONAL):
         return plan
-    stated = {**fields, **{name.lower(): value for name, value in own}}
-    validators = Validators(stated.get("etag"), stated.get("last-modified"))
+    stated = dict(own)  # If there are any, the application has set neither.
+    validators = Validators(
+        stated.get("ETag", fields.get("etag")),
+        stated.get("Last-Modified", fields.get("last-modified")),
+    )
     # An application with validators of its own answers conditions itself.
     refusal = validators.refuse(environ) if own else None
     if refusal is not None:

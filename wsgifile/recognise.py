@@ -134,18 +134,17 @@ def recognise(app_iter: object) -> FileRegion | None:
     if position is None:
         return None
     start, seek = position
-    end = None
-    if status is not None:
-        end = _end_of_file(file, status, start)
-    elif in_memory:
+    end = kernel = opened = None
+    if in_memory:
         end = _end_of_bytesio(file, start)
-    is_kernel = status is not None and status.st_size > 0 and end is not None
-    kernel = file if is_kernel else None
+    elif status is not None:
+        end = _end_of_file(file, status, start)
+        if end is not None:
+            kernel = file if status.st_size else None
+            opened = _if_by_path(file, status)
     limit = None if inner.count is None else start + inner.count
-    opened = status if end is not None and _has_path(file, status) else None
-    closes_itself = is_kernel and _closes_itself(type(file))  # type: ignore[arg-type]
+    closes_itself = kernel is not None and _closes_itself(type(file))  # type: ignore[arg-type]
     in_thread = inner.close_in_thread or (inner.iterated and closes_itself)
-    reason = reason or "the kernel does not know its size, or it is empty"
     size, temporary = inner.block_size, inner.temporary
     # By position. With keywords, Python takes three times as long to make the object.
     return FileRegion(
@@ -251,9 +250,9 @@ def _end_of_bytesio(file: io.BytesIO, start: int) -> int:
         return max(start, buffer.nbytes)
 
 
-def _has_path(file: Any, status: os.stat_result | None) -> bool:
-    """Whether this kernel file, if it is one, was opened by its path."""
-    return status is not None and isinstance(file.name, (str, bytes, os.PathLike))
+def _if_by_path(file: KernelFile, status: os.stat_result) -> os.stat_result | None:
+    """The status of a file that was opened by its path; None: it was not."""
+    return status if isinstance(file.name, (str, bytes, os.PathLike)) else None
 
 
 def _end_of_file(file: KernelFile, status: os.stat_result, start: int) -> int | None:
@@ -273,10 +272,10 @@ def _end_of_file(file: KernelFile, status: os.stat_result, start: int) -> int | 
     return max(start, size)
 
 
-def _status(file: Any) -> tuple[os.stat_result, str] | tuple[None, str]:
+def _status(file: Any) -> tuple[os.stat_result | None, str]:
     """The fstat of a kernel file, one whose descriptor holds what its read() gives.
 
-    For any other file None, and the reason.
+    For any other file None. And why the descriptor is not used, if it is not.
     """
     kind = _built_in(type(file))  # type: ignore[arg-type]
     raw = file
@@ -294,4 +293,4 @@ def _status(file: Any) -> tuple[os.stat_result, str] | tuple[None, str]:
     status = os.fstat(raw.fileno())
     if not stat.S_ISREG(status.st_mode):
         return None, "it is a pipe or a device"
-    return status, ""
+    return status, "the kernel does not know its size, or it is empty"
