@@ -38,6 +38,10 @@ def test_etag_of_file() -> None:
     assert len({etag_of_file(path, *n) for path in (b"/a", b"/b") for n in numbers}) == 10
 
 
+def named(file: Any) -> bytes:
+    return path_of_file(file, os.fstat(file.fileno()))
+
+
 def test_path_of_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The path is the one that was opened. A link is not resolved."""
     (tmp_path / "data").write_bytes(b"x")
@@ -45,13 +49,13 @@ def test_path_of_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = os.fsencode(tmp_path)
     for name in (tmp_path / "link", str(tmp_path / "link"), expected + b"/link"):
         with open(name, "rb") as file, io.FileIO(name) as raw:
-            assert path_of_file(file) == path_of_file(raw) == expected + b"/link"
+            assert named(file) == named(raw) == expected + b"/link"
     monkeypatch.chdir(tmp_path)
     with open("data", "rb") as file:
-        assert path_of_file(file) == expected + b"/data"
+        assert named(file) == expected + b"/data"
         # Other systems than Linux have no such link.
         monkeypatch.setattr(os, "readlink", lambda path: os.stat("/nowhere"))
-        assert path_of_file(file) == expected + b"/data"
+        assert named(file) == expected + b"/data"
 
 
 def test_path_of_a_name_that_is_relative_to_anything(tmp_path: Path) -> None:
@@ -62,7 +66,7 @@ def test_path_of_a_name_that_is_relative_to_anything(tmp_path: Path) -> None:
         (tmp_path / user / "data").write_bytes(b"x")
         directory = os.open(tmp_path / user, os.O_RDONLY)
         with open("data", "rb", opener=partial(os.open, dir_fd=directory)) as file:
-            paths.append(path_of_file(file))
+            paths.append(named(file))
         os.close(directory)
     assert paths == [os.fsencode(tmp_path / user / "data") for user in ("a", "b")]
 

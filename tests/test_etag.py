@@ -109,8 +109,9 @@ def test_same_in_another_process(tmp_path: Path) -> None:
     """Of workers, each with its own seed of hash()."""
     write(tmp_path / "report", b"x" * SIZE)
     code = (
-        "import sys; from wsgifile.conditions import etag_of_file, path_of_file;"
-        "print(etag_of_file(path_of_file(open(sys.argv[1], 'rb')), 5, 6))"
+        "import os, sys; from wsgifile.conditions import etag_of_file, path_of_file;"
+        "file = open(sys.argv[1], 'rb');"
+        "print(etag_of_file(path_of_file(file, os.fstat(file.fileno())), 5, 6))"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "report")]
     assert len({subprocess.check_output(command) for _ in range(2)}) == 1

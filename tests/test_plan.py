@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email
 import io
+import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -37,6 +38,9 @@ def region(
     mtime_ns: int | None = None,
 ) -> FileRegion:
     """A file with size bytes after start; the application asked for no more than limit."""
+    status = None
+    if mtime_ns is not None:
+        status = os.stat_result([0] * 10, {"st_mtime_ns": mtime_ns})
     return FileRegion(
         Named(),
         kernel=None,
@@ -44,7 +48,7 @@ def region(
         seek=True,
         end=None if size is None else start + size,
         limit=None if limit is None else start + limit,
-        mtime_ns=mtime_ns,
+        status=status,
     )
 
 

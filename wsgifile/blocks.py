@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 from collections import deque
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any, Protocol
 
 __all__ = [
@@ -229,15 +230,23 @@ def _read_method(filelike: Any) -> Any:
     ``read1(n)`` is one read of the source. A sub-class or an instance with a
     ``read`` of its own may return other bytes by it, so its ``read1`` is not used.
     """
-    if "read" not in getattr(filelike, "__dict__", ()):
-        for kind in type(filelike).__mro__:
-            if callable(vars(kind).get("read1")):
-                # read1() returns b"" also when a non-blocking source has nothing yet;
-                # read() tells that from the end of the file.
-                return lambda size: filelike.read1(size) or filelike.read(size)
-            if "read" in vars(kind):
-                break
+    kind: Any = type(filelike)
+    if "read" not in getattr(filelike, "__dict__", ()) and _has_read1(kind):
+        # read1() returns b"" also when a non-blocking source has nothing yet; read() tells
+        # that from the end of the file.
+        return lambda size: filelike.read1(size) or filelike.read(size)
     return filelike.read
+
+
+@lru_cache(256)
+def _has_read1(kind: type) -> bool:
+    """Whether this type has a read1(), and no read() in a sub-class of what defines it."""
+    for base in kind.__mro__:
+        if callable(vars(base).get("read1")):
+            return True
+        if "read" in vars(base):
+            break
+    return False
 
 
 def _takes_a_size(read: Any) -> bool:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import formatdate, mktime_tz, parsedate_tz
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
 
@@ -27,6 +28,7 @@ UNDATED = 631_152_000 * 10**9
 _ETAG = re.compile(r'(W/)?("[!#-~\x80-\xff]*")')
 
 
+@lru_cache(1024)
 def etag_of_file(path: bytes, size: int, mtime_ns: int, offset: int = 0) -> str:
     """The ETag of size bytes of a file, from offset on, made of its path and modification time.
 
@@ -39,8 +41,8 @@ def etag_of_file(path: bytes, size: int, mtime_ns: int, offset: int = 0) -> str:
     return f'"{mtime_ns:x}-{size:x}-{offset:x}-{digest}"'
 
 
-def path_of_file(file: Any) -> bytes:
-    """The absolute path of a file that was opened by its path.
+def path_of_file(file: Any, status: os.stat_result) -> bytes:
+    """The absolute path of a file that was opened by its path, and of which this is the fstat.
 
     As the application opened it. Links are not resolved: /srv/current/x stays that, whatever
     release it leads to on this machine. A relative name means nothing without its directory,
@@ -49,7 +51,8 @@ def path_of_file(file: Any) -> bytes:
     another file.
     """
     name = os.fsencode(file.name)
-    if name.startswith(b"/") and not name.startswith((b"/dev/", b"/proc/")) and _names(name, file):
+    is_absolute = name.startswith(b"/") and not name.startswith((b"/dev/", b"/proc/"))
+    if is_absolute and _names(name, status):
         return name
     try:
         return os.readlink(b"/proc/self/fd/%d" % file.fileno())
@@ -57,10 +60,10 @@ def path_of_file(file: Any) -> bytes:
         return os.path.abspath(name)  # Not on Linux.
 
 
-def _names(path: bytes, file: Any) -> bool:
+def _names(path: bytes, status: os.stat_result) -> bool:
     """Whether the open file is there."""
     try:
-        return os.path.samestat(os.stat(path), os.fstat(file.fileno()))
+        return os.path.samestat(os.stat(path), status)
     except (OSError, ValueError):
         return False
 

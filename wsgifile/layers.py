@@ -172,8 +172,12 @@ def inherited(kind: type, table: Mapping[str, T], methods: frozenset[str]) -> T 
 
 def is_rewound(file: Any) -> bool:
     """Whether iterating this file begins at its beginning."""
-    rewinds = inherited(type(file), _REWOUND, ITERATING_METHODS)
-    return bool(rewinds) and is_seekable(file)
+    return _rewinds(type(file)) and is_seekable(file)  # type: ignore[arg-type]
+
+
+@lru_cache(256)
+def _rewinds(kind: type) -> bool:
+    return bool(inherited(kind, _REWOUND, ITERATING_METHODS))
 
 
 def name_of_type(kind: type) -> str:

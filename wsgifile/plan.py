@@ -159,7 +159,9 @@ def _with_length(headers: Headers, promised: int | None, length: int) -> Headers
     """The header with this Content-Length, unless the application has promised the same."""
     if promised == length:
         return headers
-    return [*_without(headers, {"content-length"}), ("Content-Length", str(length))]
+    if promised is not None:
+        headers = _without(headers, {"content-length"})
+    return [*headers, ("Content-Length", str(length))]
 
 
 def _nothing(region: FileRegion) -> tuple[Part, ...]:
@@ -231,19 +233,22 @@ def _as_requested(
     own = _own_validators(plan, fields, region) if options.validators else []
     ranges = options.ranges and divisible
     accept = [("Accept-Ranges", "bytes")] if ranges and "accept-ranges" not in fields else []
-    whole = Plan(plan.status, [*plan.headers, *own, *accept], plan.parts, True)
+    plan.headers = [*plan.headers, *own, *accept]
     if environ.keys().isdisjoint(_CONDITIONAL):
-        return whole
-    stated = {**fields, **_by_lower_name(own)}
-    validators = Validators(stated.get("etag"), stated.get("last-modified"))
+        return plan
+    stated = dict(own)  # If there are any, the application has set neither.
+    validators = Validators(
+        stated.get("ETag", fields.get("etag")),
+        stated.get("Last-Modified", fields.get("last-modified")),
+    )
     # An application with validators of its own answers conditions itself.
     refusal = validators.refuse(environ) if own else None
     if refusal is not None:
-        return _refused(refusal, whole.headers, region)
+        return _refused(refusal, plan.headers, region)
     # Range means nothing with HEAD (RFC 9110, section 14.2).
     if ranges and method == "GET":
-        return _part(whole, fields, region, _selected(environ, validators, whole))
-    return whole
+        return _part(plan, fields, region, _selected(environ, validators, plan))
+    return plan
 
 
 def _is_divisible(fields: Mapping[str, str]) -> bool:
@@ -273,13 +278,16 @@ def _left_to_proxy(plan: Plan, region: FileRegion, proxy_field: tuple[str, str])
 
 def _own_validators(plan: Plan, fields: Mapping[str, str], region: FileRegion) -> Headers:
     """ETag, and Last-Modified, of a file whose application set neither."""
-    mtime_ns, control = region.mtime_ns, fields.get("cache-control")
-    if mtime_ns is None or mtime_ns < UNDATED or not fields.keys().isdisjoint(_VALIDATORS):
+    status, control = region.status, fields.get("cache-control")
+    if status is None or not _VALIDATORS.isdisjoint(fields):
+        return []
+    mtime_ns = status.st_mtime_ns
+    if mtime_ns < UNDATED:
         return []
     if control is not None and "no-store" in control.lower():
         return []
     assert plan.count is not None
-    path = path_of_file(region.filelike)
+    path = path_of_file(region.filelike, status)
     etag = ("ETag", etag_of_file(path, plan.count, mtime_ns, region.start))
     # With a date alone, a cache takes a response for fresh, for longer the older it is (RFC
     # 9111, section 4.2.2). An application that may give the next client another file did
@@ -389,25 +397,20 @@ def _said_by_application(
     White space around a name is taken off, because some servers and clients do so, and others
     do not (RFC 9112, section 5.1). Transfer-Encoding is for the server alone to set (PEP 3333).
     """
-    headers = [(name.strip(), value) for name, value in headers]
-    fields = _by_lower_name(headers)
+    headers, said = [], headers
+    fields: dict[str, str] = {}
+    for name, value in said:
+        name = name.strip()
+        headers.append((name, value))
+        # Fields of one name are one list (section 5.3 of RFC 9110), equal ones one.
+        key = name.lower()
+        before = fields.setdefault(key, value)
+        if before != value:
+            fields[key] = f"{before}, {value}"
     if not header_is_out and fields.pop("transfer-encoding", None) is not None:
         warn_once("the application's Transfer-Encoding is left out: only the server may set it")
         headers = _without(headers, {"transfer-encoding"})
     return headers, fields
-
-
-def _by_lower_name(headers: Headers) -> dict[str, str]:
-    """Fields by lower-case name. Fields of one name are one list (section 5.3), equal ones one."""
-    fields = {name.lower(): value for name, value in headers}
-    if len(fields) == len(headers):
-        return fields
-    fields = {}
-    for name, value in headers:
-        key = name.lower()
-        before = fields.get(key, value)
-        fields[key] = value if before == value else f"{before}, {value}"
-    return fields
 
 
 def _parse_length(value: str) -> int:

@@ -89,9 +89,8 @@ class FileRegion:
     limit: int | None
     #: The least number of bytes to read at once, as the application asked.
     block_size: int = 1
-    #: Time of the last change of a file that was opened by its path, in nanoseconds
-    #: since the epoch; None: any other file.
-    mtime_ns: int | None = None
+    #: The fstat of a file that was opened by its path; None: any other file.
+    status: os.stat_result | None = None
     #: Whether close() has to run in the thread that called the application.
     close_in_thread: bool = False
     #: Why kernel is None, if it is.
@@ -130,24 +129,31 @@ def recognise(app_iter: object) -> FileRegion | None:
         return None
     file = inner.file
     status, reason = _status(file)
-    position = _position(inner, tells=status is not None or _is_bytesio(file))
+    in_memory = status is None and _is_bytesio(file)
+    position = _position(inner, tells=status is not None or in_memory)
     if position is None:
         return None
     start, seek = position
-    end = _end(file, status, start)
-    is_kernel = status is not None and status.st_size > 0 and end is not None
-    closes_itself = is_kernel and _closes_itself(type(file))  # type: ignore[arg-type]
+    end = kernel = opened = None
+    if in_memory:
+        end = _end_of_bytesio(file, start)
+    elif status is not None:
+        end = _end_of_file(file, status, start)
+        if end is not None:
+            kernel = file if status.st_size else None
+            opened = _if_by_path(file, status)
+    closes_itself = kernel is not None and _closes_itself(type(file))  # type: ignore[arg-type]
     return FileRegion(
         file,
-        kernel=file if is_kernel else None,
+        kernel=kernel,
         start=start,
         seek=seek,
         end=end,
         limit=None if inner.count is None else start + inner.count,
         block_size=inner.block_size,
-        mtime_ns=None if status is None or end is None else _mtime_ns(file, status),
+        status=opened,
         close_in_thread=inner.close_in_thread or (inner.iterated and closes_itself),
-        reason=reason or "the kernel does not know its size, or it is empty",
+        reason=reason,
         temporary=inner.temporary,
     )
 
@@ -158,7 +164,7 @@ def _is_readable(inner: Inner) -> bool:
     :raises TypeError: for a file opened in text mode, which nobody would encode.
     """
     file = inner.file
-    if isinstance(file, io.TextIOBase):
+    if _built_in(type(file)) is None and isinstance(file, io.TextIOBase):  # type: ignore[arg-type]
         if inner.encoded:
             return False
         raise TypeError(f'{name_of(file)} is open in text mode: open it with mode "rb" to send it')
@@ -244,25 +250,19 @@ def _is_unmodified(file: object) -> bool:
     return READING_METHODS.isdisjoint(getattr(file, "__dict__", {}))
 
 
-def _end(file: Any, status: os.stat_result | None, start: int) -> int | None:
-    """Position of the end of the file, not before start; None: it is not known."""
-    if status is not None:
-        return _end_of_file(file, status, start)
-    if _is_bytesio(file):
-        with file.getbuffer() as buffer:
-            end: int = max(start, buffer.nbytes)
-            return end
-    return None
+def _end_of_bytesio(file: io.BytesIO, start: int) -> int:
+    """Position of the end of the bytes, not before start."""
+    with file.getbuffer() as buffer:
+        return max(start, buffer.nbytes)
 
 
-def _mtime_ns(file: KernelFile, status: os.stat_result) -> int | None:
-    """When a file that was opened by its path was last changed; None: it was not."""
-    opened_by_path = isinstance(file.name, (str, bytes, os.PathLike))
-    return status.st_mtime_ns if opened_by_path else None
+def _if_by_path(file: KernelFile, status: os.stat_result) -> os.stat_result | None:
+    """The status of a file that was opened by its path; None: it was not."""
+    return status if isinstance(file.name, (str, bytes, os.PathLike)) else None
 
 
 def _end_of_file(file: KernelFile, status: os.stat_result, start: int) -> int | None:
-    """The same of a regular file.
+    """Position of the end of a regular file, not before start; None: it is not known.
 
     Files of /proc have bytes and say 0; those of /sys say 4096 for a word. The latter
     occupy no blocks. Neither does a file that is all holes, but that one has a byte at
@@ -278,15 +278,14 @@ def _end_of_file(file: KernelFile, status: os.stat_result, start: int) -> int | 
     return max(start, size)
 
 
-def _status(file: object) -> tuple[os.stat_result, str] | tuple[None, str]:
+def _status(file: Any) -> tuple[os.stat_result | None, str]:
     """The fstat of a kernel file, one whose descriptor holds what its read() gives.
 
-    For any other file None, and the reason.
+    For any other file None. And why the descriptor is not used, if it is not.
     """
     kind = _built_in(type(file))  # type: ignore[arg-type]
-    raw: Any = file
+    raw = file
     if kind is io.BufferedReader or kind is io.BufferedRandom:
-        assert isinstance(file, (io.BufferedReader, io.BufferedRandom))
         raw = file.raw
         if kind is io.BufferedRandom:
             # read() would do the same: these writes have not reached the descriptor yet.
@@ -300,4 +299,4 @@ def _status(file: object) -> tuple[os.stat_result, str] | tuple[None, str]:
     status = os.fstat(raw.fileno())
     if not stat.S_ISREG(status.st_mode):
         return None, "it is a pipe or a device"
-    return status, ""
+    return status, "the kernel does not know its size, or it is empty"

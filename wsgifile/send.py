@@ -97,8 +97,10 @@ class Send:
     @property
     def offset(self) -> int | None:
         """Position of the first byte in the file; None: not known, or several ranges."""
-        first, *more = self.plan.parts
-        return None if more or isinstance(first, bytes) or not self.region.seek else first[0]
+        parts = self.plan.parts
+        if len(parts) > 1 or isinstance(parts[0], bytes) or not self.region.seek:
+            return None
+        return parts[0][0]
 
     def blocks(self) -> BlockReader | ChainedReader | ReadAhead:
         """The bytes to send, by read()."""

@@ -66,8 +66,11 @@ def read_small(send: Send, server: Server) -> bytes | None:
     if server.alters_body or send.region.end is None or not (plan.sized and plan.count):
         return None
     # A file that has been read before the header is sent cannot end the connection.
-    small = max(SMALL, send.block_size) if server.keeps_connection(sized=plan.sized) else SMALL
-    return read_all(send, plan.count) if plan.count <= small else None
+    if plan.count <= SMALL or (
+        plan.count <= send.block_size and server.keeps_connection(sized=plan.sized)
+    ):
+        return read_all(send, plan.count)
+    return None
 
 
 def read_all(send: Send, count: int) -> bytes | None:
