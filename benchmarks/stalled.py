@@ -191,7 +191,7 @@ def beside(contender: str, server: str, args: argparse.Namespace, files: str) ->
         found = percentiles("idle", one.port, args.requests)
         memory, (_, descriptors, threads) = one.memory(), one.held()
         clients = connected(one.port, files, args.size, args.clients)
-        time.sleep(0.1 * args.clients + 1)  # Each one has to fall behind.
+        time.sleep(0.15 * args.clients + 1)  # Each one has to fall behind.
         found |= percentiles("beside", one.port, args.requests)
         took, held = one.memory() - memory, one.held()
         read_all(clients)
