@@ -684,6 +684,8 @@ def test_a_client_that_stops_at_the_end(
     assert delivery.queued > 0
 
 
+# eventlet, which other tests import, warns of a fork, and newer Pythons do as well.
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 @pytest.mark.parametrize("fetching", [False, True])
 def test_forked(path: Path, pair: tuple[socket.socket, socket.socket], fetching: bool) -> None:
     """The child closes its copies, and what the parent sends goes on."""

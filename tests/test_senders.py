@@ -417,6 +417,13 @@ def test_body_closes_once(file: BufferedReader) -> None:
     assert app_iter.closes == 1
 
 
+def test_a_client_that_takes_something() -> None:
+    """Waiting for a socket ends at once if it takes more."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        sockets._STANDARD.wait(ours, 20.0)
+
+
 def test_a_client_that_takes_nothing(tmp_path: Path) -> None:
     """If the client takes nothing for the given time, TimeoutError is raised."""
     (tmp_path / "data").write_bytes(bytes(20_000_000))
@@ -481,6 +488,39 @@ def test_agents_hear_of_an_error_once(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(ShortFileError):
             next(body)
     assert [type(error) for error in told] == [ShortFileError]
+
+
+@pytest.mark.parametrize(
+    ("opt", "fd", "threads", "waits", "why"),
+    [
+        ({}, 0, 1, True, None),
+        ({"http11-socket": b":80"}, 0, 1, True, None),
+        ({}, -1, 1, False, None),
+        ({"async": b"2"}, 0, 1, False, None),
+        ({"gevent": b"2"}, 0, 1, False, None),
+        ({}, 0, 0, True, "threads are off in uWSGI's settings"),
+        ({"protocol": b"scgi"}, 0, 1, True, "protocol is set in uWSGI"),
+        ({"offload-threads": b"1"}, 0, 1, True, "offload-threads is set in uWSGI"),
+    ],
+)
+def test_uwsgi_connection(
+    monkeypatch: pytest.MonkeyPatch,
+    opt: dict[str, bytes],
+    fd: int,
+    threads: int,
+    waits: bool,
+    why: str | None,
+) -> None:
+    """Whether a worker waits for its client, and whether the response may leave the worker."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        number = ours.fileno() if fd == 0 else fd
+        uwsgi = SimpleNamespace(opt=opt, has_threads=threads, connection_fd=lambda: number)
+        monkeypatch.setitem(sys.modules, "uwsgi", uwsgi)
+        server = import_module("wsgifile.servers.uwsgi").Server({}, print)
+        assert (server.client(1.0) is not None) is waits
+    declined = server.may_leave()
+    assert (None if declined is None else declined.reason) == why
 
 
 def test_uwsgi_with_another_wrapper(file: BufferedReader, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ class CallSize:
 
     def __init__(self) -> None:
         #: Number of bytes to send in one call.
-        self.size = LARGEST
+        self.size: int = LARGEST
         #: Seconds for a byte, by size.
         self._costs: dict[int, float] = {}
         self._sent = 0

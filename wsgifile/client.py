@@ -59,7 +59,8 @@ class Client:
         self.alive = alive
         self._least = _PATIENCE_KEPT if kept else _PATIENCE
         #: Whether waiting ends when the client has fallen behind, and whether it has.
-        self.may_leave = self.behind = False
+        self.may_leave: bool = False
+        self.behind: bool = False
         self._waited = 0.0
         self._poll = select.poll()
         self._poll.register(fd, select.POLLOUT)

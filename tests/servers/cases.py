@@ -611,8 +611,15 @@ def text_mode(environ: WSGIEnvironment) -> Any:
     return counted(file)
 
 
+def taken_events() -> list[list[Any]]:
+    """What has happened since the last call. Other threads may add to it meanwhile."""
+    taken = events[:]
+    del events[: len(taken)]
+    return taken
+
+
 QUESTIONS: dict[str, Callable[[], object]] = {
-    "-/events": lambda: events,
+    "-/events": taken_events,
     "-/open": lambda: open_files(),
     "-/disarm": lambda: ctypes.CDLL(None).fault_disarm(),
 }
@@ -651,8 +658,6 @@ def application(environ: WSGIEnvironment, start_response: StartResponse) -> Any:
     name = environ["PATH_INFO"].strip("/")
     if name.startswith("-/"):
         body = json.dumps(QUESTIONS[name]()).encode()
-        if name == "-/events":
-            events.clear()
         start_response("200 OK", [("Content-Length", str(len(body)))])
         return [body]
     if name == "restarted":
