@@ -42,7 +42,7 @@ class Way:
 
 
 #: Lines of text, which a framework encodes.
-TEXT = "\n".join(str(n) for n in range(100_000))
+TEXT = "\n".join(str(n) for n in range(20_000))
 
 WAYS = [
     Way("django", "file_response"),
