@@ -178,9 +178,9 @@ def test_what_must_be_read_holds_half_of_the_threads(serve: Serve) -> None:
         clients = [stack.enter_context(Pipeline(port)) for _ in range(5)]
         for client in clients:
             client.send("GET /")
-        wait_for(lambda: sum(file.closed for file in app.files) == 3)
+        wait_for(lambda: sum(file.closed for file in app.files) >= 3)
         app.wait_until_stalled(port)
-        assert sorted(file.closed or file.tell() < AHEAD for file in app.files) == [True] * 5
+        wait_for(lambda: all(file.closed or file.tell() < AHEAD for file in app.files))
         for client in clients:
             assert client.receive() == (200, DATA)
 

@@ -199,6 +199,7 @@ def test_closed_while_the_disk_is_read(
     buffers[0].close()
 
 
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # Of waitress's own file, if it stops.
 def test_the_body_of_the_request_sent_back(path: Path) -> None:
     """waitress keeps an upload in a file, and closes it when the application's thread is done."""
 
