@@ -64,12 +64,7 @@ def serving(
         assert url, line
         yield url[0]
         process.send_signal(signal.SIGINT)
-        try:
-            out, err = process.communicate(timeout=10)
-        except subprocess.TimeoutExpired:
-            # Python drops a KeyboardInterrupt that comes in a destructor or in coverage's tracer.
-            process.send_signal(signal.SIGINT)
-            out, err = process.communicate(timeout=10)
+        out, err = process.communicate(timeout=20)
         assert (process.returncode, out) == (0, "")
         assert not [line for line in (err or "").splitlines() if not LINE.fullmatch(line)]
 

@@ -14,7 +14,7 @@ import socket
 import struct
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -116,14 +116,19 @@ class Running:
             time.sleep(0.02)
         raise TimeoutError(kind)
 
-    def expect(self, *events: list[Any], sent: int = 1) -> None:
+    def expect(self, *events: list[Any], sent: int = 1, loses: Sequence[Any] = ()) -> None:
         """Wait for these events, in any order. Others are an error, now or the next time.
 
         :param sent: where to begin in the fields of ["sent", ...].
+        :param loses: those which may be missing.
         """
         deadline = time.monotonic() + 10
-        while len(found := self.reported()) < len(events) and time.monotonic() < deadline:
+        least = len(events) - len(loses)
+        while len(found := self.reported()) < least and time.monotonic() < deadline:
             time.sleep(0.02)
+        if loses:
+            found = self.reported()  # The thread that reported the others has gone on by now.
+            events = tuple(e for e in events if e not in loses or e in found)
         self.seen += len(found)
         found = [["sent", *event[sent:]] if event[0] == "sent" else event for event in found]
         assert sorted(map(repr, found)) == sorted(map(repr, events)), self.log.read_text()[-5000:]
@@ -209,25 +214,26 @@ def running(
 def test_file(running: Running, framework: str, place: str, view: str) -> None:
     """The whole file, with what wsgifile adds. The agent reports what it reports without us."""
     running.skip_without_close(place)
-    if (running.agent, running.server, place, framework) == (
-        "elastic",
-        "waitress",
-        "bare",
-        "django",
-    ):
-        pytest.skip("without wsgifile, Elastic loses transactions here: see docs/agents.rst")
     ours = running.recognised(framework, place, view)
     if not ours and place != "bare":
         pytest.skip("see test_not_looked_through")
     answer = running.get(f"/{framework}/{place}/{view}/data")
     assert (answer.status, answer.whole, answer.body) == (200, True, DATA)
-    events = running.transactions(framework, view, 200) + running.closed(framework, view)
+    transactions = running.transactions(framework, view, 200)
+    events = transactions + running.closed(framework, view)
+    # waitress's main loop may call close(), where Elastic does not find its transaction.
+    loses = (running.agent, running.server, framework, place) == (
+        "elastic",
+        "waitress",
+        "django",
+        "bare",
+    )
     if ours:
         assert answer.headers["ETag"]
         sender = running.sender(place, view, framework)
         sent = None if (running.server, sender) == ("uwsgi", "wsgi.file_wrapper") else len(DATA)
         events.append(["sent", sender, "200", sent, None])
-    running.expect(*events)
+    running.expect(*events, loses=transactions if loses else ())
 
 
 @pytest.mark.parametrize("place", ["bare-around", "around"])

@@ -11,10 +11,11 @@ import time
 import webbrowser
 from importlib import metadata
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from command_line import COMMAND, get, raw, serving, started
-from ports import free_port
+from ports import connect, free_port
 from test_clients import needed
 
 from wsgifile.cli import main as command_line
@@ -136,6 +137,25 @@ def test_sigterm(site: Path) -> None:
         process.terminate()
         assert process.communicate(timeout=20) == ("", "")
         assert process.returncode == 0
+
+
+def test_second_ctrl_c(tmp_path: Path) -> None:
+    """The first waits for the requests that are being answered, the second ends the program."""
+    (tmp_path / "slow.py").write_text(
+        "import time\n\ndef app(environ, start_response):\n"
+        "    print('asked', flush=True)\n    time.sleep(60)\n"
+    )
+    with started(*COMMAND, "slow:app", "--port", "0", cwd=tmp_path) as (process, line):
+        assert process.stdout is not None
+        with connect(urlsplit(line.split()[-1]).port or 0, 20) as sock:
+            sock.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            assert process.stdout.readline() == "asked\n"
+            process.send_signal(signal.SIGINT)
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(1)
+            process.send_signal(signal.SIGINT)
+            assert process.communicate(timeout=2) == ("", "")
+            assert process.returncode == -signal.SIGINT
 
 
 def test_open(site: Path, tmp_path: Path) -> None:

@@ -176,11 +176,18 @@ def test_what_must_be_read_holds_half_of_the_threads(serve: Serve) -> None:
     app = App(lambda: Reads(DATA))
     with serve(app, threads=4) as port, ExitStack() as stack:
         clients = [stack.enter_context(Pipeline(port)) for _ in range(5)]
-        for client in clients:
+        # The first two hold their threads before the others come. Otherwise a thread that goes
+        # on could begin to wait late, in place of one whose client has taken something.
+        for client in clients[:2]:
             client.send("GET /")
-        wait_for(lambda: sum(file.closed for file in app.files) >= 3)
+        wait_for(lambda: len(app.files) == 2)
         app.wait_until_stalled(port)
-        wait_for(lambda: all(file.closed or file.tell() < AHEAD for file in app.files))
+        for client in clients[2:]:
+            client.send("GET /")
+        wait_for(lambda: sum(file.closed for file in app.files) == 3)
+        app.wait_until_stalled(port)
+        assert [file.closed for file in app.files] == [False, False, True, True, True]
+        assert all(file.tell() < AHEAD for file in app.files[:2])
         for client in clients:
             assert client.receive() == (200, DATA)
 

@@ -512,8 +512,8 @@ def _forked() -> None:
     inherited.forget()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)
+# Windows has no fork.
+getattr(os, "register_at_fork", lambda **_: None)(after_in_child=_forked)
 atexit.register(lambda: _sender.finish())
 
 

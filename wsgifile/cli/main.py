@@ -196,20 +196,26 @@ def _serve(parser: _Parser, args: argparse.Namespace, app: WSGIApplication, path
     for each in sockets.values():
         each.channel_class = Channel
 
-    def stop(*_: object) -> NoReturn:
-        # The server's loop ends when it has no sockets, even if an application catches this.
+    wake = next(each.pull_trigger for each in sockets.values() if hasattr(each, "pull_trigger"))
+    signals = (signal.SIGINT, signal.SIGTERM)
+
+    def stop(*_: object) -> None:
+        # An exception would come anywhere: where a lock is held, or where an application catches
+        # it. The server's loop ends by itself when it has no sockets.
         sockets.clear()
-        raise KeyboardInterrupt
+        wake()
+        for number in signals:
+            signal.signal(number, signal.SIG_DFL)  # A second Ctrl-C ends the process at once.
 
     # SIGTERM needs a handler: without one, it does not end the first process of a container.
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in signals:
         signal.signal(number, stop)
     addresses = getattr(server, "effective_listen", None) or [
         (server.effective_host, server.effective_port)
     ]
-    with suppress(KeyboardInterrupt):
-        _announce(addresses, one_line(args.target), path, open_it=args.open)
-        server.run()  # Returns on Ctrl-C.
+    _announce(addresses, one_line(args.target), path, open_it=args.open)
+    server.run()
+    server.task_dispatcher.shutdown()
     server.close()
     return 0
 
