@@ -176,12 +176,13 @@ def percentiles(name: str, port: int, requests: int) -> dict[str, float]:
     return {f"{name} p{n}": times[n * len(times) // 100] for n in (50, 99)}
 
 
-def connected(port: int, files: str, size: int, count: int) -> list[Client]:
+def connected(port: int, files: str, size: int, count: int, pause: float = 0.0) -> list[Client]:
     """The clients, up to the first that the server's backlog has no place for."""
     clients: list[Client] = []
     with contextlib.suppress(OSError):
         while len(clients) < count:
             clients.append(Client(port, files, size))
+            time.sleep(pause)
     return clients
 
 
@@ -190,8 +191,9 @@ def beside(contender: str, server: str, args: argparse.Namespace, files: str) ->
     with started(server, contender, files, **FEW.get(server, {})) as one:
         found = percentiles("idle", one.port, args.requests)
         memory, (_, descriptors, threads) = one.memory(), one.held()
-        clients = connected(one.port, files, args.size, args.clients)
-        time.sleep(0.15 * args.clients + 1)  # Each one has to fall behind.
+        # Each one has to fall behind, and the backlog of wsgiref has room for five.
+        clients = connected(one.port, files, args.size, args.clients, pause=0.15)
+        time.sleep(3)
         found |= percentiles("beside", one.port, args.requests)
         took, held = one.memory() - memory, one.held()
         read_all(clients)
