@@ -122,13 +122,10 @@ class Running:
         :param sent: where to begin in the fields of ["sent", ...].
         :param loses: those which may be missing.
         """
-        deadline = time.monotonic() + 10
-        least = len(events) - len(loses)
-        while len(found := self.reported()) < least and time.monotonic() < deadline:
+        deadline = time.monotonic() + (2 if loses else 10)
+        while len(found := self.reported()) < len(events) and time.monotonic() < deadline:
             time.sleep(0.02)
-        if loses:
-            found = self.reported()  # The thread that reported the others has gone on by now.
-            events = tuple(e for e in events if e not in loses or e in found)
+        events = tuple(event for event in events if event not in loses or event in found)
         self.seen += len(found)
         found = [["sent", *event[sent:]] if event[0] == "sent" else event for event in found]
         assert sorted(map(repr, found)) == sorted(map(repr, events)), self.log.read_text()[-5000:]

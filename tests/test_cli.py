@@ -154,8 +154,24 @@ def test_second_ctrl_c(tmp_path: Path) -> None:
             with pytest.raises(subprocess.TimeoutExpired):
                 process.wait(1)
             process.send_signal(signal.SIGINT)
-            assert process.communicate(timeout=2) == ("", "")
+            assert process.communicate(timeout=20) == ("", "")
             assert process.returncode == -signal.SIGINT
+
+
+def test_ctrl_c_while_a_client_connects(tmp_path: Path) -> None:
+    """The client's connection, which comes after it, does not keep the program alive."""
+    (tmp_path / "app.py").write_text(
+        "import os, signal\nfrom waitress.server import TcpWSGIServer\n\n"
+        "set_options = TcpWSGIServer.set_socket_options\n\n"
+        "def interrupted(self, conn):\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n    set_options(self, conn)\n\n"
+        "TcpWSGIServer.set_socket_options = interrupted\n\n"
+        "def app(environ, start_response):\n    pass\n"
+    )
+    with started(*COMMAND, "app:app", "--port", "0", cwd=tmp_path) as (process, line):
+        with connect(urlsplit(line.split()[-1]).port or 0, 20):
+            assert process.communicate(timeout=20) == ("", "")
+        assert process.returncode == 0
 
 
 def test_open(site: Path, tmp_path: Path) -> None:

@@ -198,11 +198,13 @@ def _serve(parser: _Parser, args: argparse.Namespace, app: WSGIApplication, path
 
     wake = next(each.pull_trigger for each in sockets.values() if hasattr(each, "pull_trigger"))
     signals = (signal.SIGINT, signal.SIGTERM)
+    stopped = False
 
     def stop(*_: object) -> None:
         # An exception would come anywhere: where a lock is held, or where an application catches
-        # it. The server's loop ends by itself when it has no sockets.
-        sockets.clear()
+        # it.
+        nonlocal stopped
+        stopped = True
         wake()
         for number in signals:
             signal.signal(number, signal.SIG_DFL)  # A second Ctrl-C ends the process at once.
@@ -214,7 +216,10 @@ def _serve(parser: _Parser, args: argparse.Namespace, app: WSGIApplication, path
         (server.effective_host, server.effective_port)
     ]
     _announce(addresses, one_line(args.target), path, open_it=args.open)
-    server.run()
+    # As server.run() does it, but step by step.
+    with suppress(KeyboardInterrupt, SystemExit):
+        while not stopped:
+            server.asyncore.loop(timeout=1.0, map=sockets, count=1)
     server.task_dispatcher.shutdown()
     server.close()
     return 0
