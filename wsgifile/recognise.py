@@ -23,7 +23,15 @@ from types import GeneratorType
 from typing import Any
 
 from .blocks import FileLike, is_seekable, name_of
-from .layers import ITERATING_METHODS, READING_METHODS, Inner, inherited, is_rewound, unwrap
+from .layers import (
+    ITERATING_METHODS,
+    READING_METHODS,
+    Inner,
+    inherited,
+    is_rewound,
+    layer_of,
+    unwrap,
+)
 
 __all__ = ["NOT_FILES", "FileRegion", "FileSlice", "KernelFile", "recognise"]
 
@@ -42,6 +50,9 @@ _BUILT_IN: dict[str, type] = {
 
 #: What changes the bytes of one of these.
 _CHANGES = READING_METHODS | {"__getattribute__", "flush", "getbuffer", "peek", "raw"}
+
+#: What may do so on an instance.
+_OF_INSTANCE = READING_METHODS | ITERATING_METHODS
 
 #: Types whose items, joined, are the bytes that read() gives. True: also if a sub-class has
 #: another read(), because they are made by read().
@@ -124,12 +135,19 @@ def recognise(app_iter: object) -> FileRegion | None:
     """
     if type(app_iter) in NOT_FILES:
         return None
-    inner = unwrap(app_iter) or Inner(app_iter, iterated=True)
-    if not _is_readable(inner):
+    kind = _kind(type(app_iter))
+    inner = unwrap(app_iter) if kind.is_layer else None
+    if inner is not None:
+        kind = _kind(type(inner.file))
+    elif kind.is_only_iterated:
+        return None
+    else:
+        inner = Inner(app_iter, iterated=True)
+    if not _is_readable(inner, kind):
         return None
     file = inner.file
-    status, reason = _status(file)
-    in_memory = status is None and _is_bytesio(file)
+    status, reason = _status(file, kind)
+    in_memory = kind.built_in is io.BytesIO and _is_unmodified(file)
     position = _position(inner, tells=status is not None or in_memory)
     if position is None:
         return None
@@ -142,34 +160,63 @@ def recognise(app_iter: object) -> FileRegion | None:
         if end is not None:
             kernel = file if status.st_size else None
             opened = _if_by_path(file, status)
-    closes_itself = kernel is not None and _closes_itself(type(file))  # type: ignore[arg-type]
     return FileRegion(
         file,
-        kernel=kernel,
-        start=start,
-        seek=seek,
-        end=end,
-        limit=None if inner.count is None else start + inner.count,
-        block_size=inner.block_size,
-        status=opened,
-        close_in_thread=inner.close_in_thread or (inner.iterated and closes_itself),
-        reason=reason,
-        temporary=inner.temporary,
+        kernel,
+        start,
+        seek,
+        end,
+        None if inner.count is None else start + inner.count,
+        inner.block_size,
+        opened,
+        inner.close_in_thread or (inner.iterated and kernel is not None and kind.closes_itself),
+        reason,
+        inner.temporary,
     )
 
 
-def _is_readable(inner: Inner) -> bool:
+class _Kind:
+    """What is known of a type, so that one look-up tells all of it."""
+
+    def __init__(self, kind: type) -> None:
+        #: Whether ``layers`` may look through it.
+        self.is_layer = layer_of(kind) is not None
+        #: The type of which it is, or of which it is derived without changing the bytes.
+        self.built_in = inherited(kind, _BUILT_IN, _CHANGES)
+        #: Whether a class of file has a close() of its own, which may need the application's
+        #: thread. A server calls it there if it iterates the file. Its own wrapper may call it
+        #: anywhere.
+        self.closes_itself = inherited(kind, _BUILT_IN, frozenset({"close"})) is None
+        #: The value of _ITEMS_OF_BYTES; None: it may give anything.
+        self.iterates_by_read = _iterates_by_read(kind)
+        #: Whether it is no file, whatever the instance, unless something looks through it. An
+        #: instance that lies about its class may be a text file to isinstance().
+        self.is_only_iterated = (
+            self.iterates_by_read is None
+            and not issubclass(kind, io.TextIOBase)
+            and not any({"__class__", "__getattribute__"} & vars(base).keys() for base in kind.__mro__[:-1])
+        )
+
+
+#: By type. Bounded, because a program may make types as it runs.
+_kind = lru_cache(256)(_Kind)
+
+
+def _is_readable(inner: Inner, kind: _Kind) -> bool:
     """Whether it has a read(), which gives the bytes that the application means.
 
     :raises TypeError: for a file opened in text mode, which nobody would encode.
     """
     file = inner.file
-    if _built_in(type(file)) is None and isinstance(file, io.TextIOBase):  # type: ignore[arg-type]
+    if kind.built_in is not None:
+        if kind.iterates_by_read is not None and _OF_INSTANCE.isdisjoint(file.__dict__):
+            return True  # Most files.
+    elif isinstance(file, io.TextIOBase):
         if inner.encoded:
             return False
         raise TypeError(f'{name_of(file)} is open in text mode: open it with mode "rb" to send it')
     # Its read() is not even looked up if it is not used: that may be code which fails.
-    if inner.iterated and not _iterates_as_it_reads(file):
+    if inner.iterated and not _iterates_as_it_reads(file, kind):
         return False
     return callable(getattr(file, "read", None)) and (inner.iterated or _reads_bytes(file))
 
@@ -191,16 +238,14 @@ def _position(inner: Inner, *, tells: bool) -> tuple[int, bool] | None:
     return inner.file.tell() + inner.skip, True
 
 
-def _iterates_as_it_reads(file: Any) -> bool:
+def _iterates_as_it_reads(file: Any, kind: _Kind) -> bool:
     """Whether read() gives the bytes that iterating gives, as far as that is known."""
-    by_read = _iterates_by_read(type(file))  # type: ignore[arg-type] # mypy: unhashable
-    if by_read is None:
+    if kind.iterates_by_read is None:
         return False
-    methods = ITERATING_METHODS if by_read else READING_METHODS
+    methods = ITERATING_METHODS if kind.iterates_by_read else READING_METHODS
     return methods.isdisjoint(getattr(file, "__dict__", {}))
 
 
-@lru_cache(256)
 def _iterates_by_read(kind: type) -> bool | None:
     """The value of _ITEMS_OF_BYTES for this type; None: it may give anything.
 
@@ -224,25 +269,6 @@ def _reads_bytes(file: object) -> bool:
         isinstance(file, codecs.StreamRecoder)
         or (zipfile is not None and isinstance(file, zipfile.ZipFile))
     )
-
-
-@lru_cache(256)
-def _built_in(kind: type) -> type | None:
-    """The type of which this one is, or of which it is derived without changing the bytes."""
-    return inherited(kind, _BUILT_IN, _CHANGES)
-
-
-@lru_cache(256)
-def _closes_itself(kind: type) -> bool:
-    """Whether a class of file has a close() of its own, which may need the application's thread.
-
-    A server calls it there if it iterates the file. Its own wrapper may call it anywhere.
-    """
-    return inherited(kind, _BUILT_IN, frozenset({"close"})) is None
-
-
-def _is_bytesio(file: object) -> bool:
-    return _built_in(type(file)) is io.BytesIO and _is_unmodified(file)  # type: ignore[arg-type]
 
 
 def _is_unmodified(file: object) -> bool:
@@ -278,21 +304,20 @@ def _end_of_file(file: KernelFile, status: os.stat_result, start: int) -> int | 
     return max(start, size)
 
 
-def _status(file: Any) -> tuple[os.stat_result | None, str]:
+def _status(file: Any, kind: _Kind) -> tuple[os.stat_result | None, str]:
     """The fstat of a kernel file, one whose descriptor holds what its read() gives.
 
     For any other file None. And why the descriptor is not used, if it is not.
     """
-    kind = _built_in(type(file))  # type: ignore[arg-type]
     raw = file
-    if kind is io.BufferedReader or kind is io.BufferedRandom:
+    if kind.built_in is io.BufferedReader or kind.built_in is io.BufferedRandom:
         raw = file.raw
-        if kind is io.BufferedRandom:
+        if kind.built_in is io.BufferedRandom:
             # read() would do the same: these writes have not reached the descriptor yet.
             file.flush()
-    elif kind is not io.FileIO:
+    elif kind.built_in is not io.FileIO:
         return None, "its descriptor, if it has one, may hold other bytes than read() gives"
-    if _built_in(type(raw)) is not io.FileIO or not raw.readable():  # type: ignore[arg-type]
+    if _kind(type(raw)).built_in is not io.FileIO or not raw.readable():
         return None, "it does not read from a file"
     if not (_is_unmodified(file) and _is_unmodified(raw)):
         return None, "a reading method was replaced on it"
