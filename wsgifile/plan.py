@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .blocks import name_of
@@ -52,6 +51,8 @@ _OF_SUCCESS = _OF_CONTENT | {
 #: With one of these fields we must not cut a part out of the response: it is a part
 #: already, or the field was computed for the whole (RFC 9530, section 2).
 _INDIVISIBLE = frozenset({"content-digest", "content-md5", "content-range"})
+#: With one of these, too, a part of the body may not be a part of what the header describes.
+_MAY_DIVIDE = _INDIVISIBLE | {"accept-ranges", "content-encoding"}
 
 #: With one of these fields the application itself leaves the response to a proxy.
 _BY_PROXY = frozenset({"x-accel-redirect", "x-lighttpd-send-file", "x-sendfile", "x-sendfile2"})
@@ -68,25 +69,34 @@ _CONDITIONAL = frozenset(
 )
 
 
-@dataclass(slots=True)
 class Plan:
-    """The header for the server, and what to send after it."""
+    """The header for the server, and what to send after it.
 
-    status: str
-    headers: Headers
-    #: What to send, one after the other. Ranges are absolute positions in the file.
-    parts: tuple[Part, ...]
-    #: Whether Content-Length tells the server how many bytes will come.
-    sized: bool
-    #: The header that leaves the file to a proxy, if one does.
-    offload: str | None = None
-    #: The parts that GET would send. None: the method is not HEAD.
-    described: tuple[Part, ...] | None = None
-    #: Number of bytes to send; None: all until the end of the file.
-    count: int | None = field(init=False)
+    :param parts: what to send, one after the other. Ranges are absolute positions in the file.
+    :param sized: whether Content-Length tells the server how many bytes will come.
+    :param offload: the header that leaves the file to a proxy, if one does.
+    :param described: the parts that GET would send. None: the method is not HEAD.
+    """
 
-    def __post_init__(self) -> None:
-        self.count = _count(self.parts)
+    __slots__ = ("count", "described", "headers", "offload", "parts", "sized", "status")
+
+    def __init__(
+        self,
+        status: str,
+        headers: Headers,
+        parts: tuple[Part, ...],
+        sized: bool,
+        offload: str | None = None,
+        described: tuple[Part, ...] | None = None,
+    ) -> None:
+        self.status = status
+        self.headers = headers
+        self.parts = parts
+        self.sized = sized
+        self.offload = offload
+        self.described = described
+        #: Number of bytes to send; None: all until the end of the file.
+        self.count: int | None = _count(parts)
 
 
 def _count(parts: tuple[Part, ...]) -> int | None:
@@ -132,7 +142,8 @@ def make_plan(
     headers, fields = _said_by_application(headers, header_is_out=written is not None)
     length = fields.get("content-length")
     promised = None if length is None else _parse_length(length)
-    if never_has_body(status):
+    ok = status.startswith("200")
+    if not ok and never_has_body(status):
         # RFC 9110, section 8.6 forbids the field for 1xx and 204. It is of no use for 304,
         # and some servers wait for the bytes.
         return Plan(status, _without(headers, {"content-length"}), _nothing(region), False)
@@ -142,16 +153,21 @@ def make_plan(
     # What alters the body does not see a file with a length of the application's.
     says_nothing = altered and (promised is None or region.kernel is None)
     sized = stop is not None and written is None and not says_nothing
+    # Any part can be had of a 200 with bytes of a file, unless the application has left it to
+    # a proxy.
+    whole = False
     if sized:
         assert stop is not None
         headers = _with_length(headers, promised, stop - region.start)
+        whole = ok and region.end is not None and stop <= region.end
     plan = Plan(status, headers, ((region.start, stop),), sized)
-    if method in ("GET", "HEAD") and not altered and _is_ok_slice_of_file(plan, fields, region):
+    if whole and not altered and method in ("GET", "HEAD") and _BY_PROXY.isdisjoint(fields):
         plan = _as_requested(
             environ, plan, fields, region, method=method, options=options, offload=offload
         )
     if method == "HEAD":
-        return replace(plan, parts=_nothing(region), described=plan.parts)
+        nothing = _nothing(region)
+        return Plan(plan.status, plan.headers, nothing, plan.sized, plan.offload, plan.parts)
     return plan
 
 
@@ -161,7 +177,8 @@ def _with_length(headers: Headers, promised: int | None, length: int) -> Headers
         return headers
     if promised is not None:
         headers = _without(headers, {"content-length"})
-    return [*headers, ("Content-Length", str(length))]
+    headers.append(("Content-Length", str(length)))
+    return headers
 
 
 def _nothing(region: FileRegion) -> tuple[Part, ...]:
@@ -201,18 +218,6 @@ def _promised_stop(
     return min(stop, region.stop) if _BY_PROXY.isdisjoint(fields) else stop
 
 
-def _is_ok_slice_of_file(plan: Plan, fields: Mapping[str, str], region: FileRegion) -> bool:
-    """Whether it is a 200 with bytes of a file, any part of which can be had."""
-    return (
-        plan.sized
-        and plan.status.startswith("200")
-        and plan.count is not None
-        and region.end is not None
-        and region.start + plan.count <= region.end
-        and _BY_PROXY.isdisjoint(fields)
-    )
-
-
 def _as_requested(
     environ: Mapping[str, Any],
     plan: Plan,
@@ -231,9 +236,10 @@ def _as_requested(
         if proxy_field is not None:
             return _left_to_proxy(plan, region, proxy_field)
     own = _own_validators(plan, fields, region) if options.validators else []
+    plan.headers += own
     ranges = options.ranges and divisible
-    accept = [("Accept-Ranges", "bytes")] if ranges and "accept-ranges" not in fields else []
-    plan.headers = [*plan.headers, *own, *accept]
+    if ranges and "accept-ranges" not in fields:
+        plan.headers.append(("Accept-Ranges", "bytes"))
     if environ.keys().isdisjoint(_CONDITIONAL):
         return plan
     stated = dict(own)  # If there are any, the application has set neither.
@@ -253,7 +259,7 @@ def _as_requested(
 
 def _is_divisible(fields: Mapping[str, str]) -> bool:
     """Whether a part of the body is a part of what the header describes."""
-    return (
+    return _MAY_DIVIDE.isdisjoint(fields) or (
         fields.get("accept-ranges", "bytes").lower() == "bytes"
         and fields.get("content-encoding", "identity").lower() == "identity"
         and _INDIVISIBLE.isdisjoint(fields)
@@ -407,7 +413,8 @@ def _said_by_application(
         before = fields.setdefault(key, value)
         if before != value:
             fields[key] = f"{before}, {value}"
-    if not header_is_out and fields.pop("transfer-encoding", None) is not None:
+    if "transfer-encoding" in fields and not header_is_out:
+        del fields["transfer-encoding"]
         warn_once("the application's Transfer-Encoding is left out: only the server may set it")
         headers = _without(headers, {"transfer-encoding"})
     return headers, fields

@@ -194,7 +194,9 @@ class _Kind:
         self.is_only_iterated = (
             self.iterates_by_read is None
             and not issubclass(kind, io.TextIOBase)
-            and not any({"__class__", "__getattribute__"} & vars(base).keys() for base in kind.__mro__[:-1])
+            and not any(
+                {"__class__", "__getattribute__"} & vars(base).keys() for base in kind.__mro__[:-1]
+            )
         )
 
 
