@@ -96,19 +96,15 @@ class Plan:
         self.offload = offload
         self.described = described
         #: Number of bytes to send; None: all until the end of the file.
-        self.count: int | None = _count(parts)
-
-
-def _count(parts: tuple[Part, ...]) -> int | None:
-    count = 0
-    for part in parts:
-        if isinstance(part, bytes):
-            count += len(part)
-        elif part[1] is None:
-            return None
-        else:
-            count += part[1] - part[0]
-    return count
+        self.count: int | None = 0
+        for part in parts:
+            if isinstance(part, bytes):
+                self.count += len(part)
+            elif part[1] is None:
+                self.count = None
+                break
+            else:
+                self.count += part[1] - part[0]
 
 
 def make_plan(
@@ -351,8 +347,9 @@ def _part(
         parts = _multipart(boundary, fields.get("content-type"), whole, region, selected)
         replaced = {"content-length", "content-type"}
         added = ("Content-Type", f"multipart/byteranges; boundary={boundary}")
-    headers = [*_without(headers, replaced), added, ("Content-Length", str(_count(parts)))]
-    return Plan("206 Partial Content", headers, parts, True)
+    plan = Plan("206 Partial Content", [*_without(headers, replaced), added], parts, True)
+    plan.headers.append(("Content-Length", str(plan.count)))
+    return plan
 
 
 def _multipart(

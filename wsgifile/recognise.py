@@ -138,17 +138,17 @@ def recognise(app_iter: object) -> FileRegion | None:
     kind = _kind(type(app_iter))
     inner = unwrap(app_iter) if kind.is_layer else None
     if inner is not None:
-        kind = _kind(type(inner.file))
+        file = inner.file
+        kind = _kind(type(file))
     elif kind.is_only_iterated:
         return None
     else:
-        inner = Inner(app_iter, iterated=True)
-    if not _is_readable(inner, kind):
+        file, inner = app_iter, _ITERATED
+    if not _is_readable(file, inner, kind):
         return None
-    file = inner.file
     status, reason = _status(file, kind)
     in_memory = kind.built_in is io.BytesIO and _is_unmodified(file)
-    position = _position(inner, tells=status is not None or in_memory)
+    position = _position(file, inner, tells=status is not None or in_memory)
     if position is None:
         return None
     start, seek = position
@@ -159,7 +159,8 @@ def recognise(app_iter: object) -> FileRegion | None:
         end = _end_of_file(file, status, start)
         if end is not None:
             kernel = file if status.st_size else None
-            opened = _if_by_path(file, status)
+            # Whether it was opened by its path.
+            opened = status if isinstance(file.name, (str, bytes, os.PathLike)) else None
     return FileRegion(
         file,
         kernel,
@@ -173,6 +174,10 @@ def recognise(app_iter: object) -> FileRegion | None:
         reason,
         inner.temporary,
     )
+
+
+#: What is said of a file that the application has returned as it is.
+_ITERATED = Inner(None, iterated=True)
 
 
 class _Kind:
@@ -204,12 +209,11 @@ class _Kind:
 _kind = lru_cache(256)(_Kind)
 
 
-def _is_readable(inner: Inner, kind: _Kind) -> bool:
+def _is_readable(file: Any, inner: Inner, kind: _Kind) -> bool:
     """Whether it has a read(), which gives the bytes that the application means.
 
     :raises TypeError: for a file opened in text mode, which nobody would encode.
     """
-    file = inner.file
     if kind.built_in is not None:
         if kind.iterates_by_read is not None and _OF_INSTANCE.isdisjoint(file.__dict__):
             return True  # Most files.
@@ -223,21 +227,21 @@ def _is_readable(inner: Inner, kind: _Kind) -> bool:
     return callable(getattr(file, "read", None)) and (inner.iterated or _reads_bytes(file))
 
 
-def _position(inner: Inner, *, tells: bool) -> tuple[int, bool] | None:
+def _position(file: Any, inner: Inner, *, tells: bool) -> tuple[int, bool] | None:
     """The position of the first byte, and whether to seek there. None: it cannot be reached.
 
     :param tells: whether the file is known to tell its position.
     """
     if inner.start is not None:
         return inner.start + inner.skip, True
-    if inner.iterated and is_rewound(inner.file):
+    if inner.iterated and is_rewound(file):
         return inner.skip, True
     if not (tells or inner.skip):
         return 0, False
-    if inner.skip and not is_seekable(inner.file):
+    if inner.skip and not is_seekable(file):
         return None
     # By tell(): the descriptor of a buffered reader runs ahead of it.
-    return inner.file.tell() + inner.skip, True
+    return file.tell() + inner.skip, True
 
 
 def _iterates_as_it_reads(file: Any, kind: _Kind) -> bool:
@@ -282,11 +286,6 @@ def _end_of_bytesio(file: io.BytesIO, start: int) -> int:
     """Position of the end of the bytes, not before start."""
     with file.getbuffer() as buffer:
         return max(start, buffer.nbytes)
-
-
-def _if_by_path(file: KernelFile, status: os.stat_result) -> os.stat_result | None:
-    """The status of a file that was opened by its path; None: it was not."""
-    return status if isinstance(file.name, (str, bytes, os.PathLike)) else None
 
 
 def _end_of_file(file: KernelFile, status: os.stat_result, start: int) -> int | None:
