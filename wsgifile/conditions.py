@@ -41,8 +41,8 @@ def etag_of_file(path: bytes, size: int, mtime_ns: int, offset: int = 0) -> str:
     return f'"{mtime_ns:x}-{size:x}-{offset:x}-{digest}"'
 
 
-def path_of_file(file: Any, status: os.stat_result) -> bytes:
-    """The absolute path of a file that was opened by its path, and of which this is the fstat.
+def path_of_file(file: Any, status: os.stat_result) -> bytes | None:
+    """The absolute path of a file of which this is the fstat; None: it was opened by no path.
 
     As the application opened it. Links are not resolved: /srv/current/x stays that, whatever
     release it leads to on this machine. A relative name means nothing without its directory,
@@ -50,16 +50,17 @@ def path_of_file(file: Any, status: os.stat_result) -> bytes:
     for the name of a descriptor, such as /dev/fd/7, and for one with which the opener has opened
     another file.
     """
+    name = file.name
+    if not isinstance(name, (str, bytes, os.PathLike)):
+        return None
     try:
-        return _path_by_name(
-            os.fspath(file.name), status.st_dev, status.st_ino, status.st_ctime_ns
-        )
+        return _path_by_name(os.fspath(name), status.st_dev, status.st_ino, status.st_ctime_ns)
     except (OSError, ValueError):
         pass
     try:
         return os.readlink(b"/proc/self/fd/%d" % file.fileno())
     except OSError:
-        return os.path.abspath(os.fsencode(file.name))  # Not on Linux.
+        return os.path.abspath(os.fsencode(name))  # Not on Linux.
 
 
 @lru_cache(1024)

@@ -28,9 +28,9 @@ __all__ = [
     "READING_METHODS",
     "Inner",
     "inherited",
-    "is_rewound",
     "layer_of",
     "name_of_type",
+    "rewinds",
     "unwrap",
 ]
 
@@ -137,7 +137,7 @@ def unwrap(app_iter: Any) -> Inner | None:
             # them. Then the response is iterated, as it would be without us.
             break
         iterated = found is None or (found.iterated and found.start is None)
-        if inner is not None and iterated and is_rewound(file):
+        if inner is not None and iterated and rewinds(type(file)) and is_seekable(file):
             inner.start = 0
         if inner is not None and found is not None:
             inner = found.through(inner)
@@ -170,13 +170,9 @@ def inherited(kind: type, table: Mapping[str, T], methods: frozenset[str]) -> T 
     return None
 
 
-def is_rewound(file: Any) -> bool:
-    """Whether iterating this file begins at its beginning."""
-    return _rewinds(type(file)) and is_seekable(file)  # type: ignore[arg-type]
-
-
 @lru_cache(256)
-def _rewinds(kind: type) -> bool:
+def rewinds(kind: type) -> bool:
+    """Whether iterating such a file begins at its beginning, if it is seekable."""
     return bool(inherited(kind, _REWOUND, ITERATING_METHODS))
 
 

@@ -290,6 +290,8 @@ def _own_validators(plan: Plan, fields: Mapping[str, str], region: FileRegion) -
         return []
     assert plan.count is not None
     path = path_of_file(region.filelike, status)
+    if path is None:
+        return []
     etag = ("ETag", etag_of_file(path, plan.count, mtime_ns, region.start))
     # With a date alone, a cache takes a response for fresh, for longer the older it is (RFC
     # 9111, section 4.2.2). An application that may give the next client another file did

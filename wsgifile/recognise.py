@@ -28,8 +28,8 @@ from .layers import (
     READING_METHODS,
     Inner,
     inherited,
-    is_rewound,
     layer_of,
+    rewinds,
     unwrap,
 )
 
@@ -100,7 +100,7 @@ class FileRegion:
     limit: int | None
     #: The least number of bytes to read at once, as the application asked.
     block_size: int = 1
-    #: The fstat of a file that was opened by its path; None: any other file.
+    #: The fstat of a regular file whose descriptor holds the same bytes; None: any other file.
     status: os.stat_result | None = None
     #: Whether close() has to run in the thread that called the application.
     close_in_thread: bool = False
@@ -144,23 +144,21 @@ def recognise(app_iter: object) -> FileRegion | None:
         return None
     else:
         file, inner = app_iter, _ITERATED
-    if not _is_readable(file, inner, kind):
+    as_made = kind.is_file and _OF_INSTANCE.isdisjoint(file.__dict__)
+    if not (as_made or _is_readable(file, inner, kind)):
         return None
-    status, reason = _status(file, kind)
-    in_memory = kind.built_in is io.BytesIO and _is_unmodified(file)
-    position = _position(file, inner, tells=status is not None or in_memory)
+    status, reason = _status(file, kind, as_made=as_made)
+    in_memory = kind.built_in is io.BytesIO and (as_made or _is_unmodified(file))
+    position = _position(file, inner, kind, tells=status is not None or in_memory)
     if position is None:
         return None
     start, seek = position
-    end = kernel = opened = None
+    end = kernel = None
     if in_memory:
         end = _end_of_bytesio(file, start)
     elif status is not None:
         end = _end_of_file(file, status, start)
-        if end is not None:
-            kernel = file if status.st_size else None
-            # Whether it was opened by its path.
-            opened = status if isinstance(file.name, (str, bytes, os.PathLike)) else None
+        kernel = file if end is not None and status.st_size else None
     return FileRegion(
         file,
         kernel,
@@ -169,7 +167,7 @@ def recognise(app_iter: object) -> FileRegion | None:
         end,
         None if inner.count is None else start + inner.count,
         inner.block_size,
-        opened,
+        status,
         inner.close_in_thread or (inner.iterated and kernel is not None and kind.closes_itself),
         reason,
         inner.temporary,
@@ -194,6 +192,10 @@ class _Kind:
         self.closes_itself = inherited(kind, _BUILT_IN, frozenset({"close"})) is None
         #: The value of _ITEMS_OF_BYTES; None: it may give anything.
         self.iterates_by_read = _iterates_by_read(kind)
+        #: Whether it is a file, unless an attribute of the instance may change its bytes.
+        self.is_file = self.built_in is not None and self.iterates_by_read is not None
+        #: Whether iterating it may begin at its beginning.
+        self.may_be_rewound = rewinds(kind)
         #: Whether it is no file, whatever the instance, unless something looks through it. An
         #: instance that lies about its class may be a text file to isinstance().
         self.is_only_iterated = (
@@ -214,10 +216,7 @@ def _is_readable(file: Any, inner: Inner, kind: _Kind) -> bool:
 
     :raises TypeError: for a file opened in text mode, which nobody would encode.
     """
-    if kind.built_in is not None:
-        if kind.iterates_by_read is not None and _OF_INSTANCE.isdisjoint(file.__dict__):
-            return True  # Most files.
-    elif isinstance(file, io.TextIOBase):
+    if kind.built_in is None and isinstance(file, io.TextIOBase):
         if inner.encoded:
             return False
         raise TypeError(f'{name_of(file)} is open in text mode: open it with mode "rb" to send it')
@@ -227,14 +226,14 @@ def _is_readable(file: Any, inner: Inner, kind: _Kind) -> bool:
     return callable(getattr(file, "read", None)) and (inner.iterated or _reads_bytes(file))
 
 
-def _position(file: Any, inner: Inner, *, tells: bool) -> tuple[int, bool] | None:
+def _position(file: Any, inner: Inner, kind: _Kind, *, tells: bool) -> tuple[int, bool] | None:
     """The position of the first byte, and whether to seek there. None: it cannot be reached.
 
     :param tells: whether the file is known to tell its position.
     """
     if inner.start is not None:
         return inner.start + inner.skip, True
-    if inner.iterated and is_rewound(file):
+    if inner.iterated and kind.may_be_rewound and is_seekable(file):
         return inner.skip, True
     if not (tells or inner.skip):
         return 0, False
@@ -305,7 +304,7 @@ def _end_of_file(file: KernelFile, status: os.stat_result, start: int) -> int | 
     return max(start, size)
 
 
-def _status(file: Any, kind: _Kind) -> tuple[os.stat_result | None, str]:
+def _status(file: Any, kind: _Kind, *, as_made: bool) -> tuple[os.stat_result | None, str]:
     """The fstat of a kernel file, one whose descriptor holds what its read() gives.
 
     For any other file None. And why the descriptor is not used, if it is not.
@@ -320,7 +319,7 @@ def _status(file: Any, kind: _Kind) -> tuple[os.stat_result | None, str]:
         return None, "its descriptor, if it has one, may hold other bytes than read() gives"
     if _kind(type(raw)).built_in is not io.FileIO or not raw.readable():
         return None, "it does not read from a file"
-    if not (_is_unmodified(file) and _is_unmodified(raw)):
+    if not ((as_made or _is_unmodified(file)) and (raw is file or _is_unmodified(raw))):
         return None, "a reading method was replaced on it"
     status = os.fstat(raw.fileno())
     if not stat.S_ISREG(status.st_mode):
