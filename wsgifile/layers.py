@@ -129,20 +129,23 @@ def unwrap(app_iter: Any) -> Inner | None:
     """The innermost file in app_iter; None: nothing here can be looked through."""
     found, file = None, app_iter
     # (mypy takes types for unhashable.)
-    while (look := layer_of(type(file))) and _is_as_made(file):  # type: ignore[arg-type]
+    while look := layer_of(type(file)):  # type: ignore[arg-type]
         try:
             inner = look(file)
         except Exception:
             # These are private attributes of other projects, which may have changed
             # them. Then the response is iterated, as it would be without us.
             break
-        iterated = found is None or (found.iterated and found.start is None)
-        if inner is not None and iterated and rewinds(type(file)) and is_seekable(file):
-            inner.start = 0
-        if inner is not None and found is not None:
-            inner = found.through(inner)
-        if inner is None:
+        # Last, because most responses of a framework are no file.
+        if inner is None or not _is_as_made(file):
             break
+        iterated = found is None or (found.iterated and found.start is None)
+        if iterated and rewinds(type(file)) and is_seekable(file):
+            inner.start = 0
+        if found is not None:
+            inner = found.through(inner)
+            if inner is None:
+                break
         found, file = inner, inner.file
     return found
 

@@ -129,10 +129,10 @@ class FileWrapperMiddleware:
         finally:
             # Restored in place, and before the server looks: gunicorn looks into its environ
             # to see whether it got a file.
-            if servers_own is not _MISSING:
+            if servers_own is _MISSING:
+                environ.pop(_KEY, None)
+            else:
                 environ[_KEY] = servers_own
-            elif _KEY in environ:
-                del environ[_KEY]
         made, body, region = MADE[0] != made_before, app_iter, None
         try:
             if made and type(app_iter) is GeneratorType:

@@ -143,7 +143,7 @@ def make_plan(
         # RFC 9110, section 8.6 forbids the field for 1xx and 204. It is of no use for 304,
         # and some servers wait for the bytes.
         return Plan(status, _without(headers, {"content-length"}), _nothing(region), False)
-    stop = region.stop
+    stop = region.end if region.limit is None else region.stop
     if promised is not None:
         stop = _promised_stop(promised, region, method=method, written=written, fields=fields)
     # What alters the body does not see a file with a length of the application's.
@@ -154,7 +154,10 @@ def make_plan(
     whole = False
     if sized:
         assert stop is not None
-        headers = _with_length(headers, promised, stop - region.start)
+        if promised != stop - region.start:
+            if promised is not None:
+                headers = _without(headers, {"content-length"})
+            headers.append(("Content-Length", str(stop - region.start)))
         whole = ok and region.end is not None and stop <= region.end
     plan = Plan(status, headers, ((region.start, stop),), sized)
     if whole and not altered and method in ("GET", "HEAD") and _BY_PROXY.isdisjoint(fields):
@@ -165,16 +168,6 @@ def make_plan(
         nothing = _nothing(region)
         return Plan(plan.status, plan.headers, nothing, plan.sized, plan.offload, plan.parts)
     return plan
-
-
-def _with_length(headers: Headers, promised: int | None, length: int) -> Headers:
-    """The header with this Content-Length, unless the application has promised the same."""
-    if promised == length:
-        return headers
-    if promised is not None:
-        headers = _without(headers, {"content-length"})
-    headers.append(("Content-Length", str(length)))
-    return headers
 
 
 def _nothing(region: FileRegion) -> tuple[Part, ...]:
@@ -225,7 +218,7 @@ def _as_requested(
     offload: Callable[[KernelFile], tuple[str, str] | None] | None,
 ) -> Plan:
     """What a client expects of a file: this 200, or a 206, 304, 412 or 416 in its place."""
-    divisible = _is_divisible(fields)
+    divisible = _MAY_DIVIDE.isdisjoint(fields) or _is_divisible(fields)
     if offload is not None and divisible and _is_whole_file(plan, region):
         assert region.kernel is not None
         proxy_field = offload(region.kernel)
@@ -255,7 +248,7 @@ def _as_requested(
 
 def _is_divisible(fields: Mapping[str, str]) -> bool:
     """Whether a part of the body is a part of what the header describes."""
-    return _MAY_DIVIDE.isdisjoint(fields) or (
+    return (
         fields.get("accept-ranges", "bytes").lower() == "bytes"
         and fields.get("content-encoding", "identity").lower() == "identity"
         and _INDIVISIBLE.isdisjoint(fields)
@@ -281,17 +274,18 @@ def _left_to_proxy(plan: Plan, region: FileRegion, proxy_field: tuple[str, str])
 def _own_validators(plan: Plan, fields: Mapping[str, str], region: FileRegion) -> Headers:
     """ETag, and Last-Modified, of a file whose application set neither."""
     status, control = region.status, fields.get("cache-control")
-    if status is None or not _VALIDATORS.isdisjoint(fields):
+    if (
+        status is None
+        or status.st_mtime_ns < UNDATED
+        or not _VALIDATORS.isdisjoint(fields)
+        or (control is not None and "no-store" in control.lower())
+    ):
         return []
-    mtime_ns = status.st_mtime_ns
-    if mtime_ns < UNDATED:
-        return []
-    if control is not None and "no-store" in control.lower():
-        return []
-    assert plan.count is not None
     path = path_of_file(region.filelike, status)
     if path is None:
         return []
+    assert plan.count is not None
+    mtime_ns = status.st_mtime_ns
     etag = ("ETag", etag_of_file(path, plan.count, mtime_ns, region.start))
     # With a date alone, a cache takes a response for fresh, for longer the older it is (RFC
     # 9111, section 4.2.2). An application that may give the next client another file did

@@ -17,6 +17,7 @@ import io
 import os
 import stat
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from types import GeneratorType
@@ -186,6 +187,7 @@ class _Kind:
         self.is_layer = layer_of(kind) is not None
         #: The type of which it is, or of which it is derived without changing the bytes.
         self.built_in = inherited(kind, _BUILT_IN, _CHANGES)
+        self.is_buffered = self.built_in in (io.BufferedReader, io.BufferedRandom)
         #: Whether a class of file has a close() of its own, which may need the application's
         #: thread. A server calls it there if it iterates the file. Its own wrapper may call it
         #: anywhere.
@@ -208,7 +210,7 @@ class _Kind:
 
 
 #: By type. Bounded, because a program may make types as it runs.
-_kind = lru_cache(256)(_Kind)
+_kind: Callable[[type], _Kind] = lru_cache(256)(_Kind)
 
 
 def _is_readable(file: Any, inner: Inner, kind: _Kind) -> bool:
@@ -310,7 +312,7 @@ def _status(file: Any, kind: _Kind, *, as_made: bool) -> tuple[os.stat_result | 
     For any other file None. And why the descriptor is not used, if it is not.
     """
     raw = file
-    if kind.built_in is io.BufferedReader or kind.built_in is io.BufferedRandom:
+    if kind.is_buffered:
         raw = file.raw
         if kind.built_in is io.BufferedRandom:
             # read() would do the same: these writes have not reached the descriptor yet.
@@ -319,7 +321,7 @@ def _status(file: Any, kind: _Kind, *, as_made: bool) -> tuple[os.stat_result | 
         return None, "its descriptor, if it has one, may hold other bytes than read() gives"
     if _kind(type(raw)).built_in is not io.FileIO or not raw.readable():
         return None, "it does not read from a file"
-    if not ((as_made or _is_unmodified(file)) and (raw is file or _is_unmodified(raw))):
+    if not (READING_METHODS.isdisjoint(raw.__dict__) and (as_made or _is_unmodified(file))):
         return None, "a reading method was replaced on it"
     status = os.fstat(raw.fileno())
     if not stat.S_ISREG(status.st_mode):

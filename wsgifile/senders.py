@@ -77,15 +77,11 @@ def read_all(send: Send, count: int) -> bytes | None:
 
     None if they cannot be had. Then a Body meets the error again, and can tell the server.
     """
-    kernel, parts, data = send.region.kernel, send.plan.parts, b""
+    kernel, data = send.region.kernel, b""
+    first, *more = send.plan.parts
     try:
-        if (
-            _HAS_PREAD
-            and kernel is not None
-            and len(parts) == 1
-            and not isinstance(parts[0], bytes)
-        ):
-            data = os.pread(kernel.fileno(), count, parts[0][0])
+        if kernel is not None and _HAS_PREAD and not (more or isinstance(first, bytes)):
+            data = os.pread(kernel.fileno(), count, first[0])
         else:
             blocks = send.blocks()
             while len(data) < count:
