@@ -396,6 +396,6 @@ class Proxy:
 
 def test_text_mode_behind_a_proxy(path: Path) -> None:
     """It is found by the instance. Its type alone is no file."""
-    with open(path, encoding="latin-1") as file, pytest.raises(TypeError, match="data.bin"):
+    with open(path, encoding="latin-1") as file, pytest.raises(TypeError, match="text mode"):
         recognise(Proxy(file))
     assert recognise(Proxy([b"x"])) is None

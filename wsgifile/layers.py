@@ -140,7 +140,7 @@ def unwrap(app_iter: Any) -> Inner | None:
         if inner is None or not _is_as_made(file):
             break
         iterated = found is None or (found.iterated and found.start is None)
-        if iterated and rewinds(type(file)) and is_seekable(file):
+        if iterated and rewinds(type(file)) and is_seekable(file):  # type: ignore[arg-type]
             inner.start = 0
         if found is not None:
             inner = found.through(inner)
