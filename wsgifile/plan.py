@@ -138,8 +138,7 @@ def make_plan(
     headers, fields = _said_by_application(headers, header_is_out=written is not None)
     length = fields.get("content-length")
     promised = None if length is None else _parse_length(length)
-    ok = status.startswith("200")
-    if not ok and never_has_body(status):
+    if never_has_body(status):
         # RFC 9110, section 8.6 forbids the field for 1xx and 204. It is of no use for 304,
         # and some servers wait for the bytes.
         return Plan(status, _without(headers, {"content-length"}), _nothing(region), False)
@@ -149,18 +148,11 @@ def make_plan(
     # What alters the body does not see a file with a length of the application's.
     says_nothing = altered and (promised is None or region.kernel is None)
     sized = stop is not None and written is None and not says_nothing
-    # Any part can be had of a 200 with bytes of a file, unless the application has left it to
-    # a proxy.
-    whole = False
     if sized:
         assert stop is not None
-        if promised != stop - region.start:
-            if promised is not None:
-                headers = _without(headers, {"content-length"})
-            headers.append(("Content-Length", str(stop - region.start)))
-        whole = ok and region.end is not None and stop <= region.end
+        headers = _with_length(headers, promised, stop - region.start)
     plan = Plan(status, headers, ((region.start, stop),), sized)
-    if whole and not altered and method in ("GET", "HEAD") and _BY_PROXY.isdisjoint(fields):
+    if method in ("GET", "HEAD") and not altered and _is_ok_slice_of_file(plan, fields, region):
         plan = _as_requested(
             environ, plan, fields, region, method=method, options=options, offload=offload
         )
@@ -168,6 +160,16 @@ def make_plan(
         nothing = _nothing(region)
         return Plan(plan.status, plan.headers, nothing, plan.sized, plan.offload, plan.parts)
     return plan
+
+
+def _with_length(headers: Headers, promised: int | None, length: int) -> Headers:
+    """The header with this Content-Length, unless the application has promised the same."""
+    if promised == length:
+        return headers
+    if promised is not None:
+        headers = _without(headers, {"content-length"})
+    headers.append(("Content-Length", str(length)))
+    return headers
 
 
 def _nothing(region: FileRegion) -> tuple[Part, ...]:
@@ -207,6 +209,18 @@ def _promised_stop(
     return min(stop, region.stop) if _BY_PROXY.isdisjoint(fields) else stop
 
 
+def _is_ok_slice_of_file(plan: Plan, fields: Mapping[str, str], region: FileRegion) -> bool:
+    """Whether it is a 200 with bytes of a file, any part of which can be had."""
+    return (
+        plan.sized
+        and plan.status.startswith("200")
+        and plan.count is not None
+        and region.end is not None
+        and region.start + plan.count <= region.end
+        and _BY_PROXY.isdisjoint(fields)
+    )
+
+
 def _as_requested(
     environ: Mapping[str, Any],
     plan: Plan,
@@ -231,6 +245,23 @@ def _as_requested(
         plan.headers.append(("Accept-Ranges", "bytes"))
     if environ.keys().isdisjoint(_CONDITIONAL):
         return plan
+    # Range means nothing with HEAD (RFC 9110, section 14.2).
+    return _on_conditions(environ, plan, own, fields, region, ranges=ranges and method == "GET")
+
+
+def _on_conditions(
+    environ: Mapping[str, Any],
+    plan: Plan,
+    own: Headers,
+    fields: Mapping[str, str],
+    region: FileRegion,
+    *,
+    ranges: bool,
+) -> Plan:
+    """What a request with conditions or ranges gets in the place of this 200, if anything.
+
+    :param own: the validators that were added to the application's header.
+    """
     stated = dict(own)  # If there are any, the application has set neither.
     validators = Validators(
         stated.get("ETag", fields.get("etag")),
@@ -240,8 +271,7 @@ def _as_requested(
     refusal = validators.refuse(environ) if own else None
     if refusal is not None:
         return _refused(refusal, plan.headers, region)
-    # Range means nothing with HEAD (RFC 9110, section 14.2).
-    if ranges and method == "GET":
+    if ranges:
         return _part(plan, fields, region, _selected(environ, validators, plan))
     return plan
 

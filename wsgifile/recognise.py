@@ -79,6 +79,10 @@ _ITEMS_OF_BYTES = {
 }
 
 
+#: What is said of a file that the application has returned as it is.
+_ITERATED = Inner(None, iterated=True)
+
+
 @dataclass(slots=True)
 class FileRegion:
     """The bytes of a file that are the application's response.
@@ -148,7 +152,15 @@ def recognise(app_iter: object) -> FileRegion | None:
     as_made = kind.is_file and _OF_INSTANCE.isdisjoint(file.__dict__)
     if not (as_made or _is_readable(file, inner, kind)):
         return None
-    status, reason = _status(file, kind, as_made=as_made)
+    return _region(file, inner, kind, as_made)
+
+
+def _region(file: Any, inner: Inner, kind: _Kind, as_made: bool) -> FileRegion | None:
+    """What inner says of this file, as positions in it; None: they cannot be reached.
+
+    :param as_made: whether no attribute of the instance may change its bytes.
+    """
+    status, reason = _status(file, kind, as_made)
     in_memory = kind.built_in is io.BytesIO and (as_made or _is_unmodified(file))
     position = _position(file, inner, kind, tells=status is not None or in_memory)
     if position is None:
@@ -173,10 +185,6 @@ def recognise(app_iter: object) -> FileRegion | None:
         reason,
         inner.temporary,
     )
-
-
-#: What is said of a file that the application has returned as it is.
-_ITERATED = Inner(None, iterated=True)
 
 
 class _Kind:
@@ -306,7 +314,7 @@ def _end_of_file(file: KernelFile, status: os.stat_result, start: int) -> int | 
     return max(start, size)
 
 
-def _status(file: Any, kind: _Kind, *, as_made: bool) -> tuple[os.stat_result | None, str]:
+def _status(file: Any, kind: _Kind, as_made: bool) -> tuple[os.stat_result | None, str]:
     """The fstat of a kernel file, one whose descriptor holds what its read() gives.
 
     For any other file None. And why the descriptor is not used, if it is not.
