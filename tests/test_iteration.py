@@ -41,7 +41,7 @@ def origin() -> Iterator[int]:
     def app(environ: WSGIEnvironment, start_response: StartResponse) -> Any:
         body, headers = DATA, [("Content-Type", "text/plain")]
         if environ["PATH_INFO"] == "/gz":
-            body, headers = gzip.compress(DATA), [*headers, ("Content-Encoding", "gzip")]
+            body, headers = gzip.compress(DATA, mtime=0), [*headers, ("Content-Encoding", "gzip")]
         start_response("200 OK", [*headers, ("Content-Length", str(len(body)))])
         # waitress would send the body to HEAD too, and the next response would follow it.
         return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
