@@ -39,7 +39,9 @@ def test_etag_of_file() -> None:
 
 
 def named(file: Any) -> bytes:
-    return path_of_file(file, os.fstat(file.fileno()))
+    path = path_of_file(file, os.fstat(file.fileno()))
+    assert path is not None
+    return path
 
 
 def test_path_of_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,6 +71,35 @@ def test_path_of_a_name_that_is_relative_to_anything(tmp_path: Path) -> None:
             paths.append(named(file))
         os.close(directory)
     assert paths == [os.fsencode(tmp_path / user / "data") for user in ("a", "b")]
+
+
+def test_no_path() -> None:
+    """A descriptor says nothing of how it was opened."""
+    with open(os.open(__file__, os.O_RDONLY), "rb") as file:
+        assert path_of_file(file, os.fstat(file.fileno())) is None
+
+
+def test_path_is_looked_up_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "data"
+    path.write_bytes(b"x")
+    with open(path, "rb") as file, open(path, "rb") as again:
+        assert named(file) == os.fsencode(path)
+        monkeypatch.setattr(os, "stat", lambda path: pytest.fail("looked up again"))
+        assert named(file) == named(again) == os.fsencode(path)
+
+
+def test_path_of_a_file_that_was_moved(tmp_path: Path) -> None:
+    """That it is not there is not remembered, so it may come back."""
+    path, other, new = tmp_path / "data", tmp_path / "other", tmp_path / "new"
+    path.write_bytes(b"x")
+    new.write_bytes(b"y")
+    with open(path, "rb") as file:
+        path.rename(other)
+        assert named(file) == os.fsencode(other)
+        new.rename(path)  # Another file has the name.
+        assert named(file) == os.fsencode(other)
+        other.rename(path)
+        assert named(file) == os.fsencode(path)
 
 
 def test_date_of_file() -> None:

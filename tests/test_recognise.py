@@ -378,3 +378,24 @@ def test_text_mode(path: Path, make: Callable[..., Any], wrap: Callable[[Any], o
 def test_text_mode_names_the_file(path: Path) -> None:
     with open(path, encoding="latin-1") as file, pytest.raises(TypeError, match="data.bin"):
         recognise(file)
+
+
+class Proxy:
+    """It says that its class is the file's, as proxies of wrapt and Django do."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        return type(self._file)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._file)
+
+
+def test_text_mode_behind_a_proxy(path: Path) -> None:
+    """It is found by the instance. Its type alone is no file."""
+    with open(path, encoding="latin-1") as file, pytest.raises(TypeError, match="text mode"):
+        recognise(Proxy(file))
+    assert recognise(Proxy([b"x"])) is None

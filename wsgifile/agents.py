@@ -113,15 +113,13 @@ def span_iterable(generator: Any) -> Any:
     return SpanIterable(generator, iterable, inner)
 
 
-def servers_start_response(start_response: Any) -> Any:
+def servers_start_response(start_response: partial[Any]) -> Any:
     """The start_response that Sentry's middleware calls, if this one is from there.
 
     That middleware returns what has a ``fileno`` as it is, so that uWSGI recognises it. What
     has none is iterated by the middleware, and then no body goes past WSGI.
     """
-    if type(start_response) is partial:
-        function: Any = start_response.func
-        module = sys.modules.get("sentry_sdk.integrations.wsgi")
-        if function is getattr(module, "_sentry_start_response", None):
-            return start_response.args[0]
+    module = sys.modules.get("sentry_sdk.integrations.wsgi")
+    if start_response.func is getattr(module, "_sentry_start_response", None):
+        return start_response.args[0]
     return start_response

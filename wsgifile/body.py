@@ -41,7 +41,8 @@ class CloseOnce:
         try:
             self._close(app_iter)
         finally:
-            self.report(None)
+            if self.send.watch is not None:
+                self.report(None)
 
     def report(self, error: BaseException | None) -> None:
         """The response is over, by an error or not. Later calls do nothing."""
@@ -49,11 +50,11 @@ class CloseOnce:
         if watch is not None:
             watch.end(self.send, self.sender, self.sent, error)
 
-    def _close(self, app_iter: object) -> None:
-        close_app_iter(app_iter)
+    _close = staticmethod(close_app_iter)
 
     def __del__(self) -> None:
-        self.close()
+        if self._app_iter is not None:
+            self.close()
 
 
 class OneBlock(CloseOnce, list[bytes]):

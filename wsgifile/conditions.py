@@ -41,8 +41,8 @@ def etag_of_file(path: bytes, size: int, mtime_ns: int, offset: int = 0) -> str:
     return f'"{mtime_ns:x}-{size:x}-{offset:x}-{digest}"'
 
 
-def path_of_file(file: Any, status: os.stat_result) -> bytes:
-    """The absolute path of a file that was opened by its path, and of which this is the fstat.
+def path_of_file(file: Any, status: os.stat_result) -> bytes | None:
+    """The absolute path of a file of which this is the fstat; None: it was opened by no path.
 
     As the application opened it. Links are not resolved: /srv/current/x stays that, whatever
     release it leads to on this machine. A relative name means nothing without its directory,
@@ -50,22 +50,37 @@ def path_of_file(file: Any, status: os.stat_result) -> bytes:
     for the name of a descriptor, such as /dev/fd/7, and for one with which the opener has opened
     another file.
     """
-    name = os.fsencode(file.name)
-    is_absolute = name.startswith(b"/") and not name.startswith((b"/dev/", b"/proc/"))
-    if is_absolute and _names(name, status):
-        return name
+    name = file.name
+    if not isinstance(name, (str, bytes, os.PathLike)):
+        return None
+    try:
+        return _path_by_name(os.fspath(name), status.st_dev, status.st_ino, status.st_ctime_ns)
+    except (OSError, ValueError):
+        pass
     try:
         return os.readlink(b"/proc/self/fd/%d" % file.fileno())
     except OSError:
-        return os.path.abspath(name)  # Not on Linux.
+        return os.path.abspath(os.fsencode(name))  # Not on Linux.
 
 
-def _names(path: bytes, status: os.stat_result) -> bool:
-    """Whether the open file is there."""
-    try:
-        return os.path.samestat(os.stat(path), status)
-    except (OSError, ValueError):
-        return False
+@lru_cache(1024)
+def _path_by_name(name: str | bytes, device: int, inode: int, ctime_ns: int) -> bytes:
+    """This absolute name, if it leads to that file.
+
+    Once seen, it is remembered as long as the file's status does not change, so not if it is
+    renamed. A directory above it may be. It stays true that the file was there, so the ETag
+    made of this path tells it from others as before.
+
+    :raises OSError: if the name leads to no file or to another one. This is not remembered.
+    :raises ValueError: if it is no absolute name.
+    """
+    path = os.fsencode(name)
+    if not path.startswith(b"/") or path.startswith((b"/dev/", b"/proc/")):
+        raise ValueError("not the absolute name of a file")
+    there = os.stat(path)
+    if (there.st_dev, there.st_ino) != (device, inode):
+        raise FileNotFoundError("another file has this name now")
+    return path
 
 
 def date_of_file(mtime_ns: int) -> str | None:

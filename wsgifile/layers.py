@@ -28,9 +28,9 @@ __all__ = [
     "READING_METHODS",
     "Inner",
     "inherited",
-    "is_rewound",
     "layer_of",
     "name_of_type",
+    "rewinds",
     "unwrap",
 ]
 
@@ -129,20 +129,23 @@ def unwrap(app_iter: Any) -> Inner | None:
     """The innermost file in app_iter; None: nothing here can be looked through."""
     found, file = None, app_iter
     # (mypy takes types for unhashable.)
-    while (look := layer_of(type(file))) and _is_as_made(file):  # type: ignore[arg-type]
+    while look := layer_of(type(file)):  # type: ignore[arg-type]
         try:
             inner = look(file)
         except Exception:
             # These are private attributes of other projects, which may have changed
             # them. Then the response is iterated, as it would be without us.
             break
-        iterated = found is None or (found.iterated and found.start is None)
-        if inner is not None and iterated and is_rewound(file):
-            inner.start = 0
-        if inner is not None and found is not None:
-            inner = found.through(inner)
-        if inner is None:
+        # Last, because most responses of a framework are no file.
+        if inner is None or not _is_as_made(file):
             break
+        iterated = found is None or (found.iterated and found.start is None)
+        if iterated and rewinds(type(file)) and is_seekable(file):  # type: ignore[arg-type]
+            inner.start = 0
+        if found is not None:
+            inner = found.through(inner)
+            if inner is None:
+                break
         found, file = inner, inner.file
     return found
 
@@ -170,13 +173,9 @@ def inherited(kind: type, table: Mapping[str, T], methods: frozenset[str]) -> T 
     return None
 
 
-def is_rewound(file: Any) -> bool:
-    """Whether iterating this file begins at its beginning."""
-    return _rewinds(type(file)) and is_seekable(file)  # type: ignore[arg-type]
-
-
 @lru_cache(256)
-def _rewinds(kind: type) -> bool:
+def rewinds(kind: type) -> bool:
+    """Whether iterating such a file begins at its beginning, if it is seekable."""
     return bool(inherited(kind, _REWOUND, ITERATING_METHODS))
 
 

@@ -23,7 +23,7 @@ from .recognise import NOT_FILES, FileRegion, KernelFile, recognise
 from .send import Send, Watch, watchers
 from .senders import open_body
 from .transfer import Declined, Transfer
-from .wrapper import MADE, like
+from .wrapper import MADE, FileWrapper, SizedFileWrapper
 
 if TYPE_CHECKING:
     from _typeshed import OptExcInfo
@@ -115,12 +115,14 @@ class FileWrapperMiddleware:
         """Answer one request (PEP 3333)."""
         response = _Response()
         response.server_start_response = start_response
+        response.started = response.committed = False
         # Read now: what runs inside may overwrite these by what a client says.
         response.method = environ.get("REQUEST_METHOD", "GET")
         if self.options.offload is not None:
             response.peer = environ.get("REMOTE_ADDR", "")
         servers_own = environ.get(_KEY, _MISSING)
-        environ[_KEY] = like(servers_own)
+        # Our wrapper has a length if the server's own has.
+        environ[_KEY] = SizedFileWrapper if hasattr(servers_own, "__len__") else FileWrapper
         made_before = MADE[0]
         try:
             app_iter = self.app(environ, response.start_response)
@@ -186,11 +188,11 @@ class FileWrapperMiddleware:
             app_iter,
             region,
             plan,
-            block_size=max(options.block_size, region.block_size),
-            read_ahead=options.read_ahead,
-            watch=watch,
-            send_timeout=options.send_timeout,
-            background=self._background,
+            max(options.block_size, region.block_size),
+            options.read_ahead,
+            watch,
+            options.send_timeout,
+            self._background,
         )
         body = open_body(send, server)
         response.status, response.headers = plan.status, plan.headers
@@ -225,15 +227,30 @@ class _Response:
     """
 
     # There is no __init__. It would take a tenth of the time that a response which is not a
-    # file costs here.
+    # file costs here. Nor is there a dictionary, for the same reason.
+    __slots__ = (
+        "committed",
+        "headers",
+        "method",
+        "peer",
+        "server_start_response",
+        "server_write",
+        "started",
+        "status",
+        "written",
+    )
+
     server_start_response: StartResponse
     status: str
     headers: Headers
     server_write: Callable[[bytes], object]
     method: str
     peer: str
-    started = committed = False
-    written = 0
+    #: Whether the application has called start_response, and the server has been told.
+    started: bool
+    committed: bool
+    #: Number of bytes of the application's write(), after the server has been told.
+    written: int
 
     def start_response(
         self, status: str, headers: Headers, exc_info: OptExcInfo | None = None
@@ -242,7 +259,8 @@ class _Response:
         if self.started and not exc_info:
             raise AssertionError("start_response called a second time without exc_info")
         self.started = True
-        self.status, self.headers = status, headers
+        self.status = status
+        self.headers = headers
         if not self.committed:
             # A call that this one replaces never reaches the server, nor does its exc_info:
             # uWSGI fails on exc_info in a first call.
@@ -265,5 +283,6 @@ class _Response:
         """Stop remembering: pass on to the server what is known, and all later calls."""
         if not self.committed:
             self.committed = True
+            self.written = 0
             if self.started:
                 self.server_write = self.server_start_response(self.status, self.headers)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .blocks import name_of
@@ -52,6 +51,8 @@ _OF_SUCCESS = _OF_CONTENT | {
 #: With one of these fields we must not cut a part out of the response: it is a part
 #: already, or the field was computed for the whole (RFC 9530, section 2).
 _INDIVISIBLE = frozenset({"content-digest", "content-md5", "content-range"})
+#: With one of these, too, a part of the body may not be a part of what the header describes.
+_MAY_DIVIDE = _INDIVISIBLE | {"accept-ranges", "content-encoding"}
 
 #: With one of these fields the application itself leaves the response to a proxy.
 _BY_PROXY = frozenset({"x-accel-redirect", "x-lighttpd-send-file", "x-sendfile", "x-sendfile2"})
@@ -68,37 +69,42 @@ _CONDITIONAL = frozenset(
 )
 
 
-@dataclass(slots=True)
 class Plan:
-    """The header for the server, and what to send after it."""
+    """The header for the server, and what to send after it.
 
-    status: str
-    headers: Headers
-    #: What to send, one after the other. Ranges are absolute positions in the file.
-    parts: tuple[Part, ...]
-    #: Whether Content-Length tells the server how many bytes will come.
-    sized: bool
-    #: The header that leaves the file to a proxy, if one does.
-    offload: str | None = None
-    #: The parts that GET would send. None: the method is not HEAD.
-    described: tuple[Part, ...] | None = None
-    #: Number of bytes to send; None: all until the end of the file.
-    count: int | None = field(init=False)
+    :param parts: what to send, one after the other. Ranges are absolute positions in the file.
+    :param sized: whether Content-Length tells the server how many bytes will come.
+    :param offload: the header that leaves the file to a proxy, if one does.
+    :param described: the parts that GET would send. None: the method is not HEAD.
+    """
 
-    def __post_init__(self) -> None:
-        self.count = _count(self.parts)
+    __slots__ = ("count", "described", "headers", "offload", "parts", "sized", "status")
 
-
-def _count(parts: tuple[Part, ...]) -> int | None:
-    count = 0
-    for part in parts:
-        if isinstance(part, bytes):
-            count += len(part)
-        elif part[1] is None:
-            return None
-        else:
-            count += part[1] - part[0]
-    return count
+    def __init__(
+        self,
+        status: str,
+        headers: Headers,
+        parts: tuple[Part, ...],
+        sized: bool,
+        offload: str | None = None,
+        described: tuple[Part, ...] | None = None,
+    ) -> None:
+        self.status = status
+        self.headers = headers
+        self.parts = parts
+        self.sized = sized
+        self.offload = offload
+        self.described = described
+        #: Number of bytes to send; None: all until the end of the file.
+        self.count: int | None = 0
+        for part in parts:
+            if isinstance(part, bytes):
+                self.count += len(part)
+            elif part[1] is None:
+                self.count = None
+                break
+            else:
+                self.count += part[1] - part[0]
 
 
 def make_plan(
@@ -136,7 +142,7 @@ def make_plan(
         # RFC 9110, section 8.6 forbids the field for 1xx and 204. It is of no use for 304,
         # and some servers wait for the bytes.
         return Plan(status, _without(headers, {"content-length"}), _nothing(region), False)
-    stop = region.stop
+    stop = region.end if region.limit is None else region.stop
     if promised is not None:
         stop = _promised_stop(promised, region, method=method, written=written, fields=fields)
     # What alters the body does not see a file with a length of the application's.
@@ -151,7 +157,8 @@ def make_plan(
             environ, plan, fields, region, method=method, options=options, offload=offload
         )
     if method == "HEAD":
-        return replace(plan, parts=_nothing(region), described=plan.parts)
+        nothing = _nothing(region)
+        return Plan(plan.status, plan.headers, nothing, plan.sized, plan.offload, plan.parts)
     return plan
 
 
@@ -161,7 +168,8 @@ def _with_length(headers: Headers, promised: int | None, length: int) -> Headers
         return headers
     if promised is not None:
         headers = _without(headers, {"content-length"})
-    return [*headers, ("Content-Length", str(length))]
+    headers.append(("Content-Length", str(length)))
+    return headers
 
 
 def _nothing(region: FileRegion) -> tuple[Part, ...]:
@@ -224,18 +232,36 @@ def _as_requested(
     offload: Callable[[KernelFile], tuple[str, str] | None] | None,
 ) -> Plan:
     """What a client expects of a file: this 200, or a 206, 304, 412 or 416 in its place."""
-    divisible = _is_divisible(fields)
+    divisible = _MAY_DIVIDE.isdisjoint(fields) or _is_divisible(fields)
     if offload is not None and divisible and _is_whole_file(plan, region):
         assert region.kernel is not None
         proxy_field = offload(region.kernel)
         if proxy_field is not None:
             return _left_to_proxy(plan, region, proxy_field)
     own = _own_validators(plan, fields, region) if options.validators else []
+    plan.headers += own
     ranges = options.ranges and divisible
-    accept = [("Accept-Ranges", "bytes")] if ranges and "accept-ranges" not in fields else []
-    plan.headers = [*plan.headers, *own, *accept]
+    if ranges and "accept-ranges" not in fields:
+        plan.headers.append(("Accept-Ranges", "bytes"))
     if environ.keys().isdisjoint(_CONDITIONAL):
         return plan
+    # Range means nothing with HEAD (RFC 9110, section 14.2).
+    return _on_conditions(environ, plan, own, fields, region, ranges=ranges and method == "GET")
+
+
+def _on_conditions(
+    environ: Mapping[str, Any],
+    plan: Plan,
+    own: Headers,
+    fields: Mapping[str, str],
+    region: FileRegion,
+    *,
+    ranges: bool,
+) -> Plan:
+    """What a request with conditions or ranges gets in the place of this 200, if anything.
+
+    :param own: the validators that were added to the application's header.
+    """
     stated = dict(own)  # If there are any, the application has set neither.
     validators = Validators(
         stated.get("ETag", fields.get("etag")),
@@ -245,8 +271,7 @@ def _as_requested(
     refusal = validators.refuse(environ) if own else None
     if refusal is not None:
         return _refused(refusal, plan.headers, region)
-    # Range means nothing with HEAD (RFC 9110, section 14.2).
-    if ranges and method == "GET":
+    if ranges:
         return _part(plan, fields, region, _selected(environ, validators, plan))
     return plan
 
@@ -279,15 +304,18 @@ def _left_to_proxy(plan: Plan, region: FileRegion, proxy_field: tuple[str, str])
 def _own_validators(plan: Plan, fields: Mapping[str, str], region: FileRegion) -> Headers:
     """ETag, and Last-Modified, of a file whose application set neither."""
     status, control = region.status, fields.get("cache-control")
-    if status is None or not _VALIDATORS.isdisjoint(fields):
+    if (
+        status is None
+        or status.st_mtime_ns < UNDATED
+        or not _VALIDATORS.isdisjoint(fields)
+        or (control is not None and "no-store" in control.lower())
+    ):
         return []
-    mtime_ns = status.st_mtime_ns
-    if mtime_ns < UNDATED:
-        return []
-    if control is not None and "no-store" in control.lower():
+    path = path_of_file(region.filelike, status)
+    if path is None:
         return []
     assert plan.count is not None
-    path = path_of_file(region.filelike, status)
+    mtime_ns = status.st_mtime_ns
     etag = ("ETag", etag_of_file(path, plan.count, mtime_ns, region.start))
     # With a date alone, a cache takes a response for fresh, for longer the older it is (RFC
     # 9111, section 4.2.2). An application that may give the next client another file did
@@ -345,8 +373,9 @@ def _part(
         parts = _multipart(boundary, fields.get("content-type"), whole, region, selected)
         replaced = {"content-length", "content-type"}
         added = ("Content-Type", f"multipart/byteranges; boundary={boundary}")
-    headers = [*_without(headers, replaced), added, ("Content-Length", str(_count(parts)))]
-    return Plan("206 Partial Content", headers, parts, True)
+    plan = Plan("206 Partial Content", [*_without(headers, replaced), added], parts, True)
+    plan.headers.append(("Content-Length", str(plan.count)))
+    return plan
 
 
 def _multipart(
@@ -407,7 +436,8 @@ def _said_by_application(
         before = fields.setdefault(key, value)
         if before != value:
             fields[key] = f"{before}, {value}"
-    if not header_is_out and fields.pop("transfer-encoding", None) is not None:
+    if "transfer-encoding" in fields and not header_is_out:
+        del fields["transfer-encoding"]
         warn_once("the application's Transfer-Encoding is left out: only the server may set it")
         headers = _without(headers, {"transfer-encoding"})
     return headers, fields

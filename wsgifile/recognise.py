@@ -17,13 +17,22 @@ import io
 import os
 import stat
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from types import GeneratorType
 from typing import Any
 
 from .blocks import FileLike, is_seekable, name_of
-from .layers import ITERATING_METHODS, READING_METHODS, Inner, inherited, is_rewound, unwrap
+from .layers import (
+    ITERATING_METHODS,
+    READING_METHODS,
+    Inner,
+    inherited,
+    layer_of,
+    rewinds,
+    unwrap,
+)
 
 __all__ = ["NOT_FILES", "FileRegion", "FileSlice", "KernelFile", "recognise"]
 
@@ -42,6 +51,9 @@ _BUILT_IN: dict[str, type] = {
 
 #: What changes the bytes of one of these.
 _CHANGES = READING_METHODS | {"__getattribute__", "flush", "getbuffer", "peek", "raw"}
+
+#: What may do so on an instance.
+_OF_INSTANCE = READING_METHODS | ITERATING_METHODS
 
 #: Types whose items, joined, are the bytes that read() gives. True: also if a sub-class has
 #: another read(), because they are made by read().
@@ -67,6 +79,10 @@ _ITEMS_OF_BYTES = {
 }
 
 
+#: What is said of a file that the application has returned as it is.
+_ITERATED = Inner(None, iterated=True)
+
+
 @dataclass(slots=True)
 class FileRegion:
     """The bytes of a file that are the application's response.
@@ -89,7 +105,7 @@ class FileRegion:
     limit: int | None
     #: The least number of bytes to read at once, as the application asked.
     block_size: int = 1
-    #: The fstat of a file that was opened by its path; None: any other file.
+    #: The fstat of a regular file whose descriptor holds the same bytes; None: any other file.
     status: os.stat_result | None = None
     #: Whether close() has to run in the thread that called the application.
     close_in_thread: bool = False
@@ -124,83 +140,127 @@ def recognise(app_iter: object) -> FileRegion | None:
     """
     if type(app_iter) in NOT_FILES:
         return None
-    inner = unwrap(app_iter) or Inner(app_iter, iterated=True)
-    if not _is_readable(inner):
+    kind = _kind(type(app_iter))
+    inner = unwrap(app_iter) if kind.is_layer else None
+    if inner is not None:
+        file = inner.file
+        kind = _kind(type(file))
+    elif kind.is_only_iterated:
         return None
-    file = inner.file
-    status, reason = _status(file)
-    in_memory = status is None and _is_bytesio(file)
-    position = _position(inner, tells=status is not None or in_memory)
+    else:
+        file, inner = app_iter, _ITERATED
+    as_made = kind.is_file and _OF_INSTANCE.isdisjoint(file.__dict__)
+    if not (as_made or _is_readable(file, inner, kind)):
+        return None
+    return _region(file, inner, kind, as_made)
+
+
+def _region(file: Any, inner: Inner, kind: _Kind, as_made: bool) -> FileRegion | None:
+    """What inner says of this file, as positions in it; None: they cannot be reached.
+
+    :param as_made: whether no attribute of the instance may change its bytes.
+    """
+    status, reason = _status(file, kind, as_made)
+    in_memory = kind.built_in is io.BytesIO and (as_made or _is_unmodified(file))
+    position = _position(file, inner, kind, tells=status is not None or in_memory)
     if position is None:
         return None
     start, seek = position
-    end = kernel = opened = None
+    end = kernel = None
     if in_memory:
         end = _end_of_bytesio(file, start)
     elif status is not None:
         end = _end_of_file(file, status, start)
-        if end is not None:
-            kernel = file if status.st_size else None
-            opened = _if_by_path(file, status)
-    closes_itself = kernel is not None and _closes_itself(type(file))  # type: ignore[arg-type]
+        kernel = file if end is not None and status.st_size else None
     return FileRegion(
         file,
-        kernel=kernel,
-        start=start,
-        seek=seek,
-        end=end,
-        limit=None if inner.count is None else start + inner.count,
-        block_size=inner.block_size,
-        status=opened,
-        close_in_thread=inner.close_in_thread or (inner.iterated and closes_itself),
-        reason=reason,
-        temporary=inner.temporary,
+        kernel,
+        start,
+        seek,
+        end,
+        None if inner.count is None else start + inner.count,
+        inner.block_size,
+        status,
+        inner.close_in_thread or (inner.iterated and kernel is not None and kind.closes_itself),
+        reason,
+        inner.temporary,
     )
 
 
-def _is_readable(inner: Inner) -> bool:
+class _Kind:
+    """What is known of a type, so that one look-up tells all of it."""
+
+    def __init__(self, kind: type) -> None:
+        #: Whether ``layers`` may look through it.
+        self.is_layer = layer_of(kind) is not None
+        #: The type of which it is, or of which it is derived without changing the bytes.
+        self.built_in = inherited(kind, _BUILT_IN, _CHANGES)
+        self.is_buffered = self.built_in in (io.BufferedReader, io.BufferedRandom)
+        #: Whether a class of file has a close() of its own, which may need the application's
+        #: thread. A server calls it there if it iterates the file. Its own wrapper may call it
+        #: anywhere.
+        self.closes_itself = inherited(kind, _BUILT_IN, frozenset({"close"})) is None
+        #: The value of _ITEMS_OF_BYTES; None: it may give anything.
+        self.iterates_by_read = _iterates_by_read(kind)
+        #: Whether it is a file, unless an attribute of the instance may change its bytes.
+        self.is_file = self.built_in is not None and self.iterates_by_read is not None
+        #: Whether iterating it may begin at its beginning.
+        self.may_be_rewound = rewinds(kind)
+        #: Whether it is no file, whatever the instance, unless something looks through it. An
+        #: instance that lies about its class may be a text file to isinstance().
+        self.is_only_iterated = (
+            self.iterates_by_read is None
+            and not issubclass(kind, io.TextIOBase)
+            and not any(
+                {"__class__", "__getattribute__"} & vars(base).keys() for base in kind.__mro__[:-1]
+            )
+        )
+
+
+#: By type. Bounded, because a program may make types as it runs.
+_kind: Callable[[type], _Kind] = lru_cache(256)(_Kind)
+
+
+def _is_readable(file: Any, inner: Inner, kind: _Kind) -> bool:
     """Whether it has a read(), which gives the bytes that the application means.
 
     :raises TypeError: for a file opened in text mode, which nobody would encode.
     """
-    file = inner.file
-    if _built_in(type(file)) is None and isinstance(file, io.TextIOBase):  # type: ignore[arg-type]
+    if kind.built_in is None and isinstance(file, io.TextIOBase):
         if inner.encoded:
             return False
         raise TypeError(f'{name_of(file)} is open in text mode: open it with mode "rb" to send it')
     # Its read() is not even looked up if it is not used: that may be code which fails.
-    if inner.iterated and not _iterates_as_it_reads(file):
+    if inner.iterated and not _iterates_as_it_reads(file, kind):
         return False
     return callable(getattr(file, "read", None)) and (inner.iterated or _reads_bytes(file))
 
 
-def _position(inner: Inner, *, tells: bool) -> tuple[int, bool] | None:
+def _position(file: Any, inner: Inner, kind: _Kind, *, tells: bool) -> tuple[int, bool] | None:
     """The position of the first byte, and whether to seek there. None: it cannot be reached.
 
     :param tells: whether the file is known to tell its position.
     """
     if inner.start is not None:
         return inner.start + inner.skip, True
-    if inner.iterated and is_rewound(inner.file):
+    if inner.iterated and kind.may_be_rewound and is_seekable(file):
         return inner.skip, True
     if not (tells or inner.skip):
         return 0, False
-    if inner.skip and not is_seekable(inner.file):
+    if inner.skip and not is_seekable(file):
         return None
     # By tell(): the descriptor of a buffered reader runs ahead of it.
-    return inner.file.tell() + inner.skip, True
+    return file.tell() + inner.skip, True
 
 
-def _iterates_as_it_reads(file: Any) -> bool:
+def _iterates_as_it_reads(file: Any, kind: _Kind) -> bool:
     """Whether read() gives the bytes that iterating gives, as far as that is known."""
-    by_read = _iterates_by_read(type(file))  # type: ignore[arg-type] # mypy: unhashable
-    if by_read is None:
+    if kind.iterates_by_read is None:
         return False
-    methods = ITERATING_METHODS if by_read else READING_METHODS
+    methods = ITERATING_METHODS if kind.iterates_by_read else READING_METHODS
     return methods.isdisjoint(getattr(file, "__dict__", {}))
 
 
-@lru_cache(256)
 def _iterates_by_read(kind: type) -> bool | None:
     """The value of _ITEMS_OF_BYTES for this type; None: it may give anything.
 
@@ -226,25 +286,6 @@ def _reads_bytes(file: object) -> bool:
     )
 
 
-@lru_cache(256)
-def _built_in(kind: type) -> type | None:
-    """The type of which this one is, or of which it is derived without changing the bytes."""
-    return inherited(kind, _BUILT_IN, _CHANGES)
-
-
-@lru_cache(256)
-def _closes_itself(kind: type) -> bool:
-    """Whether a class of file has a close() of its own, which may need the application's thread.
-
-    A server calls it there if it iterates the file. Its own wrapper may call it anywhere.
-    """
-    return inherited(kind, _BUILT_IN, frozenset({"close"})) is None
-
-
-def _is_bytesio(file: object) -> bool:
-    return _built_in(type(file)) is io.BytesIO and _is_unmodified(file)  # type: ignore[arg-type]
-
-
 def _is_unmodified(file: object) -> bool:
     """Whether no reading method was replaced on this instance."""
     return READING_METHODS.isdisjoint(getattr(file, "__dict__", {}))
@@ -254,11 +295,6 @@ def _end_of_bytesio(file: io.BytesIO, start: int) -> int:
     """Position of the end of the bytes, not before start."""
     with file.getbuffer() as buffer:
         return max(start, buffer.nbytes)
-
-
-def _if_by_path(file: KernelFile, status: os.stat_result) -> os.stat_result | None:
-    """The status of a file that was opened by its path; None: it was not."""
-    return status if isinstance(file.name, (str, bytes, os.PathLike)) else None
 
 
 def _end_of_file(file: KernelFile, status: os.stat_result, start: int) -> int | None:
@@ -278,23 +314,22 @@ def _end_of_file(file: KernelFile, status: os.stat_result, start: int) -> int | 
     return max(start, size)
 
 
-def _status(file: Any) -> tuple[os.stat_result | None, str]:
+def _status(file: Any, kind: _Kind, as_made: bool) -> tuple[os.stat_result | None, str]:
     """The fstat of a kernel file, one whose descriptor holds what its read() gives.
 
     For any other file None. And why the descriptor is not used, if it is not.
     """
-    kind = _built_in(type(file))  # type: ignore[arg-type]
     raw = file
-    if kind is io.BufferedReader or kind is io.BufferedRandom:
+    if kind.is_buffered:
         raw = file.raw
-        if kind is io.BufferedRandom:
+        if kind.built_in is io.BufferedRandom:
             # read() would do the same: these writes have not reached the descriptor yet.
             file.flush()
-    elif kind is not io.FileIO:
+    elif kind.built_in is not io.FileIO:
         return None, "its descriptor, if it has one, may hold other bytes than read() gives"
-    if _built_in(type(raw)) is not io.FileIO or not raw.readable():  # type: ignore[arg-type]
+    if _kind(type(raw)).built_in is not io.FileIO or not raw.readable():
         return None, "it does not read from a file"
-    if not (_is_unmodified(file) and _is_unmodified(raw)):
+    if not (READING_METHODS.isdisjoint(raw.__dict__) and (as_made or _is_unmodified(file))):
         return None, "a reading method was replaced on it"
     status = os.fstat(raw.fileno())
     if not stat.S_ISREG(status.st_mode):

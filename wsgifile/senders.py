@@ -63,13 +63,12 @@ def open_body(send: Send, server: Server) -> Iterable[bytes]:
 def read_small(send: Send, server: Server) -> bytes | None:
     """All bytes to send, if they are few, and certain to be what the server sends."""
     plan = send.plan
-    if server.alters_body or send.region.end is None or not (plan.sized and plan.count):
+    count = plan.count
+    if not count or not plan.sized or send.region.end is None or server.alters_body:
         return None
     # A file that has been read before the header is sent cannot end the connection.
-    if plan.count <= SMALL or (
-        plan.count <= send.block_size and server.keeps_connection(sized=plan.sized)
-    ):
-        return read_all(send, plan.count)
+    if count <= SMALL or (count <= send.block_size and server.keeps_connection(sized=plan.sized)):
+        return read_all(send, count)
     return None
 
 
@@ -78,10 +77,11 @@ def read_all(send: Send, count: int) -> bytes | None:
 
     None if they cannot be had. Then a Body meets the error again, and can tell the server.
     """
-    region, offset, data = send.region, send.offset, b""
+    kernel, data = send.region.kernel, b""
+    first, *more = send.plan.parts
     try:
-        if _HAS_PREAD and region.kernel is not None and offset is not None:
-            data = os.pread(region.kernel.fileno(), count, offset)
+        if kernel is not None and _HAS_PREAD and not (more or isinstance(first, bytes)):
+            data = os.pread(kernel.fileno(), count, first[0])
         else:
             blocks = send.blocks()
             while len(data) < count:

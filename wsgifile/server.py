@@ -33,6 +33,9 @@ class Server:
     wrapped = "wsgi.file_wrapper"
     #: Whether the connection has to end by a reset after an error.
     resets = False
+    #: Whether the server changes the bytes, as a route of uWSGI that compresses. Then their
+    #: number is not known here, and no part of them is a part of the file.
+    alters_body = False
 
     def __init__(self, environ: WSGIEnvironment, start_response: StartResponse) -> None:
         self.environ = environ
@@ -45,14 +48,6 @@ class Server:
         """For the log."""
         software = self.environ.get("SERVER_SOFTWARE")
         return str(software or type(self).__module__.rpartition(".")[2])
-
-    @property
-    def alters_body(self) -> bool:
-        """Whether the server changes the bytes, as a route of uWSGI that compresses.
-
-        Then their number is not known here, and no part of them is a part of the file.
-        """
-        return False
 
     def wrap(self, send: Send, file_slice: FileSlice) -> Iterable[bytes] | Declined:
         """A body that the server sends as it would its own ``wsgi.file_wrapper``."""

@@ -16,7 +16,7 @@ from .blocks import (
 )
 from .recognise import FileRegion, recognise
 
-__all__ = ["MADE", "FileWrapper", "SizedFileWrapper", "like"]
+__all__ = ["MADE", "FileWrapper", "SizedFileWrapper"]
 
 #: The number of FileWrappers made in this process. If it has changed during a request, that
 #: request may have made one, or another thread. Threads may lose counts, but never a change.
@@ -132,11 +132,6 @@ class SizedFileWrapper(FileWrapper):
 
 class _NoLengthError(AttributeError, TypeError):
     """The first is for hasattr(), the second for who calls len()."""
-
-
-def like(servers_own: object) -> Callable[..., FileWrapper]:
-    """Our wrapper for applications that would have found this one of the server's."""
-    return SizedFileWrapper if hasattr(servers_own, "__len__") else FileWrapper
 
 
 def _region(wrapper: FileWrapper) -> FileRegion | None:

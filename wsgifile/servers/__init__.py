@@ -11,7 +11,7 @@ To add a server, see ``docs/adding_a_server.rst``.
 from __future__ import annotations
 
 import sys
-from functools import lru_cache
+from functools import lru_cache, partial
 from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +42,8 @@ def find(environ: WSGIEnvironment, start_response: Any) -> Server:
     Otherwise a class that uses nothing past WSGI: the ``Hidden`` of the server that the
     environ names, or ``unknown.Server``.
     """
-    start_response = servers_start_response(start_response)
+    if type(start_response) is partial:
+        start_response = servers_start_response(start_response)
     # Not by __module__ and __qualname__ of a function, which functools.wraps copies.
     kind = type(start_response)
     if kind is FunctionType:
@@ -58,7 +59,9 @@ def find(environ: WSGIEnvironment, start_response: Any) -> Server:
         module, name = "fastwsgi" if "fastwsgi" in sys.modules else None, ""
     known = _class_of(module, name)
     if known is None:
-        key = next(filter(environ.__contains__, registry.ENVIRONS), None)
+        key = None
+        if not environ.keys().isdisjoint(registry.ENVIRONS):
+            key = next(filter(environ.__contains__, registry.ENVIRONS))
         known = _hidden_class_of(key)
     return known(environ, start_response)
 

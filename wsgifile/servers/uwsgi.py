@@ -91,7 +91,7 @@ class Server(Base):
         return body
 
     @property
-    def alters_body(self) -> bool:
+    def alters_body(self) -> bool:  # type: ignore[override]
         """Whether a route may transform the body. Which request it is for cannot be seen."""
         return _transforms()
 
