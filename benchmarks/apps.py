@@ -3,7 +3,8 @@
 ``/SIZE`` is the file of that name, ``/small`` a response that is no file. The
 environment says what to serve, how, and behind which server, because some servers
 import this file in processes of their own: ``BENCHMARK_FILES``,
-``BENCHMARK_CONTENDER``, ``BENCHMARK_SERVER``.
+``BENCHMARK_CONTENDER``, ``BENCHMARK_SERVER``; ``BENCHMARK_CALL_SIZE`` if os.sendfile is to
+be called with so many bytes each time.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ CONTENDER = os.environ["BENCHMARK_CONTENDER"]
 #: The wrapper of wsgiref is a loop of 8 KiB reads. By hand one does better.
 USE_WRAPPER = os.environ["BENCHMARK_SERVER"] != "wsgiref"
 LOOP = 256 * 1024
+CALL_SIZE = int(os.environ["BENCHMARK_CALL_SIZE"] or 0)
 
 
 def small(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
@@ -81,7 +83,10 @@ def by_hand(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
 
 def ours(**options: Any) -> App:
     from wsgifile import FileWrapperMiddleware
+    from wsgifile.call_size import CallSize
 
+    if CALL_SIZE:  # It finds no other.
+        CallSize.size = property(lambda self: CALL_SIZE, lambda self, value: None)  # type: ignore
     return FileWrapperMiddleware(with_small(unsized), **options)
 
 

@@ -21,10 +21,11 @@ def big(
     server: Measured, size: int, *, count: int = 1, parallel: int = 1, **options: object
 ) -> dict[str, float]:
     """A file is received, with these options of the client ``receive``."""
-    before = server.cpu()
     options = {"count": count, "parallel": parallel, **options}
-    seen = run_client("receive", server.port, f"/{size}", **options)
-    cpu = server.cpu() - before
+    both = [server] if server.front is None else [server, server.front]
+    before = [one.cpu() for one in both]
+    seen = run_client("receive", server.address, f"/{size}", **options)
+    cpu, *front = [one.cpu() - was for one, was in zip(both, before, strict=True)]
     if seen["bytes"] != size * count * parallel:
         raise ClientError(f"{seen['bytes']} bytes, not {count * parallel} times {size}")
     return {
@@ -32,6 +33,7 @@ def big(
         # On the loopback interface the kernel may do the work of one side in the time
         # of the other. It depends on where each runs; the sum does not.
         "client_cpu_s_per_gb": seen["cpu"] / seen["bytes"] * GB,
+        "all_cpu_s_per_gb": sum([cpu, *front, seen["cpu"]]) / seen["bytes"] * GB,
         "gb_per_s": seen["bytes"] / seen["seconds"] / GB,
         "memory_mib": server.memory(),
     }
@@ -39,7 +41,8 @@ def big(
 
 def small(server: Measured, size: int, connections: int, seconds: int) -> dict[str, float]:
     """As many requests for one file as wrk can make."""
-    url = f"http://{HOST}:{server.port}/{size}"
+    host, port = (HOST, server.address) if isinstance(server.address, int) else server.address
+    url = f"http://{host}:{port}/{size}"
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", f"{HERE}/wrk.lua", url]
     before = server.cpu()
     done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 60)
