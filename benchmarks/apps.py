@@ -60,16 +60,10 @@ def unsized(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
     return open_file(environ)
 
 
-def read_loop(file: BinaryIO, size: int) -> Iterator[bytes]:
+def read_loop(file: BinaryIO) -> Iterator[bytes]:
     with file:
-        while block := file.read(size):
+        while block := file.read(LOOP):
             yield block
-
-
-def loop64(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-    file = open_file(environ)
-    start(file, start_response)
-    return read_loop(file, 64 * 1024)
 
 
 def by_hand(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
@@ -78,7 +72,7 @@ def by_hand(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
     start(file, start_response)
     if USE_WRAPPER and "wsgi.file_wrapper" in environ:
         return environ["wsgi.file_wrapper"](file, LOOP)
-    return read_loop(file, LOOP)
+    return read_loop(file)
 
 
 def ours(**options: Any) -> App:
@@ -90,19 +84,16 @@ def ours(**options: Any) -> App:
     return FileWrapperMiddleware(with_small(unsized), **options)
 
 
-def plain() -> App:
-    """Ours without ranges, ETag and conditions, which nothing by hand has."""
-    return ours(ranges=False, validators=False)
-
-
-def worker() -> App:
-    """Ours, where the worker itself sends everything."""
-    return ours(background=0)
-
-
-def impatient() -> App:
-    """Ours, where a client may take nothing for a second only."""
-    return ours(send_timeout=1)
+#: Options of ours, for contenders that differ in these alone.
+OPTIONS: dict[str, dict[str, Any]] = {
+    "ours": {},
+    # Without ranges, ETag and conditions, which nothing by hand has.
+    "plain": {"ranges": False, "validators": False},
+    # The worker itself sends everything.
+    "worker": {"background": 0},
+    # A client may take nothing for a second only.
+    "impatient": {"send_timeout": 1},
+}
 
 
 def offload() -> App:
@@ -121,13 +112,8 @@ def whitenoise() -> App:
 APPS: dict[str, Callable[[], App]] = {
     "bare": lambda: with_small(bare),
     "by_hand": lambda: with_small(by_hand),
-    "loop64": lambda: with_small(loop64),
-    "ours": ours,
-    "plain": plain,
-    "worker": worker,
-    "impatient": impatient,
     "offload": offload,
     "whitenoise": whitenoise,
 }
 
-app = APPS[CONTENDER]()
+app = ours(**OPTIONS[CONTENDER]) if CONTENDER in OPTIONS else APPS[CONTENDER]()

@@ -9,17 +9,14 @@ import os
 import select
 import selectors
 import socket
-import struct
 import subprocess
 import sys
-import threading
 import time
-import zlib
-from functools import cache
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import servers
-from servers import HOST, Address
+from servers import HOST, MIB, Address
 
 #: A client gives up after so many seconds without a byte.
 PATIENCE = 60.0
@@ -70,9 +67,8 @@ def connect(
     return sock
 
 
-def request(path: str, *headers: str) -> bytes:
-    lines = [f"GET {path} HTTP/1.1", f"Host: {HOST}", *headers, "", ""]
-    return "\r\n".join(lines).encode()
+def request(path: str) -> bytes:
+    return f"GET {path} HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode()
 
 
 def begin(sock: socket.socket, path: str) -> tuple[int, int, bool]:
@@ -103,12 +99,10 @@ class Requests:
         self.connect = lambda: connect(address, *options)  # type: ignore[arg-type]
         self.sock: socket.socket | None = None
 
-    def one(self, pause: float = 0) -> int:
-        """The number of bytes of the body. pause: seconds to wait after the header."""
+    def one(self) -> int:
+        """The number of bytes of the body."""
         sock = self.sock or self.connect()
         length, received, keep = begin(sock, self.path)
-        if pause:
-            time.sleep(pause)
         while received < length:
             got = sock.recv_into(self.buffer, min(1 << 20, length - received), self.flags)
             if not got:
@@ -124,31 +118,20 @@ def receive(
     count: int = 1,
     parallel: int = 1,
     receive_buffer: int = 0,
-    pause: float = 0,
     discard: bool = False,
 ) -> dict[str, Any]:
     """So many downloads in parallel, count times. discard: the kernel throws the bytes away."""
-    totals: list[int] = []
-    errors: list[Exception] = []
+    flags = socket.MSG_TRUNC if discard else 0
 
-    def download() -> None:
-        flags = socket.MSG_TRUNC if discard else 0
+    def download(number: int) -> int:
         requests = Requests(address, path, receive_buffer, flags=flags)
-        try:
-            totals.extend(requests.one(pause) for _ in range(count))
-        except (OSError, ClientError) as error:
-            errors.append(error)
+        return sum(requests.one() for _ in range(count))
 
-    threads = [threading.Thread(target=download, daemon=True) for _ in range(parallel)]
-    begun, cpu = time.perf_counter(), time.process_time()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    seconds, cpu = time.perf_counter() - begun, time.process_time() - cpu
-    if errors:
-        raise errors[0]
-    return {"bytes": sum(totals), "seconds": seconds, "cpu": cpu}
+    with ThreadPoolExecutor(parallel) as pool:
+        begun, cpu = time.perf_counter(), time.process_time()
+        total = sum(pool.map(download, range(parallel)))
+        seconds, cpu = time.perf_counter() - begun, time.process_time() - cpu
+    return {"bytes": total, "seconds": seconds, "cpu": cpu}
 
 
 def latency(
@@ -175,20 +158,14 @@ def latency(
     return {f"p{p}_ms": seen[min(len(seen) - 1, len(seen) * p // 100)] * 1e3 for p in (50, 99)}
 
 
-@cache
-def crc(path: str) -> int:
-    with open(path, "rb") as file:
-        return zlib.crc32(file.read())
-
-
 class Reader:
-    """A download in small steps, which is compared with the file."""
+    """A download in small steps."""
 
-    def __init__(self, address: Address, path: str, *headers: str, receive_buffer: int = 0):
+    def __init__(self, address: Address, path: str, receive_buffer: int = 0) -> None:
         self.sock = connect(address, receive_buffer)
-        self.sock.sendall(request(path, *headers))
+        self.sock.sendall(request(path))
         self.size = int(path[1:])  # The name of a file.
-        self.got = self.crc = 0
+        self.got = 0
         self.head: bytes | None = b""
 
     def read(self, size: int = 1 << 16) -> bool:
@@ -204,10 +181,9 @@ class Reader:
             if end:
                 self.head = None
         self.got += len(block)
-        self.crc = zlib.crc32(block, self.crc)
         return bool(data) and self.got < self.size
 
-    def read_all(self, rate: float = 0) -> bool:
+    def read_all(self, rate: float = 0) -> None:
         """Read to the end, rate bytes a second from the first one on; 0: at once."""
         more = self.read()
         began = time.monotonic()
@@ -216,57 +192,45 @@ class Reader:
             if rate:
                 time.sleep(max(0.0, self.got / rate - (time.monotonic() - began)))
         self.sock.close()
-        return self.got == self.size
-
-    def whole(self, files: str) -> bool:
-        """Whether it has got exactly the file."""
-        return self.got == self.size and self.crc == crc(os.path.join(files, str(self.size)))
 
 
 def slow(
     address: int,
     path: str,
     readers: int,
-    server: int,
     rate: float = 0,
-    ranges: bool = False,
-    answered: bool = False,
-    files: str = "",
+    finish: bool = False,
     receive_buffer: int = 0,
+    pause: float = 0,
+    step: int = 0,
 ) -> dict[str, Any]:
     """Readers that take rate bytes/s each from "ready" on stderr to the end of stdin.
 
-    Without a rate they take nothing, and there are no more of them than the backlog of the
-    server has place for. answered: each waits until something has come before that. files:
-    they read the rest then, and compare it with the file there. The result has how many bytes
-    the process server has read, and sent: those that arrived here, and those that wait in its
-    sockets.
+    Without a rate they take nothing, and there are no more of them than the server's backlog has
+    place for. finish: read the rest in the end. pause: seconds before "ready". step: each reads
+    another file, which is larger by this.
     """
-    before = bytes_read(server)
     found: list[Reader] = []
     with contextlib.suppress(*([] if rate else [OSError])):
         for number in range(readers):
-            headers = [f"Range: bytes={number}-"] if ranges else []
-            found.append(Reader(address, path, *headers, receive_buffer=receive_buffer))
+            file = f"/{int(path[1:]) + number * step}"
+            found.append(Reader(address, file, receive_buffer))
             found[-1].sock.setblocking(False)
-    for reader in found if answered else []:
-        poll = select.poll()
-        poll.register(reader.sock, select.POLLIN)
-        poll.poll(30_000)
+    time.sleep(pause)
     print("ready", file=sys.stderr, flush=True)
-    begun = time.monotonic()
-    late = take_turns(found, rate)
-    seen = {
-        "received": sum(reader.got for reader in found) / (time.monotonic() - begun),
-        "read": bytes_read(server) - before,
-        "sent": bytes_waiting(address) + sum(bytes_arrived(reader.sock) for reader in found),
-        "late": late,
-        "connected": len(found),
-    }
-    if files:
+    begun, late = time.monotonic(), take_turns(found, rate)
+    received = sum(reader.got for reader in found) / (time.monotonic() - begun)
+    queued = bytes_waiting(address)
+    if finish:
         read_all(found)
-        seen["whole"] = sum(reader.whole(files) for reader in found)
-    return seen
+    whole = sum(reader.got == reader.size for reader in found)
+    return {
+        "connected": len(found),
+        "whole": whole,
+        "mib_per_s": received / MIB,
+        "queued_mib": queued / MIB,
+        "late_ms": late * 1e3,
+    }
 
 
 def take_turns(readers: list[Reader], rate: float) -> float:
@@ -298,18 +262,6 @@ def read_all(readers: list[Reader], patience: float = 10) -> None:
             if not key.data.read():
                 selector.unregister(key.fileobj)
                 key.data.sock.close()
-
-
-def bytes_read(pid: int) -> int:
-    """How much a process has read by read(), pread() and sendfile(); recv() does not count."""
-    with open(f"/proc/{pid}/io") as io:
-        return next(int(line.split()[1]) for line in io if line.startswith("rchar:"))
-
-
-def bytes_arrived(sock: socket.socket) -> int:
-    """tcpi_bytes_received: all that arrived on the connection, read or not."""
-    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 136)
-    return int(struct.unpack_from("Q", info, 128)[0])
 
 
 def bytes_waiting(port: int) -> int:

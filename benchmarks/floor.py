@@ -9,19 +9,14 @@ import os
 import socket
 import sys
 import threading
-
-
-def listen(host: str, port: str = "") -> socket.socket:
-    if port:
-        return socket.create_server((host, int(port)), backlog=128)
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(host)
-    listener.listen(128)
-    return listener
+from typing import Any
 
 
 def main(directory: str, *address: str) -> None:
-    with listen(*address) as listener:
+    host, *port = address
+    where: Any = (host, int(*port)) if port else host
+    family = socket.AF_INET if port else socket.AF_UNIX
+    with socket.create_server(where, family=family, backlog=128) as listener:
         while True:
             connection, _ = listener.accept()
             threading.Thread(target=answer, args=(connection, directory), daemon=True).start()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import subprocess
+from argparse import Namespace
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TypeVar
 
 from clients import ClientError, run_client
-from report import number, progress
+from report import Target, number, progress, ratios, spread, table
 from servers import GB, HERE, HOST, KIB, MIB, Measured, ServerError
 
 T = TypeVar("T")
@@ -84,6 +86,53 @@ def in_turn(
         for figure in dict.fromkeys(figure for one in repeated for figure in one):
             values[name][figure] = [one.get(figure) for one in repeated]
     return values
+
+
+def show(
+    title: str,
+    args: Namespace,
+    head: Sequence[str],
+    found: Mapping[tuple[str, ...], Mapping[str, Figures]],
+    columns: Sequence[str],
+) -> None:
+    """Print these figures of each contender."""
+    print(f"\n{title}; medians of {args.repeats} (least..most)\n")
+    rows = [
+        [*key, contender, *(spread(figures[name]) for name in columns)]
+        for key, contenders in found.items()
+        for contender, figures in contenders.items()
+    ]
+    print(table(head, rows), flush=True)
+
+
+#: What is to be reached: a figure, another one below it or "", and Target's limits.
+Wanted = Sequence[tuple[str, str, Mapping[str, float]]]
+
+
+def side_by_side(
+    title: str,
+    args: Namespace,
+    groups: Mapping[str, Mapping[str, T]],
+    one: Callable[[str, T], dict[str, float]],
+    columns: Sequence[str],
+    wanted: Wanted,
+) -> tuple[dict[str, dict[str, Figures]], list[Target]]:
+    """Measure the contenders of each group in turn, and print these figures."""
+    found = {
+        group: in_turn(group, args.repeats, contenders, partial(one, group))
+        for group, contenders in groups.items()
+    }
+    by_key = {(group,): contenders for group, contenders in found.items()}
+    show(title, args, ("server", "contender", *columns), by_key, columns)
+    targets = []
+    for group, contenders in found.items():
+        for name in (name for name in contenders if name.startswith("ours")):
+            for upper, lower, limits in wanted:
+                values = contenders[name][upper]
+                values = ratios(values, contenders[name][lower]) if lower else values
+                what = f"{group}, {name}: {upper}" + (f" / {lower}" if lower else "")
+                targets.append(Target("", what, values, **limits))
+    return found, targets
 
 
 def label(size: int, connections: int) -> str:

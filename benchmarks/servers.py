@@ -8,11 +8,10 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,10 +19,12 @@ from typing import Any
 sys.path.append(os.path.join(os.path.dirname(__file__), "..", "tests"))
 sys.path.append(os.path.join(os.path.dirname(__file__), "..", "tests", "servers"))
 import launch
+import nginx
+import slowfs
 from measured import Measured, measured
 from ports import Address, ServerError, connect, free_port
 
-__all__ = ["Address", "Measured", "ServerError", "connect", "launch"]
+__all__ = ["Address", "Measured", "ServerError", "connect", "launch", "nginx", "slowfs"]
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 HOST = "127.0.0.1"
@@ -53,24 +54,11 @@ REFERENCES = ("nginx", "floor")
 #: What can listen on a unix socket here.
 UNIX = ("waitress", "gunicorn_sync", "gunicorn_gthread", "cheroot", "uwsgi", *REFERENCES)
 
+#: Besides the applications, nginx has the files for X-Accel-Redirect.
 NGINX = """
-daemon off;
-master_process off;
-worker_processes 1;
-pid {scratch}/nginx.pid;
-error_log stderr;
-events {{ worker_connections 4096; }}
-http {{
-    access_log off;
-    default_type application/octet-stream;
     sendfile on;
     tcp_nopush on;
     keepalive_requests 1000000000;
-    client_body_temp_path {scratch}/body;
-    proxy_temp_path {scratch}/proxy;
-    fastcgi_temp_path {scratch}/fastcgi;
-    scgi_temp_path {scratch}/scgi;
-    uwsgi_temp_path {scratch}/uwsgi;
     uwsgi_param REQUEST_METHOD $request_method;
     uwsgi_param PATH_INFO $document_uri;
     uwsgi_param QUERY_STRING $query_string;
@@ -78,11 +66,10 @@ http {{
     uwsgi_param SERVER_PORT $server_port;
     uwsgi_param SERVER_PROTOCOL $server_protocol;
     server {{
-        listen {address};
+        listen {listen};
         location / {{ {location} }}
         location /_files/ {{ internal; alias {files}/; }}
     }}
-}}
 """
 
 
@@ -148,27 +135,21 @@ def network(receiver: str) -> Iterator[Network]:
             yield one
     else:
         front = "" if receiver == "unix-nginx" else None
+        if front is not None and not installed("nginx"):
+            raise ServerError("nginx is not installed")
         yield Network(unix=receiver.startswith("unix"), front=front)
-
-
-def find_nginx() -> str | None:
-    return shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
-
-
-def launched(server: str) -> launch.Server:
-    return launch.SERVERS[SERVERS[server][0] if server in SERVERS else server]
 
 
 def module(server: str) -> str:
     """The module that has to be installed for a server."""
-    return launched(server).module
+    return launch.SERVERS[SERVERS.get(server, (server,))[0]].module
 
 
 def installed(name: str) -> bool:
     """Whether a server or a reference can be started."""
     if name in REFERENCES:
-        return name != "nginx" or find_nginx() is not None
-    return launched(name).installed()
+        return name != "nginx" or nginx.NGINX is not None
+    return launch.SERVERS[SERVERS.get(name, (name,))[0]].installed()
 
 
 @contextlib.contextmanager
@@ -177,85 +158,59 @@ def running(
 ) -> Iterator[Measured]:
     """A server with one contender for its application, or a reference.
 
-    The server is one of SERVERS, or has the name in launch.py.
+    The server is one of SERVERS, or has the name in launch.py. The contender "ours, 65536" is
+    ours with calls of that size.
     """
-    with contextlib.ExitStack() as stack:
-        directory = stack.enter_context(scratch())
-        address = net.address(directory)
-        if server == "nginx":
-            command = nginx(f"root {files};", files, address, directory)
-        elif server == "floor":
-            where = [address] if isinstance(address, str) else [net.host, port_of(address)]
-            command = [sys.executable, os.path.join(HERE, "floor.py"), files, *map(str, where)]
-        else:
-            name, own = SERVERS.get(server, (server, {}))
-            command = launch_command(name, address, directory, net, {**own, **options})
-        one = stack.enter_context(
-            measured(
-                [*net.prefix, *command],
-                address,
-                Path(directory, "log"),
-                environment(server, contender, files, net),
-            )
-        )
-        yield one if net.front is None else stack.enter_context(fronted(one, server, files, net))
-
-
-def launch_command(
-    name: str, address: Address, directory: str, net: Network, options: dict[str, Any]
-) -> list[str]:
-    if name.startswith("mod_wsgi"):
-        options["root"] = directory
-    if name == "uwsgi" and net.front is not None:
-        options["socket"] = ["--socket"]
-    unix = address if isinstance(address, str) else ""
-    app, port = os.path.join(HERE, "apps.py"), port_of(address)
-    return launch.command(name, app, port, access_log=False, unix=unix, **options)
-
-
-def port_of(address: Address) -> int:
-    """The port of a TCP address; 0: it has none."""
-    if isinstance(address, str):
-        return 0
-    return address if isinstance(address, int) else address[1]
-
-
-def environment(server: str, contender: str, files: str, net: Network) -> dict[str, str]:
-    """For apps.py. Ours may be given the size of a call: ``ours, 65536``."""
     name, _, call_size = contender.partition(", ")
-    return {
+    environ = {
         "LAUNCH_HOST": net.host,
         "BENCHMARK_SERVER": server,
         "BENCHMARK_CONTENDER": name,
         "BENCHMARK_FILES": files,
         "BENCHMARK_CALL_SIZE": call_size,
     }
+    with contextlib.ExitStack() as stack:
+        directory = stack.enter_context(scratch())
+        address = net.address(directory)
+        command = [*net.prefix, *command_of(server, address, files, directory, net, options)]
+        log = Path(directory, "log")
+        one = stack.enter_context(measured(command, address, log, environ))
+        if net.front is not None:
+            kind = "uwsgi_pass unix://{}" if server == "uwsgi" else "proxy_pass http://unix:{}:"
+            location = f"{net.front} {kind.format(address)};"
+            port, root = free_port(), stack.enter_context(scratch())
+            command = nginx_command(location, port, files, root)
+            front = stack.enter_context(measured(command, port, Path(root, "log"), {}))
+            one = replace(one, address=port, front=front)
+        yield one
 
 
-@contextlib.contextmanager
-def fronted(server: Measured, name: str, files: str, net: Network) -> Iterator[Measured]:
-    """A server on a unix socket with nginx in front."""
-    if name == "uwsgi":
-        location = f"{net.front} uwsgi_pass unix://{server.address};"
-    else:
-        location = f"{net.front} proxy_pass http://unix:{server.address}:;"
-    port = free_port()
-    with scratch() as directory:
-        command = nginx(location, files, port, directory)
-        with measured(command, port, Path(directory, "log"), {}) as front:
-            yield replace(server, address=port, front=front)
+def command_of(
+    server: str, address: Address, files: str, directory: str, net: Network, more: dict[str, Any]
+) -> list[str]:
+    if server == "nginx":
+        return nginx_command(f"root {files};", address, files, directory)
+    unix, port = (address, 0) if isinstance(address, str) else ("", address)
+    port = port[1] if isinstance(port, tuple) else port
+    if server == "floor":
+        where = [unix] if unix else [net.host, str(port)]
+        return [sys.executable, os.path.join(HERE, "floor.py"), files, *where]
+    name, options = SERVERS.get(server, (server, {}))
+    options = {**options, **more}
+    if name.startswith("mod_wsgi"):
+        options["root"] = directory
+    if name == "uwsgi" and net.front is not None:
+        options["socket"] = ["--socket"]
+    app = os.path.join(HERE, "apps.py")
+    return launch.command(name, app, port, access_log=False, unix=unix, **options)
 
 
-def nginx(location: str, files: str, address: Address, directory: str) -> list[str]:
-    """The command for nginx with this location."""
+def nginx_command(location: str, address: Address, files: str, root: str) -> list[str]:
     if isinstance(address, str):
         listen = f"unix:{address}"
     else:
         listen = "{}:{}".format(*(address if isinstance(address, tuple) else (HOST, address)))
-    conf = os.path.join(directory, "nginx.conf")
-    with open(conf, "w") as file:
-        file.write(NGINX.format(scratch=directory, location=location, files=files, address=listen))
-    return [find_nginx() or "nginx", "-p", directory, "-c", conf, "-e", "stderr"]
+    return nginx.command(Path(root), NGINX.format(listen=listen, location=location, files=files))
 
 
 @contextlib.contextmanager
@@ -265,19 +220,19 @@ def scratch() -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def make_files(sizes: list[int], *, sparse: bool = False) -> Iterator[str]:
+def make_files(sizes: Iterable[int]) -> Iterator[str]:
     """A temporary directory with a file of each size, which is its name, in the page cache.
 
-    They hold random bytes, with a line end every 256 bytes on average, or are sparse.
-    There is a file "small" of 6 bytes, too, for what serves files alone.
+    They hold random bytes, with a line end every 256 bytes on average. Those above a GiB are
+    sparse. There is a file "small" of 6 bytes, too, for what serves files alone.
     """
     with scratch() as directory:
         Path(directory, "small").write_bytes(b"small\n")
         block = random.Random(1).randbytes(MIB)
         buffer = bytearray(MIB)
-        for size in sizes:
+        for size in set(sizes):
             with open(os.path.join(directory, str(size)), "w+b") as file:
-                if sparse:
+                if size > GIB:
                     file.truncate(size)
                 else:
                     for at in range(0, size, MIB):

@@ -1,11 +1,10 @@
 """Clients that read slowly or not at all: who is served beside them, and who gets the whole file.
 
-Six measurements, most of them ours beside the server's own wrapper or a loop ("by_hand"):
+Five measurements, most of them ours beside the server's own wrapper or a loop ("by_hand"):
 
 readers  a small request beside many slow readers of a large file, on waitress with 4 threads
 stopped  a small request beside many clients that have stopped; afterwards they read the rest
 table    one client that stops for a while, or reads slowly: does it get the whole file?
-never    clients that never read, many times over: what is left of them?
 queue    a small request beside ever more slow downloads, on one sync worker of gunicorn
 disk     a small request beside downloads from a disk (FUSE) where every read takes a while
 """
@@ -20,40 +19,17 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
-import slowfs
-from clients import ClientError, Reader, bytes_waiting, latency, result, run_client, start_client
-from measure import Figures, in_turn
-from report import (
-    Parser,
-    Target,
-    begin,
-    finish,
-    median,
-    number,
-    progress,
-    ratios,
-    run,
-    some_of,
-    spread,
-    table,
-)
-from servers import (
-    KIB,
-    LOOPBACK,
-    MIB,
-    Measured,
-    Network,
-    ServerError,
-    installed,
-    launch,
-    make_files,
-    running,
-    scratch,
-)
+import servers
+from clients import ClientError, Reader, latency, result, run_client, start_client
+from measure import Wanted, side_by_side
+from report import Parser, Target, begin, finish, number, progress, run, some_of, table
+from servers import KIB, MIB, Measured
 
-CONTENDERS = {"by_hand": {"contender": "by_hand"}, "ours": {"contender": "ours"}}
-RANGES = {"ours, ranges": {"contender": "ours", "ranges": True}}
-#: The servers of "stopped" and "never", by their names in launch.py, with two threads if any.
+CONTENDERS = ("by_hand", "ours")
+BOTH = {name: name for name in CONTENDERS}
+#: Ours that cuts a client off that takes nothing for a second.
+THREE = {**BOTH, "impatient": "impatient"}
+#: The servers of "stopped", by their names in launch.py, with two threads if any.
 FEW: dict[str, dict[str, Any]] = {
     "gunicorn": {},
     "gunicorn_gthread": {"threads": 2},
@@ -64,16 +40,16 @@ FEW: dict[str, dict[str, Any]] = {
 }
 #: Servers behind nginx that keeps no file on disk.
 FRONTED = {"nginx_gunicorn": "gunicorn", "nginx_uwsgi": "uwsgi"}
-BEHIND = Network(unix=True, front="proxy_max_temp_file_size 0; uwsgi_max_temp_file_size 0;")
-ALL = [*launch.SERVERS, *FRONTED]
-#: Clients that never read, at once.
-BATCH = 50
+KEEP_NOTHING = "proxy_max_temp_file_size 0; uwsgi_max_temp_file_size 0;"
+ALL = [*servers.launch.SERVERS, *FRONTED]
+#: The small window of a client that is to be slow.
+WINDOW = 64 * KIB
 
 
 def arguments() -> argparse.Namespace:
     parser = Parser(__doc__)
     add = parser.add_argument
-    add("--servers", type=some_of(ALL), metavar="A,B", help="stopped, table, never, disk")
+    add("--servers", type=some_of(ALL), metavar="A,B", help="not for readers and queue")
     add("--only", choices=MEASUREMENTS, help="only this measurement")
     add("--size", type=int, default=24 * MIB, metavar="BYTES", help="of the file (24 MiB)")
     add("--large", type=int, default=100 * MIB, metavar="BYTES", help="readers: that (100 MiB)")
@@ -82,14 +58,11 @@ def arguments() -> argparse.Namespace:
     add("--seconds", type=float, default=10, metavar="S", help="of small requests (10)")
     add("--stops", default="5,12,45", metavar="S,S", help="table: seconds to stop (5,12,45)")
     add("--slow", type=float, default=45, metavar="S", help="table: of a slow download (45)")
-    add("--at-once", type=int, default=4, metavar="N", help="table, never: servers (4)")
-    add("--times", type=int, default=1000, metavar="N", help="never: clients (1000)")
     add("--downloads", type=int, default=50, metavar="N", help="queue: slow downloads (50)")
     add("--rate", type=int, default=2 * MIB, metavar="BYTES", help="queue: a second (2 MiB)")
-    add("--read", type=float, default=0.2, metavar="S", help="disk: seconds of a read (0.2)")
     add("--plots", metavar="DIR", help="queue: draw an SVG file there (needs matplotlib)")
     quick: dict[str, Any] = {"large": 20 * MIB, "readers": 100, "clients": 30, "seconds": 2}
-    quick |= {"stops": "5", "slow": 5, "times": 100, "downloads": 5}
+    quick |= {"stops": "5", "slow": 5, "downloads": 5}
     return parser.parse(**quick, repeats=1)
 
 
@@ -97,26 +70,12 @@ def arguments() -> argparse.Namespace:
 def started(server: str, contender: str, files: str, **options: Any) -> Iterator[Measured]:
     """A server, warm: the first request imports things."""
     name = FRONTED.get(server, server)
-    net = BEHIND if server in FRONTED else LOOPBACK
-    with running(name, contender, files, net, **{**FEW.get(name, {}), **options}) as one:
+    net = servers.LOOPBACK
+    if server in FRONTED:
+        net = servers.Network(unix=True, front=KEEP_NOTHING)
+    with servers.running(name, contender, files, net, **{**FEW.get(name, {}), **options}) as one:
         run_client("latency", one.address, "/small", seconds=0.3)
         yield one
-
-
-@contextlib.contextmanager
-def readers(one: Measured, size: int, seen: dict[str, Any], **options: Any) -> Iterator[None]:
-    """Slow readers of a file, which end with the block. What they saw is in seen then."""
-    pid = one.process.pid
-    process = start_client("slow", one.port, f"/{size}", server=pid, **options)
-    try:
-        assert process.stderr is not None
-        if process.stderr.readline() != "ready\n":
-            raise ClientError("the slow readers are not connected")
-        yield
-        seen.update(result(process))
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def percentiles(name: str, one: Measured, seconds: float) -> dict[str, float]:
@@ -129,37 +88,38 @@ def percentiles(name: str, one: Measured, seconds: float) -> dict[str, float]:
 
 
 def beside(
-    contender: str, server: str, args: argparse.Namespace, files: str, size: int, **slow: Any
+    server: str,
+    contender: str,
+    files: str,
+    size: int,
+    seconds: float,
+    options: dict[str, Any] | None = None,
+    **slow: Any,
 ) -> dict[str, float]:
     """Small requests beside slow readers, and what these cost.
 
     Each has a server of its own, because a server keeps the memory that it once took.
     """
-    seen: dict[str, float] = {}
-    with started(server, contender, files) as one:
-        found = percentiles("idle", one, args.seconds)
+    with started(server, contender, files, **(options or {})) as one:
+        found = percentiles("idle", one, seconds)
         memory, (_, descriptors, threads) = one.memory(), one.held()
-        with readers(one, size, seen, **slow):
+        readers = start_client("slow", one.port, f"/{size}", **slow)
+        try:
+            assert readers.stderr is not None
+            if readers.stderr.readline() != "ready\n":
+                raise ClientError("the slow readers are not connected")
             # Each one has to fall behind, if it reads nothing.
-            time.sleep(1 if slow.get("rate") else 0.15 * args.clients + 1)
+            time.sleep(1 if slow.get("rate") else 0.15 * slow["readers"] + 1)
             cpu, begun = one.cpu_now(), time.monotonic()
-            found |= percentiles("beside", one, args.seconds)
-            cpu = (one.cpu_now() - cpu) / (time.monotonic() - begun)
+            found |= percentiles("beside", one, seconds)
+            found["cpu_share"] = (one.cpu_now() - cpu) / (time.monotonic() - begun)
             grown, held = one.memory() - memory, one.held()
-        if slow.get("rate"):
-            return {
-                **found,
-                "grown_mib": grown,
-                "cpu_share": cpu,
-                "mib_per_s": seen["received"] / MIB,
-                "read_per_sent": seen["read"] / seen["sent"],
-                "late_ms": seen["late"] * 1e3,
-            }
+        finally:
+            seen = result(readers)
         time.sleep(4)
         return {
             **found,
-            "connected": seen["connected"],
-            "whole": seen["whole"],
+            **seen,
             "grown_mib": grown,
             "threads": held[2] - threads,
             "descriptors": held[1] - descriptors,
@@ -167,56 +127,36 @@ def beside(
         }
 
 
-def measure_readers(results: dict[str, Any], args: argparse.Namespace, files: str) -> list[Target]:
-    one = partial(beside, server="waitress", args=args, files=files, size=args.large)
-    one = partial(one, readers=args.readers, rate=64 * KIB)
-    found = in_turn("readers", args.repeats, {**CONTENDERS, **RANGES}, lambda way: one(**way))
-    results["readers"] = found
-    print(f"\n/small beside {args.readers} readers of {args.large / MIB:.0f} MiB, 64 KiB/s each\n")
-    rows = [[figure, *(spread(got[figure]) for got in found.values())] for figure in found["ours"]]
-    print(table(("", *found), rows), flush=True)
-    targets = []
-    for name in ("ours", "ours, ranges"):
-        got = found[name]
-        p99 = ratios(got["beside_p99_ms"], got["idle_p99_ms"])
-        targets += [
-            Target("6", f"{name}: p99 of /small, beside / idle", p99, at_most=2),
-            Target("6", f"{name}: MiB grown", got["grown_mib"], at_most=20),
-            Target("7", f"{name}: bytes read / sent", got["read_per_sent"], at_most=1.01),
-        ]
-    if (median(found["ours"]["late_ms"]) or 0) > 250:
-        print("\nThe slow readers were late: this machine is too busy.")
-    return targets
+LATENCIES = ("idle_p50_ms", "idle_p99_ms", "beside_p50_ms", "beside_p99_ms", "grown_mib")
+#: For both "readers" and "stopped".
+REACHED: Wanted = [
+    ("beside_p99_ms", "idle_p99_ms", {"at_most": 2}),
+    ("grown_mib", "", {"at_most": 20}),
+]
 
 
-def measure_stopped(results: dict[str, Any], args: argparse.Namespace, files: str) -> list[Target]:
-    found: dict[str, dict[str, Figures]] = {}
-    results["stopped"] = found
-    slow = {"readers": args.clients, "files": files, "receive_buffer": 64 * KIB}
-    for server in chosen(args, FEW):
-        one = partial(beside, server=server, args=args, files=files, size=args.size, **slow)
-        found[server] = in_turn(server, args.repeats, CONTENDERS, lambda way, one=one: one(**way))
-    figures = list(next(iter(found.values()))["ours"])
-    rows = [
-        [server, contender, *(number(median(got[name])) for name in figures)]
-        for server, contenders in found.items()
-        for contender, got in contenders.items()
-    ]
-    print(
-        f"\n{args.clients} clients stop; - if a request got no answer; medians of {args.repeats}\n"
+def measure_readers(args: argparse.Namespace, files: str) -> tuple[Any, list[Target]]:
+    slow = {"size": args.large, "readers": args.readers, "rate": 64 * KIB}
+    return side_by_side(
+        f"/small beside {args.readers} readers of {args.large / MIB:.0f} MiB, 64 KiB/s each",
+        args,
+        {"waitress": BOTH},
+        partial(beside, files=files, seconds=args.seconds, **slow),
+        [*LATENCIES, "cpu_share", "mib_per_s", "late_ms"],
+        [*REACHED, ("late_ms", "", {"at_most": 250})],
     )
-    print(table(["server", "", *figures], rows), flush=True)
-    targets = []
-    for server, contenders in found.items():
-        ours = contenders["ours"]
-        p99 = ratios(ours["beside_p99_ms"], ours["idle_p99_ms"])
-        targets += [
-            Target("2", f"{server}, ours: p99, beside / idle", p99, at_most=2),
-            Target("2", f"{server}, ours: whole", ours["whole"], at_least=args.clients),
-            Target("2", f"{server}, ours: MiB grown", ours["grown_mib"], at_most=20),
-            Target("2", f"{server}, ours: descriptors left", ours["left"], at_most=0),
-        ]
-    return targets
+
+
+def measure_stopped(args: argparse.Namespace, files: str) -> tuple[Any, list[Target]]:
+    slow = {"readers": args.clients, "receive_buffer": WINDOW, "finish": True}
+    return side_by_side(
+        f"{args.clients} clients stop; ms of /small beside them, - if one got no answer",
+        args,
+        dict.fromkeys(chosen(args, FEW), THREE),
+        partial(beside, files=files, size=args.size, seconds=args.seconds, **slow),
+        [*LATENCIES, "connected", "whole", "threads", "descriptors", "queued_mib", "left"],
+        [*REACHED, ("whole", "connected", {"at_least": 1}), ("left", "", {"at_most": 0})],
+    )
 
 
 def download(
@@ -225,21 +165,19 @@ def download(
     """One client, which stops for some seconds after 1 MiB, or reads slowly."""
     try:
         with started(server, contender, files) as one:
-            client = Reader(one.address, f"/{args.size}", receive_buffer=64 * KIB)
+            client = Reader(one.address, f"/{args.size}", receive_buffer=WINDOW)
             if stop is not None:
                 while client.got < MIB and client.read():
                     pass
                 time.sleep(stop)
             client.read_all(0 if stop is not None else args.size / args.slow)
-    except (ServerError, ClientError) as error:
+    except (servers.ServerError, ClientError) as error:
         progress(f"{server}, {contender}: {error}")
         return "not started"
-    if client.whole(files):
-        return "ok"
-    return "wrong bytes" if client.got >= args.size else f"cut at {client.got / MIB:.1f} MiB"
+    return "ok" if client.got == client.size else f"cut at {client.got / MIB:.1f} MiB"
 
 
-def measure_table(results: dict[str, Any], args: argparse.Namespace, files: str) -> list[Target]:
+def measure_table(args: argparse.Namespace, files: str) -> tuple[Any, list[Target]]:
     stops: dict[str, float | None] = {f"stops {s} s": float(s) for s in args.stops.split(",")}
     cells = {**stops, f"slow, {args.slow:g} s": None}
 
@@ -254,63 +192,19 @@ def measure_table(results: dict[str, Any], args: argparse.Namespace, files: str)
         progress(f"{server}: slow downloads are over")
         return {contender: [job.result() for job in row] for contender, row in jobs.items()}
 
-    found = at_once(rows, chosen(args, ALL), args)
-    results["table"] = {"cells": [*cells], **found}
+    names = chosen(args, ALL)
+    with ThreadPoolExecutor(4) as pool:
+        found = dict(zip(names, pool.map(rows, names), strict=True))
     print("\nOne client: does it get the whole file?\n")
     lines = [[server, name, *row] for server, both in found.items() for name, row in both.items()]
     print(table(["server", "", *cells], lines), flush=True)
     cut = sum(cell != "ok" for both in found.values() for cell in both["ours"])
-    return [Target("1", f"ours: cells of {len(found)} servers not ok", [cut], at_most=0)]
-
-
-def never(server: str, args: argparse.Namespace, files: str) -> dict[str, float]:
-    """What clients leave that never read, where each has a second to take something."""
-    slow = {"readers": BATCH, "receive_buffer": 64 * KIB, "answered": True}
-    with started(server, "impatient", files) as one:
-        memory, (_, descriptors, threads) = one.memory(), one.held()
-        longest, queued = 0.0, 0
-        for batch in range(1, args.times // BATCH + 1):
-            with readers(one, args.size, {}, **slow):
-                began = time.monotonic()
-                while one.held()[1] > descriptors and time.monotonic() < began + 30:
-                    time.sleep(0.1)
-                longest = max(longest, time.monotonic() - began)
-                queued = max(queued, bytes_waiting(one.port))
-            progress(f"{server}: {batch * BATCH} clients that never read")
-        time.sleep(12)  # A thread without work ends after 10.
-        _, descriptors_after, threads_after = one.held()
-        return {
-            "clients": batch * BATCH,
-            "seconds": longest,
-            "MiB queued": queued / MIB,
-            "descriptors": descriptors,
-            "descriptors after": descriptors_after,
-            "threads": threads,
-            "threads after": threads_after,
-            "MiB": memory,
-            "MiB after": one.memory(),
-        }
-
-
-def measure_never(results: dict[str, Any], args: argparse.Namespace, files: str) -> list[Target]:
-    found = at_once(partial(never, args=args, files=files), chosen(args, FEW), args)
-    results["never"] = found
-    print(
-        f"\nClients that never read, {BATCH} at once, ours with send_timeout=1: seconds until"
-        " all are gone,\nMiB in the kernel for them then, and what there was before and after\n"
-    )
-    head = next(iter(found.values()))
-    print(table(["server", *head], [[n, *map(number, row.values())] for n, row in found.items()]))
-    targets = []
-    for server, row in found.items():
-        left = row["descriptors after"] - row["descriptors"]
-        targets.append(Target("4", f"{server}: descriptors left", [left], at_most=0))
-        targets.append(Target("4", f"{server}: MiB queued", [row["MiB queued"]], at_most=1))
-    return targets
+    target = Target("", f"ours: cells of {len(found)} servers not ok", [cut], at_most=0)
+    return {"cells": [*cells], **found}, [target]
 
 
 def queue(contender: str, args: argparse.Namespace, files: str) -> list[float]:
-    """Milliseconds of a small request that is sent after 0, 1, 2, ... slow downloads have begun."""
+    """Milliseconds of a small request sent after 0, 1, 2, ... slow downloads have begun."""
     with (
         started("gunicorn", contender, files) as one,
         ThreadPoolExecutor(2 * args.downloads + 1) as pool,
@@ -320,87 +214,59 @@ def queue(contender: str, args: argparse.Namespace, files: str) -> list[float]:
             waits.append(pool.submit(latency, one.port, "/small", 0, patience=3600))
             time.sleep(0.1)
             if place < args.downloads:
-                client = Reader(one.port, f"/{args.size}", receive_buffer=64 * KIB)
+                client = Reader(one.port, f"/{args.size}", receive_buffer=WINDOW)
                 client.sock.settimeout(3600)
                 downloads.append(client)
                 pool.submit(client.read_all, args.rate)
                 time.sleep(0.1)
-        for place, wait in enumerate(waits):
-            took = number(wait.result()["p50_ms"])
-            progress(f"{contender}: after {place} slow downloads, {took} ms")
-    if not all(client.whole(files) for client in downloads):
-        progress(f"{contender}: not all downloads are whole")
-    return [wait.result()["p50_ms"] for wait in waits]
+        found = [wait.result()["p50_ms"] for wait in waits]
+    whole = sum(client.got == client.size for client in downloads)
+    progress(f"{contender}: {whole} of {args.downloads} slow downloads are whole")
+    return found
 
 
-def measure_queue(results: dict[str, Any], args: argparse.Namespace, files: str) -> list[Target]:
-    found = results["queue"] = {name: queue(name, args, files) for name in CONTENDERS}
+def measure_queue(args: argparse.Namespace, files: str) -> tuple[Any, list[Target]]:
+    found = {name: queue(name, args, files) for name in CONTENDERS}
     places = [place for place in (0, 1, 2, 5, 10, 20, 50) if place <= args.downloads]
     rows = [[name, *(number(waits[place]) for place in places)] for name, waits in found.items()]
     print("\nMilliseconds until /small is answered, after this number of slow downloads\n")
     print(table(["gunicorn, one worker", *map(str, places)], rows), flush=True)
-    return []
+    return found, []
 
 
-def disk(contender: str, server: str, args: argparse.Namespace) -> dict[str, float]:
-    """The 99th percentile of a small request, in ms, beside 8 downloads from a slow disk."""
-    # Such a download takes a thread on waitress.
-    threads = {"threads": 16} if server == "waitress" else {}
-    with (
-        scratch() as directory,
-        slowfs.mounted(directory, args.read),
-        running(server, contender, directory, **threads) as one,
-        contextlib.ExitStack() as stack,
-    ):
-        run_client("latency", one.port, "/small", seconds=0.3)  # Warm.
-        # Each reads another file, because what one has read is in memory for the others.
-        # None reads to the end. waitress sends in the worker's thread until a client takes
-        # no more, and then from its main loop. So they wait, and are fast after that.
-        options = {"receive_buffer": 64 * KIB, "pause": 8}
-        for size in range(64, 72):
-            reader = start_client("receive", one.port, f"/{size * MIB}", **options)
-            stack.callback(reader.communicate)
-            stack.callback(reader.kill)
-        time.sleep(9)
-        try:
-            small = run_client("latency", one.port, "/small", seconds=args.seconds)
-        except ClientError:
-            return {"p99_ms": 60_000}  # The client gave up after so long.
-        return {"p99_ms": small["p99_ms"]}
+def measure_disk(args: argparse.Namespace, files: str) -> tuple[Any, list[Target]]:
+    # Each reads another file, because what one has read is in memory for the others. None reads
+    # to the end. waitress sends in the worker's thread until a client takes no more, and then
+    # from its main loop. So they wait, and are fast after that.
+    slow = {"size": 64 * MIB, "readers": 8, "receive_buffer": WINDOW}
+    slow |= {"rate": 32 * MIB, "pause": 9, "step": MIB}
 
+    def one(server: str, contender: str) -> dict[str, float]:
+        # Such a download takes a thread on waitress.
+        options = {"threads": 16} if server == "waitress" else {}
+        with servers.scratch() as root, servers.slowfs.mounted(root, 0.2):
+            return beside(server, contender, root, seconds=args.seconds, options=options, **slow)
 
-def measure_disk(results: dict[str, Any], args: argparse.Namespace, files: str) -> list[Target]:
-    found = results["disk"] = {}
-    for server in chosen(args, ["waitress", "gevent", "eventlet"]):
-        one = partial(disk, server=server, args=args)
-        found[server] = in_turn(server, args.repeats, {name: name for name in CONTENDERS}, one)
-    print(f"\np99 in ms of /small beside 8 downloads from a disk: {args.read} s for a read\n")
-    rows = [
-        [server, *(spread(one["p99_ms"]) for one in got.values())] for server, got in found.items()
-    ]
-    print(table(("server", *CONTENDERS), rows), flush=True)
-    return [
-        Target("", f"{server}: p99 in ms, ours", got["ours"]["p99_ms"], at_most=20)
-        for server, got in found.items()
-    ]
+    return side_by_side(
+        "/small beside 8 downloads from a disk that takes 0.2 s for a read",
+        args,
+        # Where one thread sends to many clients.
+        dict.fromkeys(chosen(args, ("waitress", "gevent", "eventlet")), BOTH),
+        one,
+        LATENCIES,
+        [("beside_p99_ms", "", {"at_most": 20})],
+    )
 
 
 def chosen(args: argparse.Namespace, default: Iterable[str]) -> list[str]:
     names = args.servers or default
-    return [server for server in names if installed(FRONTED.get(server, server))]
-
-
-def at_once(one: Any, servers: list[str], args: argparse.Namespace) -> dict[str, Any]:
-    """What this gives for some servers at a time."""
-    with ThreadPoolExecutor(args.at_once) as pool:
-        return dict(zip(servers, pool.map(one, servers), strict=True))
+    return [server for server in names if servers.installed(FRONTED.get(server, server))]
 
 
 MEASUREMENTS = {
     "readers": measure_readers,
     "stopped": measure_stopped,
     "table": measure_table,
-    "never": measure_never,
     "queue": measure_queue,
     "disk": measure_disk,
 }
@@ -408,11 +274,12 @@ MEASUREMENTS = {
 
 def main() -> None:
     args = arguments()
-    results = begin(args, {server.module for server in launch.SERVERS.values()})
+    results = begin(args, {server.module for server in servers.launch.SERVERS.values()})
     targets: list[Target] = []
-    with make_files([args.size, args.large]) as files:
+    with servers.make_files([args.size, args.large]) as files:
         for name in [args.only] if args.only else MEASUREMENTS:
-            targets += MEASUREMENTS[name](results, args, files)
+            results[name], found = MEASUREMENTS[name](args, files)
+            targets += found
     finish(args, results, targets)
 
 
