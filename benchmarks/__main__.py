@@ -195,7 +195,6 @@ def main() -> None:
     with servers.make_files(
         [MIB, *args.size, *map(part, args.size), *(size for size, _ in args.cases)]
     ) as files:
-        os.chmod(files, 0o755)
         for receiver, server in itertools.product(args.receiver, args.servers):
             if not installed(server):
                 progress(f"{server} is left out: {servers.module(server)} is not installed")

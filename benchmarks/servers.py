@@ -114,16 +114,15 @@ def veth() -> Iterator[Network]:
         holder.stdout.readline()
         name = f"wsgifile{holder.pid}"[:15]
         prefix = ("nsenter", f"--net=/proc/{holder.pid}/ns/net")
-        commands = f"""
+        script = f"""
             ip link add {name} mtu 1500 type veth peer name eth0 mtu 1500 netns {holder.pid}
             ip address add 198.18.0.1/30 dev {name}
             ip link set {name} up
             {" ".join(prefix)} ip address add 198.18.0.2/30 dev eth0
             {" ".join(prefix)} ip link set eth0 up"""
-        for command in commands.strip().splitlines():
-            done = subprocess.run(command.split(), capture_output=True, text=True)
-            if done.returncode:
-                raise ServerError(f"no veth pair, which needs root: {done.stderr.strip()}")
+        done = subprocess.run(["sh", "-ec", script], capture_output=True, text=True)
+        if done.returncode:
+            raise ServerError(f"no veth pair, which needs root: {done.stderr.strip()}")
         yield Network("198.18.0.2", prefix)
 
 
