@@ -1,6 +1,6 @@
 #!/bin/sh
 # Measure all that benchmarks/results has of a machine: all.sh DIRECTORY [NAME...]
-# NAME is a file there without its suffix; without names, all of them, in six hours.
+# NAME is a file there without its suffix; without names, all of them, in two and a half hours.
 # PYTHON is the interpreter, by default that of .venv.
 set -eu
 cd "$(dirname "$0")/.."

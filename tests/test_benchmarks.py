@@ -210,12 +210,12 @@ def disk(server: str) -> dict[str, Cell]:
 
 
 LARGE = {
-    "CPU: ours / by hand": ratio("ours / by_hand", EIGHT, "cpu_s_per_gb"),
+    "CPU, eight servers: ours / by hand": ratio("ours / by_hand", EIGHT, "cpu_s_per_gb"),
     "CPU, uWSGI and granian: ours / by hand": ratio(
         "ours / by_hand", ["uwsgi", "granian"], "cpu_s_per_gb"
     ),
     "CPU, four servers: ours / nginx": ratio("ours / nginx", BESIDE_NGINX, "cpu_s_per_gb"),
-    "throughput: ours / by hand": ratio("ours / by_hand", EIGHT, "gb_per_s"),
+    "throughput, eight servers: ours / by hand": ratio("ours / by_hand", EIGHT, "gb_per_s"),
     "throughput, uWSGI and granian: ours / by hand": ratio(
         "ours / by_hand", ["uwsgi", "granian"], "gb_per_s"
     ),
@@ -230,13 +230,13 @@ ADDED = {
     for name in ("list", "Flask response", "Django HttpResponse")
     for other in ("wsgifile", "WhiteNoise", "ProxyFix")
 }
-LATENCY = both("readers.txt", "beside_p99_ms", "p99 in ms beside 500 slow readers")
-QUEUE = both("queue.txt", "50", "ms behind 50 slow downloads")
+LATENCY = both("readers.txt", "beside_p99_ms", "waitress, 500 slow readers: p99 in ms")
+QUEUE = both("queue.txt", "50", "gunicorn sync, 50 slow downloads: ms")
 #: The tables by their name: the label of each row, and what makes its cells.
 TABLES: dict[str, dict[str, Cell]] = {
     "summary": {
         **{
-            f"files of {size} KiB, 16 connections: requests/s, ours / by hand": REQUESTS(
+            f"files of {size} KiB, six servers: requests/s, ours / by hand": REQUESTS(
                 SIX, case=f"{size} KiB x16"
             )
             for size in (4, 100)
@@ -276,10 +276,10 @@ TABLES: dict[str, dict[str, Cell]] = {
         **{f"throughput, {k}": v for k, v in received("ours / nginx", "gb_per_s").items()},
     },
     "slow": {
-        **both("readers.txt", "idle_p99_ms", "p99 in ms, idle"),
+        **both("readers.txt", "idle_p99_ms", "waitress, idle: p99 in ms"),
         **LATENCY,
-        **both("readers.txt", "grown_mib", "MiB grown"),
-        **both("readers.txt", "cpu_share", "CPU share"),
+        **both("readers.txt", "grown_mib", "waitress, 500 slow readers: MiB grown"),
+        **both("readers.txt", "cpu_share", "waitress, 500 slow readers: CPU share"),
         **QUEUE,
     },
     "disk": {
@@ -346,7 +346,7 @@ CHECKED = [
 ]
 #: How it was measured, which is no result.
 GIVEN = (
-    r"18 KiB|1 GiB|4 KiB|\(x1\)|\(x16\)|500 readers|64 KiB/s|50 slow|p99|99th"
+    r"18 KiB|16 connections|1 GiB|4 KiB|\(x1\)|\(x16\)|500 readers|64 KiB/s|50 slow|p99|99th"
     r"|most 1\.05|least 0\.95|it was 0\.9\.|``[^`]*``"
 )
 #: A comment, and the table after it, if there is one.
