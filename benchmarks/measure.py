@@ -112,14 +112,14 @@ Wanted = Sequence[tuple[str, str, Mapping[str, float]]]
 def side_by_side(
     title: str,
     args: Namespace,
-    groups: Mapping[str, Mapping[str, T]],
-    one: Callable[[str, T], dict[str, float]],
+    groups: Mapping[str, Sequence[str]],
+    one: Callable[[str, str], dict[str, float]],
     columns: Sequence[str],
     wanted: Wanted,
 ) -> tuple[dict[str, dict[str, Figures]], list[Target]]:
     """Measure the contenders of each group in turn, and print these figures."""
     found = {
-        group: in_turn(group, args.repeats, contenders, partial(one, group))
+        group: in_turn(group, args.repeats, {c: c for c in contenders}, partial(one, group))
         for group, contenders in groups.items()
     }
     by_key = {(group,): contenders for group, contenders in found.items()}

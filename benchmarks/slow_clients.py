@@ -26,9 +26,8 @@ from report import Parser, Target, begin, finish, number, progress, run, some_of
 from servers import KIB, MIB, Measured
 
 CONTENDERS = ("by_hand", "ours")
-BOTH = {name: name for name in CONTENDERS}
-#: Ours that cuts a client off that takes nothing for a second.
-THREE = {**BOTH, "impatient": "impatient"}
+#: And ours that cuts a client off that takes nothing for a second.
+THREE = (*CONTENDERS, "impatient")
 #: The servers of "stopped", by their names in launch.py, with two threads if any.
 FEW: dict[str, dict[str, Any]] = {
     "gunicorn": {},
@@ -140,7 +139,7 @@ def measure_readers(args: argparse.Namespace, files: str) -> tuple[Any, list[Tar
     return side_by_side(
         f"/small beside {args.readers} readers of {args.large / MIB:.0f} MiB, 64 KiB/s each",
         args,
-        {"waitress": BOTH},
+        {"waitress": CONTENDERS},
         partial(beside, files=files, seconds=args.seconds, **slow),
         [*LATENCIES, "cpu_share", "mib_per_s", "late_ms"],
         [*REACHED, ("late_ms", "", {"at_most": 250})],
@@ -245,7 +244,7 @@ def measure_disk(args: argparse.Namespace, files: str) -> tuple[Any, list[Target
         "/small beside 8 downloads from a disk that takes 0.2 s for a read",
         args,
         # Where one thread sends to many clients.
-        dict.fromkeys(chosen(args, ("waitress", "gevent", "eventlet")), BOTH),
+        dict.fromkeys(chosen(args, ("waitress", "gevent", "eventlet")), CONTENDERS),
         one,
         LATENCIES,
         [("beside_p99_ms", "", {"at_most": 20})],
