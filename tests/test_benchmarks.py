@@ -76,12 +76,13 @@ def values(machine: str, file: str) -> dict[str, Any]:
 
 
 def ratio(
-    pair: str, servers: Iterable[str], figure: str, case: str = "big", file: str = "big.json"
+    pair: str, servers: list[str], figure: str, case: str = "big", file: str = "big.json"
 ) -> Cell:
     """The ratio of two contenders, from the least to the most of these servers.
 
     For each server it is the median of the ratios of neighbours in the same repeat. In
-    parentheses are the least and the most of all repeats and servers.
+    parentheses are the least and the most of all repeats and servers, and after them how many
+    servers were measured, if not all.
     """
     upper, lower = pair.split(" / ")
 
@@ -95,9 +96,10 @@ def ratio(
                 ratios = [up / low for up, low in both if up is not None and low]
                 medians.append(statistics.median(ratios))
                 every += ratios
-        return (
-            f"{range_of(medians)} ({short(min(every))}..{short(max(every))})" if medians else None
-        )
+        if not medians:
+            return None
+        some = f", {len(medians)} of {len(servers)}" if len(medians) < len(servers) else ""
+        return f"{range_of(medians)} ({short(min(every))}..{short(max(every))}){some}"
 
     return find
 
@@ -346,7 +348,7 @@ CHECKED = [
 ]
 #: How it was measured, which is no result.
 GIVEN = (
-    r"18 KiB|16 connections|1 GiB|4 KiB|\(x1\)|\(x16\)|500 readers|64 KiB/s|50 slow|p99|99th"
+    r"18 KiB|\"5 of 6\"|16 connections|1 GiB|4 KiB|\(x1\)|\(x16\)|500 readers|64 KiB/s|50 slow|p99|99th"
     r"|most 1\.05|least 0\.95|it was 0\.9\.|``[^`]*``"
 )
 #: A comment, and the table after it, if there is one.
