@@ -216,6 +216,8 @@ def slow(
             file = f"/{int(path[1:]) + number * step}"
             found.append(Reader(address, file, receive_buffer))
             found[-1].sock.setblocking(False)
+            # Each one that stops has to fall behind, and wsgiref's backlog has room for five.
+            time.sleep(0 if rate else 0.15)
     time.sleep(pause)
     print("ready", file=sys.stderr, flush=True)
     begun, late = time.monotonic(), take_turns(found, rate)
