@@ -61,7 +61,7 @@ SMALL = {"requests_per_s": SPEED, "cpu_us": COST}
 def arguments() -> argparse.Namespace:
     parser = Parser(__doc__)
     add = parser.add_argument
-    add("--long", action="store_true", help="all contenders, 1 GiB, all small files: 90 minutes")
+    add("--long", action="store_true", help="all contenders, 1 GiB, all small files: an hour")
     nine = [server for server in SERVERS if server != "granian"]
     add("--servers", type=some_of(SERVERS), metavar="A,B", help=",".join(SERVERS))
     add("--contenders", type=some_of(CONTENDERS), metavar="A,B", help=",".join(CONTENDERS))
