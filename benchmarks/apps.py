@@ -3,7 +3,8 @@
 ``/SIZE`` is the file of that name, ``/small`` a response that is no file. The
 environment says what to serve, how, and behind which server, because some servers
 import this file in processes of their own: ``BENCHMARK_FILES``,
-``BENCHMARK_CONTENDER``, ``BENCHMARK_SERVER``.
+``BENCHMARK_CONTENDER``, ``BENCHMARK_SERVER``; ``BENCHMARK_CALL_SIZE`` if os.sendfile is to
+be called with so many bytes each time.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ CONTENDER = os.environ["BENCHMARK_CONTENDER"]
 #: The wrapper of wsgiref is a loop of 8 KiB reads. By hand one does better.
 USE_WRAPPER = os.environ["BENCHMARK_SERVER"] != "wsgiref"
 LOOP = 256 * 1024
+CALL_SIZE = int(os.environ["BENCHMARK_CALL_SIZE"] or 0)
 
 
 def small(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
@@ -58,16 +60,10 @@ def unsized(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
     return open_file(environ)
 
 
-def read_loop(file: BinaryIO, size: int) -> Iterator[bytes]:
+def read_loop(file: BinaryIO) -> Iterator[bytes]:
     with file:
-        while block := file.read(size):
+        while block := file.read(LOOP):
             yield block
-
-
-def loop64(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-    file = open_file(environ)
-    start(file, start_response)
-    return read_loop(file, 64 * 1024)
 
 
 def by_hand(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
@@ -76,28 +72,28 @@ def by_hand(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
     start(file, start_response)
     if USE_WRAPPER and "wsgi.file_wrapper" in environ:
         return environ["wsgi.file_wrapper"](file, LOOP)
-    return read_loop(file, LOOP)
+    return read_loop(file)
 
 
 def ours(**options: Any) -> App:
     from wsgifile import FileWrapperMiddleware
+    from wsgifile.call_size import CallSize
 
+    if CALL_SIZE:  # It finds no other.
+        CallSize.size = property(lambda self: CALL_SIZE, lambda self, value: None)  # type: ignore
     return FileWrapperMiddleware(with_small(unsized), **options)
 
 
-def plain() -> App:
-    """Ours without ranges, ETag and conditions, which nothing by hand has."""
-    return ours(ranges=False, validators=False)
-
-
-def worker() -> App:
-    """Ours, where the worker itself sends everything."""
-    return ours(background=0)
-
-
-def impatient() -> App:
-    """Ours, where a client may take nothing for a second only."""
-    return ours(send_timeout=1)
+#: Options of ours, for contenders that differ in these alone.
+OPTIONS: dict[str, dict[str, Any]] = {
+    "ours": {},
+    # Without ranges, ETag and conditions, which nothing by hand has.
+    "plain": {"ranges": False, "validators": False},
+    # The worker itself sends everything.
+    "worker": {"background": 0},
+    # A client may take nothing for a second only.
+    "impatient": {"send_timeout": 1},
+}
 
 
 def offload() -> App:
@@ -116,13 +112,8 @@ def whitenoise() -> App:
 APPS: dict[str, Callable[[], App]] = {
     "bare": lambda: with_small(bare),
     "by_hand": lambda: with_small(by_hand),
-    "loop64": lambda: with_small(loop64),
-    "ours": ours,
-    "plain": plain,
-    "worker": worker,
-    "impatient": impatient,
     "offload": offload,
     "whitenoise": whitenoise,
 }
 
-app = APPS[CONTENDER]()
+app = ours(**OPTIONS[CONTENDER]) if CONTENDER in OPTIONS else APPS[CONTENDER]()

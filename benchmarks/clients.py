@@ -6,29 +6,34 @@ import contextlib
 import itertools
 import json
 import os
+import select
+import selectors
 import socket
-import struct
 import subprocess
 import sys
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from servers import HOST
+import servers
+from servers import HOST, MIB, Address
 
 #: A client gives up after so many seconds without a byte.
-PATIENCE = 60
+PATIENCE = 60.0
 
 
 class ClientError(Exception):
     """The server did not send what was asked for."""
 
 
-def start_client(kind: str, port: int, path: str, **options: object) -> subprocess.Popen[str]:
+def start_client(
+    kind: str, address: Address, path: str, **options: object
+) -> subprocess.Popen[str]:
     """Start one of the clients below, with these options."""
-    command = [sys.executable, os.path.abspath(__file__), kind, str(port), path]
+    command = [sys.executable, os.path.abspath(__file__), kind, json.dumps(address), path]
     command.append(json.dumps(options))
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
 
 
 def result(process: subprocess.Popen[str], timeout: float = 600) -> dict[str, Any]:
@@ -49,23 +54,21 @@ def result(process: subprocess.Popen[str], timeout: float = 600) -> dict[str, An
     return seen
 
 
-def run_client(kind: str, port: int, path: str, **options: object) -> dict[str, Any]:
-    return result(start_client(kind, port, path, **options))
+def run_client(kind: str, address: Address, path: str, **options: object) -> dict[str, Any]:
+    return result(start_client(kind, address, path, **options))
 
 
-def connect(port: int, receive_buffer: int = 0) -> socket.socket:
-    sock = socket.socket()
-    sock.settimeout(PATIENCE)
-    if receive_buffer:  # Before connect(), which settles the window scale.
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-    sock.connect((HOST, port))
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+def connect(
+    address: Address, receive_buffer: int = 0, patience: float = PATIENCE
+) -> socket.socket:
+    sock = servers.connect(address, patience, receive_buffer)
+    if sock.family == socket.AF_INET:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return sock
 
 
-def request(path: str, *headers: str) -> bytes:
-    lines = [f"GET {path} HTTP/1.1", f"Host: {HOST}", *headers, "", ""]
-    return "\r\n".join(lines).encode()
+def request(path: str) -> bytes:
+    return f"GET {path} HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode()
 
 
 def begin(sock: socket.socket, path: str) -> tuple[int, int, bool]:
@@ -87,133 +90,180 @@ def begin(sock: socket.socket, path: str) -> tuple[int, int, bool]:
     return lengths[0], len(body), keep
 
 
-def download(
-    port: int,
-    path: str,
-    count: int = 1,
-    receive_buffer: int = 0,
-    pause: float = 0,
-    discard: bool = False,
-) -> int:
-    """Bytes of the bodies of count requests, on one connection if the server keeps it.
+class Requests:
+    """Requests one after the other, on one connection if the server keeps it."""
 
-    pause: seconds to wait after a header. discard: throw the bytes away in the kernel.
-    """
-    buffer = bytearray(1 << 20)
-    flags = socket.MSG_TRUNC if discard else 0
-    sock, total = None, 0
-    for _ in range(count):
-        sock = sock or connect(port, receive_buffer)
-        length, received, keep = begin(sock, path)
-        time.sleep(pause)
+    def __init__(self, address: Address, path: str, *options: float, flags: int = 0) -> None:
+        self.path, self.flags = path, flags
+        self.buffer = bytearray(1 << 20)
+        self.connect = lambda: connect(address, *options)  # type: ignore[arg-type]
+        self.sock: socket.socket | None = None
+
+    def one(self) -> int:
+        """The number of bytes of the body."""
+        sock = self.sock or self.connect()
+        length, received, keep = begin(sock, self.path)
         while received < length:
-            got = sock.recv_into(buffer, min(len(buffer), length - received), flags)
+            got = sock.recv_into(self.buffer, min(1 << 20, length - received), self.flags)
             if not got:
                 raise ClientError(f"the connection ended after {received} of {length} bytes")
             received += got
-        total += received
-        if not keep:
-            sock.close()
-            sock = None
-    return total
+        self.sock = sock if keep else sock.close()
+        return received
 
 
-def receive(port: int, path: str, parallel: int = 1, **options: Any) -> dict[str, Any]:
-    """So many downloads in parallel."""
-    totals: list[int] = []
-    errors: list[Exception] = []
+def receive(
+    address: Address,
+    path: str,
+    count: int = 1,
+    parallel: int = 1,
+    receive_buffer: int = 0,
+    discard: bool = False,
+) -> dict[str, Any]:
+    """So many downloads in parallel, count times. discard: the kernel throws the bytes away."""
+    flags = socket.MSG_TRUNC if discard else 0
 
-    def one() -> None:
-        try:
-            totals.append(download(port, path, **options))
-        except (OSError, ClientError) as error:
-            errors.append(error)
+    def download(number: int) -> int:
+        requests = Requests(address, path, receive_buffer, flags=flags)
+        return sum(requests.one() for _ in range(count))
 
-    threads = [threading.Thread(target=one, daemon=True) for _ in range(parallel)]
-    begun, cpu = time.perf_counter(), time.process_time()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    seconds, cpu = time.perf_counter() - begun, time.process_time() - cpu
-    if errors:
-        raise errors[0]
-    return {"bytes": sum(totals), "seconds": seconds, "cpu": cpu}
+    with ThreadPoolExecutor(parallel) as pool:
+        begun, cpu = time.perf_counter(), time.process_time()
+        total = sum(pool.map(download, range(parallel)))
+        seconds, cpu = time.perf_counter() - begun, time.process_time() - cpu
+    return {"bytes": total, "seconds": seconds, "cpu": cpu}
 
 
-def latency(port: int, path: str, seconds: float) -> dict[str, Any]:
-    """A small request every 3 ms: p50 and p99.
+def latency(
+    address: Address, path: str, seconds: float, patience: float = PATIENCE
+) -> dict[str, Any]:
+    """A small request every 3 ms, or just one in no seconds: p50 and p99.
 
     The time counts from when a request was due, because one that waits for its answer
     makes others late.
     """
-    seen = []
-    with connect(port) as sock:
-        due = time.perf_counter()
-        end = due + seconds
-        while due < end:
-            time.sleep(max(0, due - time.perf_counter()))
-            # It is not the server's fault if sleep() comes back late.
-            begun = due if seen and seen[-1] > 0.003 else time.perf_counter()
-            length, received, _ = begin(sock, path)
-            while received < length:
-                received += len(sock.recv(4096)) or length
-            seen.append(time.perf_counter() - begun)
-            due += 0.003
+    seen: list[float] = []
+    requests = Requests(address, path, 0, patience)
+    due = time.perf_counter()
+    end = due + seconds
+    while due < end or not seen:
+        time.sleep(max(0, due - time.perf_counter()))
+        # It is not the server's fault if sleep() comes back late.
+        begun = due if seen and seen[-1] > 0.003 else time.perf_counter()
+        requests.one()
+        seen.append(time.perf_counter() - begun)
+        due += 0.003
     # Not all of them: nobody reads the output of this process before its end.
     seen.sort()
     return {f"p{p}_ms": seen[min(len(seen) - 1, len(seen) * p // 100)] * 1e3 for p in (50, 99)}
 
 
-def slow(
-    port: int, path: str, seconds: float, readers: int, rate: float, ranges: bool, server: int
-) -> dict[str, Any]:
-    """Readers that take rate bytes/s each, for so many seconds after "ready" on stderr.
+class Reader:
+    """A download in small steps."""
 
-    All have to be connected in the end. The result has how many bytes the process server
-    has read, and sent: those that arrived here, and those that wait in its sockets.
+    def __init__(self, address: Address, path: str, receive_buffer: int = 0) -> None:
+        self.sock = connect(address, receive_buffer)
+        self.sock.sendall(request(path))
+        self.size = int(path[1:])  # The name of a file.
+        self.got = 0
+        self.head: bytes | None = b""
+
+    def read(self, size: int = 1 << 16) -> bool:
+        """Read once, if something is there. Whether there may be more."""
+        try:
+            data = block = self.sock.recv(size)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        if self.head is not None:
+            self.head, end, block = (self.head + data).partition(b"\r\n\r\n")
+            if end:
+                self.head = None
+        self.got += len(block)
+        return bool(data) and self.got < self.size
+
+    def read_all(self, rate: float = 0) -> None:
+        """Read to the end, rate bytes a second from the first one on; 0: at once."""
+        more = self.read()
+        began = time.monotonic()
+        while more:
+            more = self.read()
+            if rate:
+                time.sleep(max(0.0, self.got / rate - (time.monotonic() - began)))
+        self.sock.close()
+
+
+def slow(
+    address: int,
+    path: str,
+    readers: int,
+    rate: float = 0,
+    finish: bool = False,
+    receive_buffer: int = 0,
+    pause: float = 0,
+    step: int = 0,
+) -> dict[str, Any]:
+    """Readers that take rate bytes/s each from "ready" on stderr to the end of stdin.
+
+    Without a rate they take nothing, and there are no more of them than the server's backlog has
+    place for. finish: read the rest in the end. pause: seconds before "ready". step: each reads
+    another file, which is larger by this.
     """
-    before = bytes_read(server)
-    socks = []
-    for number in range(readers):
-        sock = connect(port)
-        sock.sendall(request(path, *([f"Range: bytes={number}-"] if ranges else [])))
-        sock.setblocking(False)
-        socks.append(sock)
+    found: list[Reader] = []
+    with contextlib.suppress(*([] if rate else [OSError])):
+        for number in range(readers):
+            file = f"/{int(path[1:]) + number * step}"
+            found.append(Reader(address, file, receive_buffer))
+            found[-1].sock.setblocking(False)
+            # Each one that stops has to fall behind, and wsgiref's backlog has room for five.
+            time.sleep(0 if rate else 0.15)
+    time.sleep(pause)
     print("ready", file=sys.stderr, flush=True)
-    # Each reader has its turn four times a second, together with the others of its slot.
+    begun, late = time.monotonic(), take_turns(found, rate)
+    received = sum(reader.got for reader in found) / (time.monotonic() - begun)
+    queued = bytes_waiting(address)
+    if finish:
+        read_all(found)
+    whole = sum(reader.got == reader.size for reader in found)
+    return {
+        "connected": len(found),
+        "whole": whole,
+        "mib_per_s": received / MIB,
+        "queued_mib": queued / MIB,
+        "late_ms": late * 1e3,
+    }
+
+
+def take_turns(readers: list[Reader], rate: float) -> float:
+    """Read until the end of stdin. How late a reader was at most, in seconds.
+
+    Each has its turn four times a second, together with the others of its slot.
+    """
     slots, interval = 25, 0.25
-    buffer = bytearray(max(1, int(rate * interval)))
-    received, late, due = 0, 0.0, time.monotonic()
-    end = due + seconds
+    late, due = 0.0, time.monotonic()
     for slot in itertools.cycle(range(slots)):
-        for sock in socks[slot::slots]:
-            with contextlib.suppress(BlockingIOError):
-                got = sock.recv_into(buffer)
-                if not got:
-                    raise ClientError("the server closed a slow reader's connection")
-                received += got
+        for reader in readers[slot::slots] if rate else []:
+            if not reader.read(max(1, int(rate * interval))):
+                raise ClientError("the server closed a slow reader's connection")
         due += interval / slots
         now = time.monotonic()
         late = max(late, now - due)
-        if now > end:
-            break
-        time.sleep(max(0, due - now))
-    read = bytes_read(server) - before
-    sent = bytes_waiting(port) + sum(map(bytes_arrived, socks))
-    return {"received": received, "read": read, "sent": sent, "late": late}
+        if select.select([sys.stdin], [], [], max(0, due - now))[0]:
+            return late
+    raise AssertionError
 
 
-def bytes_read(pid: int) -> int:
-    """How much a process has read by read(), pread() and sendfile(); recv() does not count."""
-    with open(f"/proc/{pid}/io") as io:
-        return next(int(line.split()[1]) for line in io if line.startswith("rchar:"))
-
-
-def bytes_arrived(sock: socket.socket) -> int:
-    """tcpi_bytes_received: all that arrived on the connection, read or not."""
-    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 136)
-    return int(struct.unpack_from("Q", info, 128)[0])
+def read_all(readers: list[Reader], patience: float = 10) -> None:
+    """Read until the end of each, or until nothing has come for some time."""
+    selector = selectors.DefaultSelector()
+    for reader in readers:
+        selector.register(reader.sock, selectors.EVENT_READ, reader)
+    while selector.get_map() and (ready := selector.select(patience)):
+        for key, _ in ready:
+            if not key.data.read():
+                selector.unregister(key.fileobj)
+                key.data.sock.close()
 
 
 def bytes_waiting(port: int) -> int:
@@ -226,10 +276,12 @@ def bytes_waiting(port: int) -> int:
     return sum(int(queue.partition(":")[0], 16) for queue in queues)
 
 
-def main(kind: str, port: str, path: str, options: str) -> None:
+def main(kind: str, address: str, path: str, options: str) -> None:
     client = {"receive": receive, "latency": latency, "slow": slow}[kind]
+    where = json.loads(address)
     try:
-        print(json.dumps(client(int(port), path, **json.loads(options))))
+        where = tuple(where) if isinstance(where, list) else where
+        print(json.dumps(client(where, path, **json.loads(options))))
     except (OSError, ClientError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
     except KeyboardInterrupt:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import subprocess
+from argparse import Namespace
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TypeVar
 
 from clients import ClientError, run_client
-from report import number, progress
+from report import Target, number, progress, ratios, spread, table
 from servers import GB, HERE, HOST, KIB, MIB, Measured, ServerError
 
 T = TypeVar("T")
@@ -21,10 +23,11 @@ def big(
     server: Measured, size: int, *, count: int = 1, parallel: int = 1, **options: object
 ) -> dict[str, float]:
     """A file is received, with these options of the client ``receive``."""
-    before = server.cpu()
     options = {"count": count, "parallel": parallel, **options}
-    seen = run_client("receive", server.port, f"/{size}", **options)
-    cpu = server.cpu() - before
+    both = [server] if server.front is None else [server, server.front]
+    before = [one.cpu() for one in both]
+    seen = run_client("receive", server.address, f"/{size}", **options)
+    cpu, *front = [one.cpu() - was for one, was in zip(both, before, strict=True)]
     if seen["bytes"] != size * count * parallel:
         raise ClientError(f"{seen['bytes']} bytes, not {count * parallel} times {size}")
     return {
@@ -32,6 +35,7 @@ def big(
         # On the loopback interface the kernel may do the work of one side in the time
         # of the other. It depends on where each runs; the sum does not.
         "client_cpu_s_per_gb": seen["cpu"] / seen["bytes"] * GB,
+        "all_cpu_s_per_gb": sum([cpu, *front, seen["cpu"]]) / seen["bytes"] * GB,
         "gb_per_s": seen["bytes"] / seen["seconds"] / GB,
         "memory_mib": server.memory(),
     }
@@ -39,7 +43,8 @@ def big(
 
 def small(server: Measured, size: int, connections: int, seconds: int) -> dict[str, float]:
     """As many requests for one file as wrk can make."""
-    url = f"http://{HOST}:{server.port}/{size}"
+    host, port = (HOST, server.address) if isinstance(server.address, int) else server.address
+    url = f"http://{host}:{port}/{size}"
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", f"{HERE}/wrk.lua", url]
     before = server.cpu()
     done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 60)
@@ -81,6 +86,53 @@ def in_turn(
         for figure in dict.fromkeys(figure for one in repeated for figure in one):
             values[name][figure] = [one.get(figure) for one in repeated]
     return values
+
+
+def show(
+    title: str,
+    args: Namespace,
+    head: Sequence[str],
+    found: Mapping[tuple[str, ...], Mapping[str, Figures]],
+    columns: Sequence[str],
+) -> None:
+    """Print these figures of each contender."""
+    print(f"\n{title}; medians of {args.repeats} (least..most)\n")
+    rows = [
+        [*key, contender, *(spread(figures[name]) for name in columns)]
+        for key, contenders in found.items()
+        for contender, figures in contenders.items()
+    ]
+    print(table(head, rows), flush=True)
+
+
+#: What is to be reached: a figure, another one below it or "", and Target's limits.
+Wanted = Sequence[tuple[str, str, Mapping[str, float]]]
+
+
+def side_by_side(
+    title: str,
+    args: Namespace,
+    groups: Mapping[str, Sequence[str]],
+    one: Callable[[str, str], dict[str, float]],
+    columns: Sequence[str],
+    wanted: Wanted,
+) -> tuple[dict[str, dict[str, Figures]], list[Target]]:
+    """Measure the contenders of each group in turn, and print these figures."""
+    found = {
+        group: in_turn(group, args.repeats, {c: c for c in contenders}, partial(one, group))
+        for group, contenders in groups.items()
+    }
+    by_key = {(group,): contenders for group, contenders in found.items()}
+    show(title, args, ("server", "contender", *columns), by_key, columns)
+    targets = []
+    for group, contenders in found.items():
+        for name in (name for name in contenders if name.startswith("ours")):
+            for upper, lower, limits in wanted:
+                values = contenders[name][upper]
+                values = ratios(values, contenders[name][lower]) if lower else values
+                what = f"{group}, {name}: {upper}" + (f" / {lower}" if lower else "")
+                targets.append(Target("", what, values, **limits))
+    return found, targets
 
 
 def label(size: int, connections: int) -> str:

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NoReturn
 
-from servers import find_nginx
+from servers import nginx
 
 #: The values of one figure, a repeat each; None if it could not be measured.
 Values = Sequence[float | None]
@@ -172,7 +172,7 @@ def machine(distributions: Iterable[str] = ()) -> dict[str, Any]:
         "kernel": f"{platform.system()} {platform.release()}",
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "versions": versions,
-        "nginx": command_output(find_nginx() or "nginx", "-v").rpartition("/")[2],
+        "nginx": command_output(nginx.NGINX or "nginx", "-v").rpartition("/")[2],
         "wrk": " ".join(command_output("wrk", "-v").split()[:2]),
         "load_before": round(os.getloadavg()[0], 2),
     }
@@ -204,10 +204,6 @@ def finish(args: argparse.Namespace, results: dict[str, Any], targets: list[Targ
             json.dump(results, file, indent=1)
             file.write("\n")
     if getattr(args, "plots", None):
-        os.makedirs(args.plots, exist_ok=True)
-        try:
-            from plots import draw
-        except ImportError as error:
-            progress(f"no plots: {error}")
-        else:
-            draw(results, args.plots)
+        from plots import draw
+
+        draw(results, args.plots)

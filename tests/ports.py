@@ -15,6 +15,9 @@ from typing import Any
 import waitress
 from waitress import wasyncore
 
+#: A port of the loopback address, the path of a unix socket, or an address of another network.
+Address = int | str | tuple[str, int]
+
 
 class ServerError(Exception):
     """The server does not come up."""
@@ -28,12 +31,12 @@ def free_port() -> int:
         return port
 
 
-def connect(address: int | str, timeout: float, window: int = 0) -> socket.socket:
-    """Connect to a port of the loopback address, or to the unix socket of this path.
+def connect(address: Address, timeout: float, window: int = 0) -> socket.socket:
+    """Connect to this address.
 
     :param window: the size of the buffer for what is received; 0: as the system has it.
     """
-    family = socket.AF_INET if isinstance(address, int) else socket.AF_UNIX
+    family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
     sock = socket.socket(family)
     try:
         sock.settimeout(timeout)
@@ -47,7 +50,7 @@ def connect(address: int | str, timeout: float, window: int = 0) -> socket.socke
 
 
 def wait_until_listening(
-    address: int | str, process: subprocess.Popen[Any], log: Path | None = None
+    address: Address, process: subprocess.Popen[Any], log: Path | None = None
 ) -> None:
     """Return once the server accepts connections.
 

@@ -14,15 +14,22 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ports import wait_until_listening
+from ports import Address, wait_until_listening
 
 
 @dataclass(frozen=True)
 class Measured:
     process: subprocess.Popen[bytes]
-    port: int
+    address: Address
     #: What it prints.
     log: Path
+    #: The server that stands in front of it, if one does, and has the address.
+    front: Measured | None = None
+
+    @property
+    def port(self) -> int:
+        assert isinstance(self.address, int)
+        return self.address
 
     def cpu(self) -> float:
         """CPU seconds so far, once it has nothing left to do."""
@@ -68,9 +75,9 @@ class Measured:
 
 @contextmanager
 def measured(
-    command: list[str], port: int, log: Path, environ: Mapping[str, str]
+    command: list[str], address: Address, log: Path, environ: Mapping[str, str]
 ) -> Iterator[Measured]:
-    """Have this command listen on the port, with these variables added to its environment."""
+    """Have this command listen on the address, with these variables added to its environment."""
     with log.open("wb") as output:
         process = subprocess.Popen(
             command,
@@ -81,8 +88,8 @@ def measured(
             start_new_session=True,
         )
     try:
-        wait_until_listening(port, process, log)
-        yield Measured(process, port, log)
+        wait_until_listening(address, process, log)
+        yield Measured(process, address, log)
     finally:
         process.terminate()
         try:
