@@ -78,6 +78,7 @@ class BlockReader:
     :param seek_first: whether to seek to start first. False: read from where the file
         stands, and call that position start.
     :param exact: whether a file that ends before stop is an error.
+    :param read_size: number of bytes to read at once, at least, where there are as many.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class BlockReader:
         *,
         seek_first: bool = False,
         exact: bool = True,
+        read_size: int = 0,
     ) -> None:
         self.filelike = filelike
         self.start = start
@@ -97,6 +99,7 @@ class BlockReader:
         #: Whether the file has yet to be moved to that position.
         self.seek_first: bool = seek_first
         self.exact = exact
+        self.read_size = read_size
         self._read = _read_method(filelike)
         self._rest = memoryview(b"")
 
@@ -135,7 +138,7 @@ class BlockReader:
             if self.seek_first:
                 self.filelike.seek(self.position)  # type: ignore[attr-defined]
                 self.seek_first = False
-            data = self._call_read(size)
+            data = self._call_read(max(size, min(self.read_size, self.remaining or 0)))
         except OSError as error:
             raise FileReadError.of(self.filelike, error) from error
         except StopIteration:

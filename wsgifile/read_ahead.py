@@ -16,21 +16,28 @@ from collections.abc import Callable
 from .blocks import BlockReader
 from .threads import pool
 
-__all__ = ["ReadAhead"]
+__all__ = ["FIRST_OF_STORE", "ReadAhead"]
 
 #: Size of the first read in bytes. It is small so that the client gets something soon. Each
 #: further read is twice as large, up to the block size.
 FIRST = 16384
+#: The same where each read is a request, so that most files take one.
+FIRST_OF_STORE = 2 * 2**20
 
 
 class ReadAhead:
-    """The blocks of a reader, up to depth of them ahead."""
+    """The blocks of a reader, up to depth of them ahead.
 
-    def __init__(self, blocks: BlockReader, depth: int, block_size: int) -> None:
+    :param first: size of the first block.
+    """
+
+    def __init__(
+        self, blocks: BlockReader, depth: int, block_size: int, first: int = FIRST
+    ) -> None:
         self._blocks = blocks
         self._depth = depth
         self._block_size = block_size
-        self._size = min(FIRST, block_size)
+        self._size = min(first, block_size)
         #: What was read: blocks, and possibly an error after them.
         self._ready: deque[bytes | BaseException] = deque()
         #: Whether there is no more to read, and whether nobody wants any more.

@@ -7,13 +7,15 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from .blocks import BlockReader, ChainedReader, name_of
+from .blocks import BlockReader, ChainedReader, FileLike, name_of
 from .log import logger, one_line
 from .plan import Part, Plan
-from .read_ahead import ReadAhead
+from .read_ahead import FIRST_OF_STORE, ReadAhead
 from .recognise import FileRegion, FileSlice
+from .sources import Forwards
 from .transfer import Declined, Transfer
 
 if TYPE_CHECKING:
@@ -86,8 +88,9 @@ class Send:
     plan: Plan
     #: Number of bytes to read at once.
     block_size: int
-    #: Number of blocks to read ahead, of a file whose read() may block.
-    read_ahead: int
+    #: Number of blocks to read ahead, of a file whose read() may block. None: as is known to
+    #: be good for its type.
+    read_ahead: int | None
     watch: Watch | None = None
     #: Seconds that the client may take nothing.
     send_timeout: float = 60.0
@@ -104,16 +107,22 @@ class Send:
 
     def blocks(self) -> BlockReader | ChainedReader | ReadAhead:
         """The bytes to send, by read()."""
-        reader = self._reader_of(self.plan.parts)
-        # A file whose end is known is on a local disk or in memory.
-        if (
-            isinstance(reader, BlockReader)
-            and self.read_ahead
-            and self.region.end is None
-            and self.plan.count != 0
-        ):
-            return ReadAhead(reader, self.read_ahead, self.block_size)
-        return reader
+        reader, source = self._reader_of(self.plan.parts), self.region.source
+        depth = self.read_ahead
+        if depth is None:
+            depth = 0 if source is None else source.read_ahead
+        elif self.region.end is not None and (source is None or not source.read_ahead):
+            depth = 0  # It is on a local disk or in memory.
+        if not (depth and isinstance(reader, BlockReader) and self.plan.count != 0):
+            return reader
+        if reader.read_size:
+            size, reader.read_size = reader.read_size, 0
+            return ReadAhead(reader, depth, size, FIRST_OF_STORE)
+        return ReadAhead(reader, depth, self.block_size)
+
+    def read_now(self) -> BlockReader | ChainedReader:
+        """The same, read by nobody else and in as few reads as can be."""
+        return self._reader_of(self.plan.parts)
 
     def described(self) -> BlockReader | ChainedReader:
         """The bytes that the header describes: for HEAD, those that GET would get."""
@@ -121,20 +130,25 @@ class Send:
 
     def _reader_of(self, parts: tuple[Part, ...]) -> BlockReader | ChainedReader:
         first, *more = parts
-        if more or isinstance(first, bytes):
-            return ChainedReader(map(self._reader, parts))
-        return self._reader(first)
+        region, in_parts = self.region, bool(more) or isinstance(first, bytes)
+        filelike, seek = region.filelike, region.seek
+        if region.source is not None and region.source.reader is not None:
+            filelike = region.source.reader
+        if not seek and (in_parts or first[0] != region.start):
+            filelike, seek = Forwards(filelike), True
+        if in_parts:
+            return ChainedReader(map(partial(self._reader, filelike, seek), parts))
+        return self._reader(filelike, seek, first)
 
-    def _reader(self, part: Part) -> BlockReader:
+    def _reader(self, filelike: FileLike, seek: bool, part: Part) -> BlockReader:
         if isinstance(part, bytes):
             return BlockReader(io.BytesIO(part), 0, len(part))
         region, (start, stop) = self.region, part
         if stop is None:
             # Nobody was promised how many bytes come, so the file may end before the limit.
-            return BlockReader(
-                region.filelike, start, region.limit, seek_first=region.seek, exact=False
-            )
-        return BlockReader(region.filelike, start, stop, seek_first=region.seek)
+            return BlockReader(filelike, start, region.limit, seek_first=seek, exact=False)
+        read_size = 0 if region.source is None else region.source.read_size
+        return BlockReader(filelike, start, stop, seek_first=seek, read_size=read_size)
 
     def file_slice(self) -> FileSlice | Declined:
         """The bytes to send as a slice of a kernel file, if they are one."""
