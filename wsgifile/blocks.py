@@ -78,7 +78,6 @@ class BlockReader:
     :param seek_first: whether to seek to start first. False: read from where the file
         stands, and call that position start.
     :param exact: whether a file that ends before stop is an error.
-    :param read_size: number of bytes to read at once, at least, where there are as many.
     """
 
     def __init__(
@@ -89,7 +88,6 @@ class BlockReader:
         *,
         seek_first: bool = False,
         exact: bool = True,
-        read_size: int = 0,
     ) -> None:
         self.filelike = filelike
         self.start = start
@@ -99,7 +97,11 @@ class BlockReader:
         #: Whether the file has yet to be moved to that position.
         self.seek_first: bool = seek_first
         self.exact = exact
-        self.read_size = read_size
+        #: Number of bytes to read at once, at least, where there are as many.
+        self.read_size: int = 0
+        #: Whether to read on at stop, before the last block is handed on. That has the file
+        #: compare a checksum, and raise its error.
+        self.check_end: bool = False
         self._read = _read_method(filelike)
         self._rest = memoryview(b"")
 
@@ -128,6 +130,8 @@ class BlockReader:
         if not data and self.stop is not None and self.exact:
             raise ShortFileError(self.filelike, self.stop - self.start, self.position - self.start)
         self.position += len(data)
+        if self.check_end and self.position == self.stop:
+            self._next(1)
         return data
 
     def _next(self, size: int) -> bytes:

@@ -144,13 +144,7 @@ def unwrap(app_iter: Any) -> Inner | None:
         if inner is None or not _is_as_made(file):
             break
         iterated = found is None or (found.iterated and found.start is None)
-        if (
-            iterated
-            and rewinds(type(file))
-            and (  # type: ignore[arg-type]
-                _is_lazy(type(inner.file)) or is_seekable(file)
-            )
-        ):
+        if iterated and _goes_back(file, inner):
             inner.start = 0
         if found is not None:
             inner = found.through(inner)
@@ -189,9 +183,12 @@ def rewinds(kind: type) -> bool:
     return bool(inherited(kind, _REWOUND, ITERATING_METHODS))
 
 
-@lru_cache(256)
-def _is_lazy(kind: type) -> bool:
-    return bool(inherited(kind, _LAZY, frozenset()))
+def _goes_back(file: Any, inner: Inner) -> bool:
+    """Whether iterating file begins at the beginning of what is inside it."""
+    kind: Any = type(file)  # (mypy takes types for unhashable.)
+    if not rewinds(kind):
+        return False
+    return inherited(type(inner.file), _LAZY, frozenset()) or is_seekable(file)
 
 
 def name_of_type(kind: type) -> str:

@@ -328,7 +328,8 @@ def _own_validators(plan: Plan, fields: Mapping[str, str], region: FileRegion) -
 
 def _etag_of_disk(plan: Plan, region: FileRegion) -> tuple[str, int] | None:
     """The ETag of a file that was opened by its path, and its time of modification."""
-    assert region.status is not None and plan.count is not None
+    assert region.status is not None
+    assert plan.count is not None
     mtime_ns = region.status.st_mtime_ns
     path = path_of_file(region.filelike, region.status) if mtime_ns >= UNDATED else None
     if path is None:

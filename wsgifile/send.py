@@ -147,8 +147,11 @@ class Send:
         if stop is None:
             # Nobody was promised how many bytes come, so the file may end before the limit.
             return BlockReader(filelike, start, region.limit, seek_first=seek, exact=False)
-        read_size = 0 if region.source is None else region.source.read_size
-        return BlockReader(filelike, start, stop, seek_first=seek, read_size=read_size)
+        reader, source = BlockReader(filelike, start, stop, seek_first=seek), region.source
+        if source is not None:
+            reader.read_size = source.read_size
+            reader.check_end = source.checks_end and stop == region.end
+        return reader
 
     def file_slice(self) -> FileSlice | Declined:
         """The bytes to send as a slice of a kernel file, if they are one."""

@@ -60,6 +60,8 @@ class Source:
     read_size: int = 0
     #: Number of blocks to read ahead by default. Any thread may read it, if this is not 0.
     read_ahead: int = 0
+    #: Whether it compares a checksum when read() finds the end.
+    checks_end: bool = False
     #: Whether iterating it gives the bytes that read() gives.
     iterates: bool = True
 
@@ -121,7 +123,8 @@ _SKIPPED = 262144
 
 def goes_forwards(file: Any) -> bool:
     """Whether its seek() can be relied on to go forwards."""
-    if not (_seeks_as_it_reads(type(file)) and READING_METHODS.isdisjoint(_attributes(file))):
+    kind: Any = type(file)  # (mypy takes types for unhashable.)
+    if not (_seeks_as_it_reads(kind) and READING_METHODS.isdisjoint(_attributes(file))):
         return False
     try:
         return is_seekable(file)
@@ -209,7 +212,8 @@ def _fsspec_http(file: Any) -> Source | None:
     if source is None or source.reader is None or file.size > file.blocksize:
         return source
     # It also works without us if the server does not know ranges.
-    fetch, whole = _past_cache(file.cache), []
+    fetch = _past_cache(file.cache)
+    whole: list[bytes] = []
 
     def fetch_or_take(start: int, stop: int) -> bytes:
         if not whole:
@@ -255,9 +259,8 @@ def _django_storages(file: Any) -> Source | None:
 
 def _streaming_body(body: Any) -> Source:
     length, taken = body._content_length, body._amount_read
-    source = Source(
-        None if length is None else int(length) - taken, random=False, read_ahead=_AHEAD
-    )
+    size = None if length is None else int(length) - taken
+    source = Source(size, random=False, read_ahead=_AHEAD, checks_end=True)
     headers = getattr(body._raw_stream, "headers", {})
     if not taken and "Content-Range" not in headers:
         source.etag = _etag(headers.get("ETag"))
@@ -282,6 +285,7 @@ def _nanoseconds(date: Any) -> int | None:
 #: By module and name of the type.
 _SOURCES: dict[str, Callable[[Any], Source | None]] = {
     # In the order of their names.
+    "botocore.httpchecksum.StreamingChecksumBody": _streaming_body,
     "botocore.response.StreamingBody": _streaming_body,
     "fsspec.implementations.http.HTTPFile": _fsspec_http,
     "fsspec.spec.AbstractBufferedFile": _fsspec,
