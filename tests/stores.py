@@ -9,7 +9,6 @@ from __future__ import annotations
 import http.client
 import http.server
 import os
-import socketserver
 import sys
 import threading
 import time
@@ -61,6 +60,8 @@ class Counter:
     delay: float = 0.0
     #: Number of bytes after which the bodies of GET are cut off; None: they are not.
     cut: int | None = None
+    #: Whether the first byte of each body is another one than it should be.
+    spoil: bool = False
     #: The status that each GET gets instead; 0: it gets what the origin answers.
     fails: int = 0
 
@@ -71,7 +72,7 @@ class Counter:
     def forget(self) -> None:
         """As if nothing had been asked for, slow or cut off."""
         self.asked.clear()
-        self.delay, self.cut, self.fails = 0.0, None, 0
+        self.delay, self.cut, self.spoil, self.fails = 0.0, None, False, 0
 
     @property
     def gets(self) -> list[Asked]:
@@ -89,13 +90,14 @@ class Counter:
         return sum(asked.sent for asked in self.asked)
 
 
-class _Proxy(socketserver.ThreadingMixIn, http.server.HTTPServer):
-    daemon_threads = True
-    counter: Counter
-    upstream: int
-
+class _Server(http.server.ThreadingHTTPServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that leaves is no news."""
+
+
+class _Proxy(_Server):
+    counter: Counter
+    upstream: int
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -119,7 +121,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"] or 0))
         connection = http.client.HTTPConnection("127.0.0.1", self.server.upstream, timeout=30)
         try:
-            connection.request(self.command, self.path, body, dict(self.headers.items()))
+            fields = {name: value for name, value in self.headers.items() if name != "Expect"}
+            connection.request(self.command, self.path, body, fields)
             self.answer(asked, connection.getresponse())
         finally:
             connection.close()
@@ -134,6 +137,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         cut = self.server.counter.cut if self.command == "GET" else None
         while block := response.read(65536):
+            if self.server.counter.spoil and not asked.sent:
+                block = bytes([block[0] ^ 1]) + block[1:]
             if cut is not None:
                 block = block[: cut - asked.sent]
             self.wfile.write(block)
@@ -142,6 +147,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             if cut is not None and asked.sent >= cut:
                 self.close_connection = True
                 return
+
+    def handle_expect_100(self) -> bool:
+        super().handle_expect_100()
+        self.wfile.flush()
+        return True
 
     def log_message(self, *args: Any) -> None:
         """The requests are noted elsewhere."""
@@ -215,8 +225,7 @@ class _File(http.server.BaseHTTPRequestHandler):
 def origin(data: bytes) -> Iterator[Counter]:
     """An HTTP server with these bytes at each path, and what it is asked for."""
     handler = type("Handler", (_File,), {"data": data})
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        server.daemon_threads = True
+    with _Server(("127.0.0.1", 0), handler) as server:
         loop = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
         loop.start()
         try:

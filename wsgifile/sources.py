@@ -270,8 +270,10 @@ def _streaming_body(body: Any) -> Source:
 
 def _etag(value: Any) -> str | None:
     """The ETag as a header has it. Some stores leave the quotes away."""
-    if not isinstance(value, str) or is_etag(value):
-        return value or None
+    if not isinstance(value, str):
+        return None
+    if is_etag(value):
+        return value
     return f'"{value}"' if re.fullmatch(r"[!#-~]+", value) else None
 
 
