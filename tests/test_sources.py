@@ -12,6 +12,7 @@ import tarfile
 import zipfile
 from collections.abc import Callable
 from datetime import datetime, timezone
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -38,9 +39,12 @@ def answer(file: Any, *fields: tuple[str, str], wanted: str = "") -> tuple[str, 
     environ = {"REQUEST_METHOD": "GET"}
     if wanted:
         environ["HTTP_RANGE"] = wanted
-    body: Any = FileWrapperMiddleware(app)(
-        environ, lambda *args: told.extend(args) or (lambda data: None)
-    )
+
+    def start_response(*args: Any) -> Any:
+        told.extend(args)
+        return lambda data: None
+
+    body: Any = FileWrapperMiddleware(app)(environ, start_response)
     try:
         return told[0], dict(told[1]), b"".join(body)
     finally:
@@ -353,3 +357,13 @@ def test_fsspec_of_one_connection() -> None:
     written = kind(files, "path", mode="wb")
     assert recognise(written).end is None  # type: ignore[union-attr]
     written.closed = True
+
+
+@pytest.mark.skipif(not Path("/proc/version").exists(), reason="there is no /proc")
+def test_file_of_the_kernel_without_a_length() -> None:
+    """What the kernel makes up at each read has no parts."""
+    size = len(Path("/proc/version").read_bytes())
+    with open("/proc/version", "rb") as file:
+        status, header, body = answer(file, ("Content-Length", str(size)), wanted="bytes=0-9")
+    assert (status, len(body)) == ("200 OK", size)
+    assert "Accept-Ranges" not in header

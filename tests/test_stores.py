@@ -12,6 +12,7 @@ import random
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -485,7 +486,7 @@ def test_zip_in_a_store(s3: Counter, s3fs_files: Any) -> None:
         "zip", fo=s3fs_files.open(f"{BUCKET}/archive")
     )
     for name in ("stored", "packed"):
-        app = app_of(lambda name=name: files.open(name))
+        app = app_of(partial(files.open, name))
         whole = answer(app)
         assert whole.body == DATA[:300_000]
         assert "ETag" not in whole.headers

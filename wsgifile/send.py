@@ -107,26 +107,31 @@ class Send:
 
     def blocks(self) -> BlockReader | ChainedReader | ReadAhead:
         """The bytes to send, by read()."""
-        reader, source = self._reader_of(self.plan.parts), self.region.source
-        depth = self.read_ahead
+        return self._read_ahead(self.read_now())
+
+    def read_now(self) -> BlockReader | ChainedReader:
+        """The same, without another thread."""
+        return self._reader_of(self.plan.parts)
+
+    def described(self) -> BlockReader | ChainedReader | ReadAhead:
+        """The bytes that the header describes: for HEAD, those that GET would get."""
+        return self._read_ahead(self._reader_of(self.plan.described or self.plan.parts))
+
+    def _read_ahead(
+        self, reader: BlockReader | ChainedReader
+    ) -> BlockReader | ChainedReader | ReadAhead:
+        """The bytes of this reader, read ahead of the client if that is any good."""
+        depth, source = self.read_ahead, self.region.source
         if depth is None:
             depth = 0 if source is None else source.read_ahead
         elif self.region.end is not None and (source is None or not source.read_ahead):
             depth = 0  # It is on a local disk or in memory.
-        if not (depth and isinstance(reader, BlockReader) and self.plan.count != 0):
+        if not depth or isinstance(reader, ChainedReader) or reader.remaining == 0:
             return reader
-        if reader.read_size:
-            size, reader.read_size = reader.read_size, 0
-            return ReadAhead(reader, depth, size, FIRST_OF_STORE)
-        return ReadAhead(reader, depth, self.block_size)
-
-    def read_now(self) -> BlockReader | ChainedReader:
-        """The same, read by nobody else and in as few reads as can be."""
-        return self._reader_of(self.plan.parts)
-
-    def described(self) -> BlockReader | ChainedReader:
-        """The bytes that the header describes: for HEAD, those that GET would get."""
-        return self._reader_of(self.plan.described or self.plan.parts)
+        if not reader.read_size:
+            return ReadAhead(reader, depth, self.block_size)
+        size, reader.read_size = reader.read_size, 0
+        return ReadAhead(reader, depth, size, FIRST_OF_STORE)
 
     def _reader_of(self, parts: tuple[Part, ...]) -> BlockReader | ChainedReader:
         first, *more = parts
