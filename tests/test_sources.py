@@ -187,6 +187,16 @@ class Fails(Own):
         raise ValueError("closed")
 
 
+class PassesAll:
+    """Passes everything on."""
+
+    def __init__(self) -> None:
+        self._inner = io.BytesIO(DATA)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
 class Nothing:
     """Can do nothing else."""
 
@@ -200,7 +210,7 @@ def patched() -> Any:
     return file
 
 
-@pytest.mark.parametrize("make", [Passes, Derived, Unseekable, Fails, Nothing, patched])
+@pytest.mark.parametrize("make", [Passes, PassesAll, Derived, Unseekable, Fails, Nothing, patched])
 def test_positions_that_may_be_of_other_bytes(make: Callable[[], Any]) -> None:
     file = make()
     Nothing.file.seek(0)
@@ -210,6 +220,19 @@ def test_positions_that_may_be_of_other_bytes(make: Callable[[], Any]) -> None:
     assert status == "200 OK"
     assert "Accept-Ranges" not in header
     assert len(body) == SIZE or make is Derived
+
+
+def test_end_of_what_is_moved() -> None:
+    """As any file, it has no bytes behind its end."""
+    fetched = sources.Fetched(SIZE, lambda start, stop: DATA[start:stop])
+    fetched.seek(SIZE - 5)
+    assert (fetched.read(10), fetched.read(10)) == (DATA[-5:], b"")
+    for file in (Own(DATA), Unseekable(DATA)):
+        forwards = sources.Forwards(file)
+        forwards.seek(SIZE - 5)
+        assert (forwards.read(10), forwards.read(10)) == (DATA[-5:], b"")
+        forwards.seek(2 * SIZE)
+        assert forwards.read(10) == b""
 
 
 def zip_member(name: str) -> Any:

@@ -39,7 +39,7 @@ class ReadAhead:
         self._block_size = block_size
         self._size = min(first, block_size)
         #: What was read: blocks, and possibly an error after them.
-        self._ready: deque[bytes | BaseException] = deque()
+        self._ready: deque[bytes | memoryview | BaseException] = deque()
         #: Whether there is no more to read, and whether nobody wants any more.
         self._ended = self._closed = False
         #: The thread that is reading, and whether a job for the pool is pending.
@@ -93,9 +93,11 @@ class ReadAhead:
                 # and with some servers the file is closed only when the body is dropped.
                 del block
         if len(block) > size:
-            self._ready.appendleft(block[size:])
+            rest = memoryview(block)  # A block of a store is large, and is not to be copied.
+            self._ready.appendleft(rest[size:])
+            block = rest[:size]
         self._ask()
-        return block[:size]
+        return bytes(block)
 
     def _ask(self) -> None:
         idle = self._reading is None and not self._asked and not self._ended
