@@ -476,6 +476,10 @@ def test_server_without_ranges(web: Counter) -> None:
 
     assert answer(app).body == DATA
     assert answer(app, Range="bytes=1000-1999").body == DATA[1000:2000]
+    web.forget()
+    several = answer(app, Range="bytes=1000-1099,3000000-3000099").body
+    assert several.count(DATA[1000:1100]) == several.count(DATA[3_000_000:3_000_100]) == 1
+    assert len(web.gets) == 2
     large = app_of(lambda: files.open(url, block_size=1000))
     assert answer(large, Range="bytes=1000000-1999999").status == 500
 
