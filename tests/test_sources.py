@@ -295,11 +295,11 @@ def test_what_cannot_be_described() -> None:
 
 
 def test_unseekable_part_of_a_body_from_a_store() -> None:
-    """werkzeug's range of a body that cannot tell its position."""
+    """WebOb's range of a body that cannot tell its position, and other bodies."""
     response = pytest.importorskip("botocore.response")
     webob = pytest.importorskip("webob.response")
     body = response.StreamingBody(io.BytesIO(DATA), str(SIZE))
-    ranged = webob.AppIterRange(body, 10, 20)
+    ranged = webob.AppIterRange(FileWrapper(body), 10, 20)
     assert recognise(ranged) is None
     unknown = response.StreamingBody(io.BytesIO(DATA), None)
     assert answer(unknown)[2] == DATA

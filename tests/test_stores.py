@@ -109,7 +109,6 @@ def django_storage(s3_server: Counter) -> Any:
 
 
 def storage(s3: Counter, **options: Any) -> Any:
-    configure_django()
     backend = pytest.importorskip("storages.backends.s3")
     return backend.S3Storage(
         endpoint_url=s3.url,
@@ -121,10 +120,16 @@ def storage(s3: Counter, **options: Any) -> Any:
     )
 
 
-def configure_django() -> None:
+@pytest.fixture(scope="module", autouse=True)
+def django_settings() -> Iterator[None]:
+    """Django can be configured once. Other tests of this process may want to do so too."""
     settings = pytest.importorskip("django.conf").settings
-    if not settings.configured:
-        settings.configure(ROOT_URLCONF="empty", ALLOWED_HOSTS=["*"])
+    if settings.configured:
+        yield
+        return
+    settings.configure(ROOT_URLCONF="empty", ALLOWED_HOSTS=["*"])
+    yield
+    settings._wrapped = pytest.importorskip("django.utils.functional").empty
 
 
 @pytest.fixture
@@ -514,7 +519,6 @@ def test_memory_and_local_files(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_kinds_of_django_storages_files(s3: Counter, django_storage: Any) -> None:
     """What is not the object's bytes, or is here already, is read as Django reads it."""
-    configure_django()
     http_ = pytest.importorskip("django.http")
 
     def streamed(make: Callable[[], Any]) -> WSGIApplication:
@@ -547,26 +551,22 @@ def test_short_answer_to_django_storages(
 
 
 def django_app(respond: Callable[[], Any]) -> WSGIApplication:
-    configure_django()
     handler: Any = pytest.importorskip("django.core.handlers.wsgi").WSGIHandler()
     handler.get_response = lambda request: respond()
     return handler  # type: ignore[no-any-return]
 
 
 def streaming_response(file: Any) -> WSGIApplication:
-    configure_django()
     django_http = pytest.importorskip("django.http")
     return django_app(lambda: django_http.StreamingHttpResponse(file()))
 
 
 def file_response(file: Any) -> WSGIApplication:
-    configure_django()
     django_http = pytest.importorskip("django.http")
     return django_app(lambda: django_http.FileResponse(file()))
 
 
 def field_file(file: Any) -> WSGIApplication:
-    configure_django()
     files = pytest.importorskip("django.db.models.fields.files")
 
     def make() -> Any:
