@@ -299,11 +299,19 @@ def test_call_size() -> None:
         return size
 
     for best in (*SIZES, SIZES[0], SIZES[2]):
-        for _ in range(2200):
+        for _ in range(8500):
             send()
-        sizes = [send() for _ in range(1056)]
-        assert sizes.count(best) > 1000
+        sizes = [send() for _ in range(4200)]
+        assert sizes.count(best) > 4000
         assert set(sizes) == set(SIZES)
+
+
+def test_call_size_has_to_be_worth_it() -> None:
+    """A sample varies by some percent, so a small size that costs a little less is not taken."""
+    call_size = CallSize()
+    for _ in range(1000):
+        call_size.add(LARGEST, 1.0 if call_size.size == LARGEST else 0.9)
+    assert call_size.size == LARGEST
 
 
 def test_sendfile_keeps_other_errors() -> None:
