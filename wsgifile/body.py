@@ -168,12 +168,14 @@ class Body(CloseOnce):
 
         :raises OSError: if the client has left; TimeoutError if it takes nothing.
         """
-        self.server.write(b"")  # This sends the header.
         client = self._client
         if client is None:
             self._send_left(file_slice, sock)
             return
         client.may_leave = self._may_leave = self.send.background > 0
+        if client.has_room(file_slice.stop - self._one_slice().position):
+            self._send_left(file_slice, sock)
+            return
         with client.brief_waits():
             self._send_left(file_slice, sock)
             while client.behind and not self.leave(client):
@@ -181,8 +183,7 @@ class Body(CloseOnce):
 
     def _send_left(self, file_slice: FileSlice, sock: Any) -> None:
         """Send what is left. It ends early if the client falls behind, or the file is short."""
-        blocks, client = self.blocks, self._client
-        assert isinstance(blocks, BlockReader)  # It is one slice.
+        client, blocks = self._client, self._one_slice()
         assert self.sent is not None
         left = FileSlice(file_slice.file, blocks.position, file_slice.stop)
         wait = None if client is None else client.wait
@@ -192,6 +193,10 @@ class Body(CloseOnce):
             self.server.count_sent(sent)
             if client is not None and not client.keeps_up():
                 return
+
+    def _one_slice(self) -> BlockReader:
+        assert isinstance(self.blocks, BlockReader)
+        return self.blocks
 
     def _room(self, size: int) -> int:
         """Up to size bytes, as many as the client takes at once; 0: we send nothing more.

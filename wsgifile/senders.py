@@ -144,4 +144,5 @@ class SendfileBody(Body):
     def begin(self) -> None:
         """Send all of it. If the file runs short, read() finds out afterwards."""
         super().begin()
+        self.server.write(b"")  # This sends the header.
         self.send_slice(self._file_slice, self._sock)

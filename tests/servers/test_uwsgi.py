@@ -159,4 +159,4 @@ def test_client_leaves(tmp_path: Path) -> None:
         log = server.logged("GET /ours => ")
         assert log.count("SENT wsgi.file_wrapper ConnectionError") == 1
         assert log.count("OSError: write error") == 1
-        assert log.count("SIGPIPE") == 1
+        assert log.count("SIGPIPE") <= 1

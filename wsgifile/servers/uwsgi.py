@@ -310,10 +310,10 @@ class SelfSendingFile(Body):
             if not self.server.offloads:
                 self._client = self.server.client(self.send.send_timeout)
             try:
-                if self._client is not None and not self.server.alters_body:
-                    self._send_directly()
+                # The header passes through uWSGI, and so does what the client takes at once.
                 while self._sendfile():
-                    pass
+                    if self._client is not None and not self.server.alters_body:
+                        self._send_directly()
             except TimeoutError as error:
                 self._begun, self._late = True, error
             except OSError:  # There are no more descriptors, or the disk fails.
@@ -321,8 +321,7 @@ class SelfSendingFile(Body):
         raise io.UnsupportedOperation("fileno")
 
     def _send_directly(self) -> None:
-        """Send the slice by os.sendfile, which costs less than pieces that fit."""
-        self._begun = True
+        """Send the rest by os.sendfile, which costs less than pieces that fit."""
         try:
             with _no_sigpipe(), borrowed(_connection_fd()) as sock:
                 self.send_slice(self._file_slice, sock)
@@ -357,7 +356,7 @@ class SelfSendingFile(Body):
         self.blocks.skip(count)
         if self.sent is not None:
             self.sent += count
-        return True
+        return start + count < self._file_slice.stop
 
     def _fail_to_send(self) -> None:
         """uWSGI sends nothing more. If the file is too short, read() raises the error."""
