@@ -16,7 +16,7 @@ import launch
 import pytest
 from client import Client
 from known import SERVERS
-from matrix import Matrix, case_of, tidy
+from matrix import CELL, Matrix, case_of, tidy
 from ports import free_port, wait_until_listening
 
 HERE = Path(__file__).parent
@@ -94,6 +94,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     Client.bare = config.getoption("bare", False)
     config.stash[MATRIX] = Matrix()
+    config.pluginmanager.register(config.stash[MATRIX])
 
 
 def in_bare(item: pytest.Item) -> bool:
@@ -114,8 +115,24 @@ def server_of(item: pytest.Item) -> str | None:
     return params.get("server") if item.path.is_relative_to(HERE) else None
 
 
+def group_of(item: pytest.Item) -> str | None:
+    """What pytest-xdist runs in one worker: the tests with the same server.
+
+    It begins with the largest groups, so the short tests of the other directories come last.
+    """
+    if not item.path.is_relative_to(HERE):
+        return None
+    params = getattr(getattr(item, "callspec", None), "params", {})
+    servers = (params.get(name) for name in ("server", "running", "name"))
+    return next((name for name in servers if name in SERVERS), item.path.stem)
+
+
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist looks for the groups in this hook, too.
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark a test as expected to fail if known.py lists that fault of its server."""
+    """Group the tests by server, and mark the ones that known.py expects to fail."""
+    for item in items:
+        if name := group_of(item):
+            item.add_marker(pytest.mark.xdist_group(name))
     if Client.bare:
         # Without the middleware, the other stacks and the known faults mean nothing.
         ours = [i for i in items if server_of(i) and in_bare(i)]
@@ -156,7 +173,8 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
         if outcome == "skipped":
             reason = report.longrepr[2]
         case = case_of(item.originalname, item.callspec.params)
-        item.config.stash[MATRIX].add(server, case, outcome, tidy(reason, server))
+        # The matrix may be in another process, to which pytest-xdist sends the report.
+        report.user_properties.append((CELL, (server, case, outcome, tidy(reason, server))))
     return report
 
 
