@@ -17,7 +17,7 @@ import pytest
 from client import Client
 from known import SERVERS
 from matrix import CELL, Matrix, case_of, tidy
-from ports import free_port, wait_until_listening
+from ports import free_port, grouped, wait_until_listening
 
 HERE = Path(__file__).parent
 MATRIX = pytest.StashKey[Matrix]()
@@ -115,24 +115,8 @@ def server_of(item: pytest.Item) -> str | None:
     return params.get("server") if item.path.is_relative_to(HERE) else None
 
 
-def group_of(item: pytest.Item) -> str | None:
-    """What pytest-xdist runs in one worker: the tests with the same server.
-
-    It begins with the largest groups, so the short tests of the other directories come last.
-    """
-    if not item.path.is_relative_to(HERE):
-        return None
-    params = getattr(getattr(item, "callspec", None), "params", {})
-    servers = (params.get(name) for name in ("server", "running", "name"))
-    return next((name for name in servers if name in SERVERS), item.path.stem)
-
-
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist looks for the groups in this hook, too.
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Group the tests by server, and mark the ones that known.py expects to fail."""
-    for item in items:
-        if name := group_of(item):
-            item.add_marker(pytest.mark.xdist_group(name))
+    """Mark a test as expected to fail if known.py lists that fault of its server."""
     if Client.bare:
         # Without the middleware, the other stacks and the known faults mean nothing.
         ours = [i for i in items if server_of(i) and in_bare(i)]
@@ -188,7 +172,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
             Path(config.getoption("matrix")).write_text(matrix.page())
 
 
-@pytest.fixture(scope="session", params=SERVERS)
+@pytest.fixture(scope="session", params=grouped(SERVERS))
 def server(
     request: pytest.FixtureRequest, files: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Running]:
