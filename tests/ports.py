@@ -134,8 +134,14 @@ def serving(app: Any, **settings: Any) -> Iterator[int]:
     loop.start()
     yield int(server.effective_port)
     server.task_dispatcher.shutdown(timeout=0.1)
+
+    def close() -> None:
+        for channel in list(server.active_channels.values()):
+            channel.handle_close()  # This also closes the temporary files of its buffer.
+        wasyncore.close_all(server._map)
+
     # The loop does it itself: it does not expect others to close what it waits for.
     with suppress(OSError):  # The loop was awake, and has closed the trigger already.
-        server.trigger.pull_trigger(lambda: wasyncore.close_all(server._map))
+        server.trigger.pull_trigger(close)
     loop.join(20)
     assert not loop.is_alive()
