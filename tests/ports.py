@@ -30,12 +30,14 @@ def _ports() -> Iterator[int]:
     """Ports for the servers of this process, in turn.
 
     Another process may take a free port before the server does. So the workers of pytest-xdist
-    have different ports. And the system gives none of them to a connection.
+    have different ports, and none is of those that the system gives to connections, if any is
+    left.
     """
     first, last = 32768, 65535
     with suppress(OSError):
         first, last = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
-    ports = [port for port in range(10_000, 65_536) if not first <= port <= last]
+    every = range(10_000, 65_536)
+    ports = [port for port in every if not first <= port <= last] or [*every]
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     ports = ports[worker :: int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))]
     # Two runs at the same time begin at different places.
