@@ -9,12 +9,11 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import pytest
 import waitress
 from waitress import wasyncore
 
@@ -55,11 +54,6 @@ def free_port() -> int:
         with suppress(OSError), socket.socket() as sock:
             sock.bind(("127.0.0.1", port))
             return port
-
-
-def grouped(names: Iterable[str]) -> list[Any]:
-    """Parameters that are names of servers. If pytest-xdist is used, one process has each."""
-    return [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in names]
 
 
 def connect(address: Address, timeout: float, window: int = 0) -> socket.socket:

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import launch
 import pytest
-from ports import free_port, grouped, wait_until_listening
+from ports import free_port, wait_until_listening
 
 HERE = os.path.dirname(__file__)
 DATA = os.urandom(1 << 20) * 6
@@ -181,12 +181,13 @@ class Running:
 
 @pytest.fixture(
     scope="module",
-    params=grouped(f"{agent}-{server}" for agent in AGENTS for server in SERVERS),
+    params=[(agent, server) for agent in AGENTS for server in SERVERS],
+    ids=lambda pair: "-".join(pair),
 )
 def running(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Running]:
-    agent, server = request.param.split("-")
+    agent, server = request.param
     if not is_installed(AGENTS[agent]):
         pytest.skip(f"{AGENTS[agent]} is not installed")
     if not launch.SERVERS[server].installed():

@@ -16,7 +16,6 @@ import pytest
 from ports import free_port, running
 
 pytest.importorskip("Zope2", reason="Zope is not installed (the extra zope)")
-pytestmark = pytest.mark.xdist_group("zope")  # It takes long to start.
 
 #: More than is sent at once, and not all the same.
 DATA = bytes(range(256)) * 2000

@@ -17,7 +17,7 @@ import pytest
 from client import Client
 from known import SERVERS
 from matrix import CELL, Matrix, case_of, tidy
-from ports import free_port, grouped, wait_until_listening
+from ports import free_port, wait_until_listening
 
 HERE = Path(__file__).parent
 MATRIX = pytest.StashKey[Matrix]()
@@ -172,7 +172,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
             Path(config.getoption("matrix")).write_text(matrix.page())
 
 
-@pytest.fixture(scope="session", params=grouped(SERVERS))
+@pytest.fixture(scope="session", params=SERVERS)
 def server(
     request: pytest.FixtureRequest, files: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Running]:

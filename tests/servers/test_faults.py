@@ -22,7 +22,6 @@ import pytest
 from cases import DATA
 from client import Client, events
 from known import SERVERS
-from ports import grouped
 
 from conftest import Running
 
@@ -107,22 +106,20 @@ def outcome(server: Running, stack: str, case: str, fault: str, expected: bytes)
 
 @pytest.mark.parametrize(
     "name",
-    grouped(
-        [
-            "waitress",
-            "gunicorn",
-            "gunicorn_gthread",
-            "gunicorn_gevent",
-            "uwsgi",
-            "uwsgi_http11",
-            "uwsgi_router",
-            "cheroot",
-            "gevent",
-            "eventlet",
-            "wsgiref",
-            "werkzeug_http11",
-        ]
-    ),
+    [
+        "waitress",
+        "gunicorn",
+        "gunicorn_gthread",
+        "gunicorn_gevent",
+        "uwsgi",
+        "uwsgi_http11",
+        "uwsgi_router",
+        "cheroot",
+        "gevent",
+        "eventlet",
+        "wsgiref",
+        "werkzeug_http11",
+    ],
 )
 def test_system_calls(
     name: str, files: str, library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -14,7 +14,6 @@ from cases import DATA
 from client import Client, events, open_files
 from frameworks import WAYS, Way
 from known import SERVERS
-from ports import grouped
 
 from conftest import Running
 
@@ -22,7 +21,7 @@ from conftest import Running
 ON = ["waitress", "cheroot", "gunicorn"]
 
 
-@pytest.fixture(scope="session", params=grouped(ON))
+@pytest.fixture(scope="session", params=ON)
 def running(
     request: pytest.FixtureRequest, files: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Running]:
