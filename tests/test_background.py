@@ -730,7 +730,7 @@ def test_a_client_that_stops_at_the_end(
 ) -> None:
     """What is in the socket's queue has its time, too."""
     ours, theirs = pair
-    on_sent, delivery = left(path, ours, timeout=0.3)
+    on_sent, delivery = left(path, ours, timeout=2)
     assert len(exactly(theirs, 1_800_000)) == 1_800_000
     while not on_sent.called.wait(0.01):  # Until the socket has everything.
         assert theirs.recv(4096)
