@@ -143,7 +143,7 @@ def test_flask_compress(path: Path, server: Callable[[Any], Any], accepted: str)
             status, headers, data = get(port, **{"Accept-Encoding": accepted})
         told = {name: headers[name] for name in ("Content-Encoding", "Content-Length", "ETag")}
         if accepted == "gzip":
-            data = gzip.decompress(data)  # Its header has the time.
+            data = data[:4] + data[8:]  # Without the time, in a gzip header.
         answers.append((status, told, data))
     assert answers[0] == answers[1]
     assert answers[0][0] == 200
