@@ -104,7 +104,7 @@ def test_transforming_routes(tmp_path: Path, routes: list[str], socket_option: s
 
 @pytest.mark.parametrize("socket_options", SOCKETS, ids=" ".join)
 @pytest.mark.parametrize("route", ["gzip:", "chunked:"])
-@pytest.mark.parametrize("size", [300, len(DATA)])
+@pytest.mark.parametrize("size", [300, len(DATA), 20_000_000])
 def test_transforming_routes_and_a_length(
     tmp_path: Path, size: int, route: str, socket_options: list[str]
 ) -> None:
@@ -117,7 +117,8 @@ def test_transforming_routes_and_a_length(
             file.truncate(size)
         for target in ("/bare?length", "/ours?length", "/ours?length"):
             answer = client.get(target)
-            assert (answer.status, answer.short, answer.body) == (200, False, DATA[:size])
+            assert (answer.status, answer.short) == (200, False)
+            assert answer.body == DATA[:size].ljust(size, b"\0")
             assert answer.headers["content-length"] == str(size)
             assert answer.headers.keys().isdisjoint({"content-encoding", "transfer-encoding"})
 
