@@ -305,7 +305,7 @@ def django(environ, start_response):
             (),
             ["offload: declined: the file is not below", "read: up to 65536 bytes are read"],
         ),
-        ("missing", (), ["plan: 404 ", "offload: declined: not a whole, permanent file on"]),
+        ("missing", (), ["plan: 404 ", "offload: declined: not a whole, permanent file in a"]),
         ("configures", (), ["recognised: a file on disk", "sent: 256000 bytes by wsgi.file_"]),
         (
             "django",
