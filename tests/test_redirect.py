@@ -298,6 +298,23 @@ def test_a_file_on_disk(tmp_path: Path) -> None:
     assert files[0].closed
 
 
+def test_twice() -> None:
+    """A second middleware, inside or outside, changes nothing."""
+    asked = []
+
+    def url_for(file: Any) -> str:
+        asked.append(type(file))
+        return URL
+
+    once = ask(FileWrapperMiddleware(sends(Unread), offload=Redirect(url_for)))
+    inside = FileWrapperMiddleware(FileWrapperMiddleware(sends(Unread)), offload=Redirect(url_for))
+    outside = FileWrapperMiddleware(
+        FileWrapperMiddleware(sends(Unread), offload=Redirect(url_for))
+    )
+    assert vars(ask(inside)) == vars(ask(outside)) == vars(once)
+    assert asked == [Unread] * 3
+
+
 # What the function returns.
 
 
