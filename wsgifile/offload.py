@@ -36,6 +36,9 @@ _LONGEST_WITH_URL = 3000
 #: The same for clients, of which some take 8 KiB for the whole header.
 _LONGEST_URL = 7000
 
+#: What servers call the client of a Unix domain socket. No packet comes from 0.0.0.0.
+_UNIX = frozenset({"", "0.0.0.0", "<local>", "localhost"})  # noqa: S104  # Nothing is bound.
+
 _UNFIT = re.compile(rb"[\x00-\x1f\x7f]")
 
 #: All characters of a URL (RFC 3986, section 2), except "#": what follows it is not sent.
@@ -328,8 +331,7 @@ class Proxies:
         for network in networks:
             if not isinstance(network, str):
                 raise TypeError(f"trusted_proxies takes a list of str, not {network!r} in it")
-        #: What servers call the client of a Unix domain socket.
-        self._names = {"", "localhost"} if "unix" in networks else set()
+        self._names = _UNIX if "unix" in networks else frozenset()
         self._networks = [_network(network) for network in networks if network != "unix"]
 
     def include(self, peer: str) -> bool:

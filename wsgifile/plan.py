@@ -167,7 +167,9 @@ def make_plan(
         headers = _with_length(headers, promised, stop - region.start)
     plan = Plan(status, headers, ((region.start, stop),), sized)
     if method in ("GET", "HEAD") and not altered and plan.status.startswith("200"):
-        left = None if written is not None else _left(plan, fields, region, offload)
+        left = None
+        if offload is not None and written is None:
+            left = _left(plan, fields, region, offload)
         if left is not None:
             plan = left
         elif _is_ok_slice_of_file(plan, fields, region):
@@ -295,12 +297,11 @@ def _is_divisible(fields: Mapping[str, str]) -> bool:
 
 
 def _left(
-    plan: Plan, fields: Mapping[str, str], region: FileRegion, offload: Leave | None
+    plan: Plan, fields: Mapping[str, str], region: FileRegion, offload: Leave
 ) -> Plan | None:
     """What is sent in the place of a whole file that is left to somebody else, if it is."""
     if (
-        offload is None
-        or not (_MAY_DIVIDE.isdisjoint(fields) or _is_divisible(fields))
+        not (_MAY_DIVIDE.isdisjoint(fields) or _is_divisible(fields))
         or not _BY_PROXY.isdisjoint(fields)
         or not _is_whole_file(plan, region)
     ):
