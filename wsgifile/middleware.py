@@ -179,7 +179,11 @@ class FileWrapperMiddleware:
             options=options,
             written=response.written if response.committed else None,
             altered=server.alters_body,
-            offload=(None if options.offload is None else partial(self._leave, response, watch)),
+            offload=(
+                None
+                if options.offload is None or response.committed
+                else partial(self._leave, response, watch)
+            ),
         )
         send = Send(
             app_iter,

@@ -145,7 +145,8 @@ def make_plan(
     :param written: number of bytes that the application sent by write(), after the header;
         None: the header has not been sent.
     :param altered: whether the server changes the bytes, so that nothing is said of them here.
-    :param offload: leaves a whole file to a proxy or to a store, if it can.
+    :param offload: leaves a whole file to a proxy or to a store, if it can. None: nothing is
+        left to others, because the header is out or by configuration.
     :raises ValueError: for a Content-Length that is not one number, or that is larger than the
         range of the file that the application asked for.
     """
@@ -167,13 +168,9 @@ def make_plan(
         headers = _with_length(headers, promised, stop - region.start)
     plan = Plan(status, headers, ((region.start, stop),), sized)
     if method in ("GET", "HEAD") and not altered and plan.status.startswith("200"):
-        left = None
-        if offload is not None and written is None:
-            left = _left(plan, fields, region, offload)
-        if left is not None:
-            plan = left
-        elif _is_ok_slice_of_file(plan, fields, region):
-            plan = _as_requested(environ, plan, fields, region, method=method, options=options)
+        plan = _as_requested(
+            environ, plan, fields, region, method=method, options=options, offload=offload
+        )
     if method == "HEAD":
         nothing = _nothing(region)
         return Plan(plan.status, plan.headers, nothing, plan.sized, plan.offload, plan.parts)
@@ -246,8 +243,14 @@ def _as_requested(
     *,
     method: str,
     options: Options,
+    offload: Leave | None,
 ) -> Plan:
-    """What a client expects of a file: this 200, or a 206, 304, 412 or 416 in its place."""
+    """What a client expects of a file: this 200, or a 206, 302, 304, 412 or 416 in its place."""
+    left = None if offload is None else _left(plan, fields, region, offload)
+    if left is not None:
+        return left
+    if not _is_ok_slice_of_file(plan, fields, region):
+        return plan
     divisible = _MAY_DIVIDE.isdisjoint(fields) or _is_divisible(fields)
     own = _own_validators(plan, fields, region) if options.validators else []
     plan.headers += own
