@@ -93,6 +93,15 @@ class Plan:
     """
 
     __slots__ = ("count", "described", "headers", "offload", "parts", "sized", "status")
+    # Declared because type checkers may infer other types from the assignments.
+    status: str
+    headers: Headers
+    parts: tuple[Part, ...]
+    sized: bool
+    offload: str | None
+    described: tuple[Part, ...] | None
+    #: Number of bytes to send; None: all until the end of the file.
+    count: int | None
 
     def __init__(
         self,
@@ -109,8 +118,7 @@ class Plan:
         self.sized = sized
         self.offload = offload
         self.described = described
-        #: Number of bytes to send; None: all until the end of the file.
-        self.count: int | None = 0
+        self.count = 0
         for part in parts:
             if isinstance(part, bytes):
                 self.count += len(part)
