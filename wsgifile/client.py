@@ -124,17 +124,13 @@ class Client:
         # Python's own sockets, if they have a timeout, wait for the same before they send.
         return max(1, min(size, self._free(size))) if self.wait() else None
 
-    def has_room(self, size: int) -> bool:
-        """Whether the connection takes all of size bytes at once."""
-        return self._free(0) >= size
-
-    def _free(self, unknown: int) -> int:
-        """The number of bytes that the connection takes, or unknown if the system cannot tell."""
+    def _free(self, size: int) -> int:
+        """The number of bytes that the connection takes, or size if the system cannot tell."""
         try:
             info = self._options.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size)
             _, _, allocated, limit, _, queued, *_ = _MEMINFO.unpack(info)
         except (OSError, struct.error):
-            return unknown
+            return size
         # A packet occupies up to twice the number of its bytes.
         return int(limit - max(allocated, queued)) // 2
 
