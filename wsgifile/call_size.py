@@ -2,7 +2,7 @@
 
 If the client runs on the same machine, small calls can have each page reach the client while
 it is still in the processor's cache. One processor sends 1.8 times as fast in calls of 18 KiB
-as in calls of 2 MiB, and another one a third as fast. So the process tries both ends and what
+as in calls of 1 MiB, and another one a third as fast. So the process tries both ends and what
 lies between while it sends, and keeps to the best.
 """
 

@@ -63,7 +63,7 @@ class Client:
     :param fd: the connection's descriptor.
     :param options: the connection.
     :param timeout: seconds that the client may take nothing.
-    :param alive: called in each second of waiting.
+    :param alive: called while the client takes its time, at least once a second.
     :param kept: whether the server keeps the connection for the next request.
     """
 

@@ -181,6 +181,26 @@ def test_fastcgi(tmp_path: Path) -> None:
         server.logged("SENT wsgi.file_wrapper NoneType")
 
 
+@pytest.mark.parametrize("stops", [False, True])
+def test_log(tmp_path: Path, stops: bool) -> None:
+    """It has all bytes of the body, whoever sends them: the worker or the background."""
+    size = 20_000_000
+    with uwsgi(tmp_path, "--http-socket") as server:
+        with server.path.open("r+b") as file:
+            file.truncate(size)
+        with Client(server.port, 10) as client:
+            client.send("/ours")
+            if stops:
+                # The worker has gone on before the client has read anything.
+                assert client.connect().recv(1, socket.MSG_PEEK)
+                assert f"generated {size} bytes" in server.logged("GET /ours => ")
+            answer = client.receive(piece=1 << 20)
+            assert (answer.body, answer.short) == (DATA.ljust(size, b"\0"), False)
+        log = server.logged("SENT ")
+        assert f"SENT {'background' if stops else 'wsgi.file_wrapper'} NoneType" in log
+        assert f"GET /ours => generated {size} bytes" in server.logged("GET /ours => ")
+
+
 def test_client_leaves(tmp_path: Path) -> None:
     """uWSGI logs its error as often as without the middleware, and the worker reads no more."""
     with uwsgi(tmp_path, "--http-socket") as server:
