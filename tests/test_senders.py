@@ -490,7 +490,7 @@ def test_gunicorn_that_is_told_not_to(tmp_path: Path) -> None:
         "    start_response('200 OK', [])\n"
         "    return open(sys.executable, 'rb')\n"
         "def on_sent(transfer):\n"
-        "    print(transfer.sender, transfer.error, flush=True)\n"
+        "    print(f'{transfer.sender} {transfer.error}\\n', end='', flush=True)\n"
         "app = FileWrapperMiddleware(app, on_sent=on_sent)\n"
     )
     port, log = free_port(), tmp_path / "log"

@@ -34,7 +34,8 @@ def bare(environ, start_response):
     return environ["wsgi.file_wrapper"](file)
 
 def on_sent(transfer):
-    print("SENT", transfer.sender, type(transfer.error).__name__, flush=True)
+    # In one write, as uWSGI's threads write to the same log.
+    print(f"SENT {transfer.sender} {type(transfer.error).__name__}\\n", end="", flush=True)
 
 ours = FileWrapperMiddleware(bare, on_sent=on_sent)
 
