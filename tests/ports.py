@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import signal
 import socket
 import subprocess
@@ -23,12 +25,35 @@ class ServerError(Exception):
     """The server does not come up."""
 
 
+def _ports() -> Iterator[int]:
+    """Ports for the servers of this process, in turn.
+
+    Another process may take a free port before the server does. So the workers of pytest-xdist
+    have different ports, and none is of those that the system gives to connections, if any is
+    left.
+    """
+    first, last = 32768, 65535
+    with suppress(OSError):
+        first, last = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    every = range(10_000, 65_536)
+    ports = [port for port in every if not first <= port <= last] or [*every]
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    ports = ports[worker :: int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))]
+    # Two runs at the same time begin at different places.
+    begin = os.getpid() * 997 % len(ports)
+    return itertools.cycle(ports[begin:] + ports[:begin])
+
+
+_next_ports = _ports()
+
+
 def free_port() -> int:
     """A port of the loopback address that nobody listens on at the moment."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
+    while True:
+        port = next(_next_ports)
+        with suppress(OSError), socket.socket() as sock:
+            sock.bind(("127.0.0.1", port))
+            return port
 
 
 def connect(address: Address, timeout: float, window: int = 0) -> socket.socket:
@@ -105,8 +130,14 @@ def serving(app: Any, **settings: Any) -> Iterator[int]:
     loop.start()
     yield int(server.effective_port)
     server.task_dispatcher.shutdown(timeout=0.1)
+
+    def close() -> None:
+        for channel in list(server.active_channels.values()):
+            channel.handle_close()  # This also closes the temporary files of its buffer.
+        wasyncore.close_all(server._map)
+
     # The loop does it itself: it does not expect others to close what it waits for.
     with suppress(OSError):  # The loop was awake, and has closed the trigger already.
-        server.trigger.pull_trigger(lambda: wasyncore.close_all(server._map))
+        server.trigger.pull_trigger(close)
     loop.join(20)
     assert not loop.is_alive()

@@ -142,6 +142,8 @@ def test_flask_compress(path: Path, server: Callable[[Any], Any], accepted: str)
         with server(wrap(app)) as port:
             status, headers, data = get(port, **{"Accept-Encoding": accepted})
         told = {name: headers[name] for name in ("Content-Encoding", "Content-Length", "ETag")}
+        if accepted == "gzip":
+            data = data[:4] + data[8:]  # Without the time, in a gzip header.
         answers.append((status, told, data))
     assert answers[0] == answers[1]
     assert answers[0][0] == 200

@@ -26,7 +26,7 @@ from regions import region_of
 from wsgifile import background, client, page_cache, sockets
 from wsgifile.background import Grace, Rest, default_limit, take
 from wsgifile.body import Body
-from wsgifile.client import Client, getsockopt_of
+from wsgifile.client import Client, Descriptor
 from wsgifile.plan import Plan
 from wsgifile.recognise import FileSlice
 from wsgifile.send import Send, Watch
@@ -184,6 +184,7 @@ def test_leaves(path: Path, pair: tuple[socket.socket, socket.socket]) -> None:
     assert file.closed
     assert server.ended
     assert (server.counted, ours.getblocking()) == (SIZE, True)
+    assert ours.getsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, 16) == bytes(16)
     assert not on_sent.called.is_set()
     assert ours.recv(1) == b""  # The dummy.
     ours.close()
@@ -211,6 +212,60 @@ def test_leaves_what_is_no_slice(
     assert file.closed
     assert received(theirs) == expected
     assert on_sent.wait().sent == len(expected)
+
+
+class Unknown(Direct):
+    """Its socket has no such option."""
+
+    def client(self, timeout: float) -> Client | None:
+        fail = failing(OSError(errno.EINVAL, "Invalid argument"))
+        options = SimpleNamespace(getsockopt=fail, setsockopt=fail)
+        return Client(self.sock.fileno(), options, timeout, self.alive, kept=False)
+
+
+def test_leaves_where_sendfile_cannot_wait(
+    path: Path, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    """On a system whose sockets have no timeout of that form."""
+    ours, theirs = pair
+    on_sent = Transfers()
+    body = body_of(open(path, "rb"), Unknown(ours), on_sent)
+    assert b"".join(body) == b""
+    body.close()
+    assert ours.getblocking()
+    ours.close()
+    assert received(theirs) == DATA
+    assert on_sent.wait().sender == "background"
+
+
+@pytest.mark.parametrize("waits_for", ["client", "disk"])
+def test_slow_and_steady(path: Path, monkeypatch: pytest.MonkeyPatch, waits_for: str) -> None:
+    """A client that never takes long, but holds the worker for longer than all may wait.
+
+    It does not leave if it is the disk that takes long: then it has nothing left to take.
+    """
+    monkeypatch.setattr(client, "_PATIENCE", 20.0)
+    monkeypatch.setattr(client, "_PATIENCE_IN_ALL", 0.02)
+    monkeypatch.setattr(client, "_LONG", 0.001)
+    if waits_for == "disk":
+        monkeypatch.setattr(client, "queued", lambda fd: 0)
+    path.write_bytes(bytes(20_000_000))
+    ours, theirs = tcp_pair()
+    got: list[int] = []
+
+    def read() -> None:
+        while count := len(theirs.recv(1 << 16)):
+            got.append(count)
+            time.sleep(0.001)
+
+    reader = threading.Thread(target=read)
+    on_sent = Transfers()
+    with theirs:
+        reader.start()
+        serve(body_of(open(path, "rb"), Direct(ours), on_sent), ours)
+        reader.join(20)
+    assert sum(got) == 20_000_000
+    assert on_sent.wait().sender == ("background" if waits_for == "client" else "os.sendfile")
 
 
 def test_nobody_asks(path: Path, pair: tuple[socket.socket, socket.socket]) -> None:
@@ -459,7 +514,7 @@ def test_client_takes_little_from_a_worker(
         raise TimeoutError
 
     with ours, theirs, open(path, "rb") as file:
-        client = Client(ours.fileno(), ours.getsockopt, 0.1, alive, kept=False)
+        client = Client(ours.fileno(), ours, 0.1, alive, kept=False)
         ours.setblocking(False)
         monkeypatch.setattr(sockets, "_kind", lambda sock: SocketKind(wait, None))
         whole = FileSlice(file, 0, 20_000_000)
@@ -675,7 +730,7 @@ def test_a_client_that_stops_at_the_end(
 ) -> None:
     """What is in the socket's queue has its time, too."""
     ours, theirs = pair
-    on_sent, delivery = left(path, ours, timeout=0.3)
+    on_sent, delivery = left(path, ours, timeout=2)
     assert len(exactly(theirs, 1_800_000)) == 1_800_000
     while not on_sent.called.wait(0.01):  # Until the socket has everything.
         assert theirs.recv(4096)
@@ -791,13 +846,13 @@ def test_room(monkeypatch: pytest.MonkeyPatch) -> None:
     tcp, theirs = tcp_pair()
     ours, other = socket.socketpair()
     with theirs, tcp, ours, other:
-        for sock, getsockopt in (
-            (tcp, tcp.getsockopt),
-            (ours, ours.getsockopt),
-            (ours, getsockopt_of(ours.fileno())),
+        for sock, options in (
+            (tcp, tcp),
+            (ours, ours),
+            (ours, Descriptor(ours.fileno())),
         ):
             sock.setblocking(False)
-            client = Client(sock.fileno(), getsockopt, 0.1, lambda: None, kept=False)
+            client = Client(sock.fileno(), options, 0.1, lambda: None, kept=False)
             client.may_leave = True
             sent = 0
             while (room := client.room(1 << 20)) is not None:
@@ -814,7 +869,8 @@ def test_room_that_is_not_known() -> None:
     """On a system without SO_MEMINFO: the server's write may wait."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        client = Client(ours.fileno(), failing(OSError()), 0.1, lambda: None, kept=False)
+        options = SimpleNamespace(getsockopt=failing(OSError()), setsockopt=failing(OSError()))
+        client = Client(ours.fileno(), options, 0.1, lambda: None, kept=False)
         assert client.room(123) == 123
 
 
@@ -823,7 +879,8 @@ def test_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     info = struct.pack("68xI", 300_000)
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        client = Client(ours.fileno(), lambda *args: info, 1, lambda: None, kept=False)
+        options = SimpleNamespace(getsockopt=lambda *args: info, setsockopt=print)
+        client = Client(ours.fileno(), options, 1, lambda: None, kept=False)
         assert client._patience() == 0.6
 
 

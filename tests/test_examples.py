@@ -17,6 +17,7 @@ import socket
 import sysconfig
 import tempfile
 import time
+import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -91,6 +92,22 @@ def metrics(client: Client, copy: Path) -> None:
             return
         assert time.monotonic() < deadline, lines
         time.sleep(0.05)
+
+
+def in_the_store(client: Client, copy: Path) -> None:
+    """The store sends the film, in whole and in part."""
+    says("/", '<video src="/film"', '<a href="/source"')(client, copy)
+    for _ in range(2):  # The first response is over when the second one comes.
+        answer = client.get("/film")
+        assert (answer.status, answer.body) == (302, b"")
+        location = answer.headers["location"]
+        asked = urllib.request.Request(location, headers={"Range": "bytes=5-104"})
+        for request, status, content in ((location, 200, LARGE), (asked, 206, LARGE[5:105])):
+            with urllib.request.urlopen(request, timeout=20) as got:
+                assert (got.status, got.headers["Content-Type"]) == (status, "video/mp4")
+                assert got.read() == content
+    told = (copy.parent / "log").read_text()
+    assert re.search("302 Found: 0 bytes of .* by Location in ", told), told
 
 
 @dataclass(frozen=True)
@@ -183,6 +200,12 @@ TABLE = {
         parts=("offload-nginx.conf", "offload-apache.conf"),
         below=("/", "plain.py"),
         refused=(400, 404),
+    ),
+    "object_store.py": Example(
+        {"/source": "object_store.py"},
+        ("read", "read"),
+        needs=("boto3", "moto.server", "flask", "django"),
+        check=in_the_store,
     ),
     "slow_source.py": Example({"/": bytes(range(256)) * 16384}, ("read",)),
     "prometheus.py": Example(

@@ -24,7 +24,7 @@ def path(tmp_path: Path) -> str:
 
 APPS = """
 import gzip, io, os, time, zlib
-from wsgifile import FileWrapperMiddleware, XAccelRedirect
+from wsgifile import FileWrapperMiddleware, Redirect, XAccelRedirect
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 def sends(make, *headers):
@@ -100,6 +100,18 @@ def traced(environ, start_response):
 filtered = Gzip(FileWrapperMiddleware(plain))
 offloaded = FileWrapperMiddleware(plain, offload=XAccelRedirect({HERE: "/_files"}))
 elsewhere = FileWrapperMiddleware(plain, offload=XAccelRedirect({"/usr/share": "/_files"}))
+
+by_tcp = FileWrapperMiddleware(
+    plain, offload=XAccelRedirect({HERE: "/_files"}), trusted_proxies=["127.0.0.1"]
+)
+by_unix = FileWrapperMiddleware(
+    plain, offload=XAccelRedirect({HERE: "/_files"}), trusted_proxies=["unix"]
+)
+def url_for(file):
+    if file.name.endswith("data"):
+        return "https://store.example/data?signature=1"
+store = FileWrapperMiddleware(plain, offload=Redirect(url_for))
+store_small = FileWrapperMiddleware(small, offload=Redirect(url_for))
 
 small_elsewhere = FileWrapperMiddleware(small, offload=XAccelRedirect({"/usr/share": "/_files"}))
 
@@ -294,6 +306,34 @@ def django(environ, start_response):
                 "the client: 200 OK, 0 bytes",
             ],
         ),
+        (
+            "by_tcp",
+            (),
+            [
+                "offload: X-Accel-Redirect: /_files/data$",
+                "trusted_proxies: 127.0.0.1, which asked here, is one; a unix socket is not one$",
+            ],
+        ),
+        (
+            "by_unix",
+            (),
+            [
+                "offload: declined: the request came from '127.0.0.1', not from a trusted proxy",
+                "trusted_proxies: 127.0.0.1, which asked here, is not one; a unix socket is one$",
+                "warning: not left to the proxy: the request came from '127.0.0.1', which trusted",
+            ],
+        ),
+        (
+            "store",
+            (),
+            [
+                "plan: 302 Found, 0 bytes; by wsgifile: Cache-Control, Content-Length, Location",
+                "offload: Location: https://store.example/data.signature=1$",
+                "sent: 0 bytes by Location",
+                "the client: 302 Found, 0 bytes",
+            ],
+        ),
+        ("store_small", (), ["offload: declined: url_for has no URL for this file"]),
         ("elsewhere", (), ["offload: declined: the file is not below a directory"]),
         (
             "elsewhere",
@@ -305,7 +345,7 @@ def django(environ, start_response):
             (),
             ["offload: declined: the file is not below", "read: up to 65536 bytes are read"],
         ),
-        ("missing", (), ["plan: 404 ", "offload: declined: not a whole, permanent file on"]),
+        ("missing", (), ["plan: 404 ", "offload: declined: not a whole, permanent file in a"]),
         ("configures", (), ["recognised: a file on disk", "sent: 256000 bytes by wsgi.file_"]),
         (
             "django",

@@ -26,6 +26,7 @@ def test_exports() -> None:
         "FileReadError",
         "FileWrapper",
         "FileWrapperMiddleware",
+        "Redirect",
         "ShortFileError",
         "Transfer",
         "XAccelRedirect",

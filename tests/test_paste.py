@@ -38,6 +38,8 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
         "        start_response('200 OK', [('Content-Type', 'text/plain')])\n"
         "        return open(__file__, 'rb')\n"
         "    return app\n"
+        "def url_for(file):\n"
+        "    return 'https://store.example/' + file.name.rpartition('/')[2]\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "wsgifile_paste_app", raising=False)
@@ -94,6 +96,17 @@ def test_offload(load: Callable[..., Any], tmp_path: Path) -> None:
             assert (answer.body == b"") == left
 
 
+def test_offload_to_a_store(load: Callable[..., Any]) -> None:
+    """A function is given by its name."""
+    name = "wsgifile_paste_app:url_for"
+    answer = webtest.TestApp(load(f"redirect = {name}")).get("/")
+    url = "https://store.example/wsgifile_paste_app.py"
+    assert (answer.status_int, answer.headers["Location"]) == (302, url)
+    for option in (f"{name} = /_store", f"\n    /proc = /_files\n    {name} = /_store"):
+        answer = webtest.TestApp(load(f"x_accel_redirect = {option}")).get("/")
+        assert answer.headers["X-Accel-Redirect"] == f"/_store?{url}"
+
+
 def test_defaults(load: Callable[..., Any]) -> None:
     assert load().options == FileWrapperMiddleware(lambda *args: []).options
 
@@ -112,6 +125,9 @@ def test_defaults(load: Callable[..., Any]) -> None:
             "takes one option for a proxy, and x_accel_redirect is a second",
         ),
         ("x_accel_redirect =\n    /a = /b\n    /a = /c", "'/a' is given twice"),
+        ("x_accel_redirect = os:none = /b", "'os:none' cannot be found: module 'os' has no"),
+        ("redirect = not_there:x", "'not_there:x' cannot be found: No module named"),
+        ("redirect = not a name", "redirect = 'not a name': invalid format"),
         ("trusted_proxies = here", "'here' does not appear to be an IPv4 or IPv6 network"),
         ("block_size = 0", "block_size must be at least 1, not 0"),
     ],

@@ -12,7 +12,7 @@ The modules, in the order in which a response travels:
 - ``send``: what is to be sent, as a value.
 - ``senders``: the server's own wrapper, then os.sendfile, then the read loop. ``body``: what
   they hand to the server. ``agents``: what monitoring agents have to see. ``offload``: leaving
-  the file to a proxy instead.
+  the file to a proxy, or to the store that has it.
 - ``server``: the contract with a server. ``servers``: what we know of each one.
 - ``client``: how long to wait for a slow one. ``background``: sending to it after that.
 - ``sockets``, ``call_size``, ``page_cache``, ``threads``, ``read_ahead``: what the senders use.
@@ -28,7 +28,7 @@ needs nothing but the standard library.
 
 from .blocks import FileReadError, ShortFileError
 from .middleware import FileWrapperMiddleware
-from .offload import XAccelRedirect, XSendfile
+from .offload import Redirect, XAccelRedirect, XSendfile
 from .transfer import Transfer
 from .wrapper import FileWrapper
 
@@ -36,6 +36,7 @@ __all__ = [
     "FileReadError",
     "FileWrapper",
     "FileWrapperMiddleware",
+    "Redirect",
     "ShortFileError",
     "Transfer",
     "XAccelRedirect",

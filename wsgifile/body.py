@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from functools import partial
 from types import FrameType
+from typing import Any
 
 from . import agents
 from .background import Rest, take
@@ -13,8 +14,10 @@ from .client import Client
 from .log import announce, logger, one_line
 from .page_cache import may_block
 from .read_ahead import ReadAhead
+from .recognise import FileSlice
 from .send import Send
 from .server import Server
+from .sockets import sendfile
 from .transfer import Declined
 
 __all__ = ["Body", "CloseOnce", "OneBlock", "calling_frame"]
@@ -157,6 +160,37 @@ class Body(CloseOnce):
         else:
             self.server.prepare_to_send()
             self._client = self.server.client(self.send.send_timeout)
+
+    def send_slice(self, file_slice: FileSlice, sock: Any) -> None:
+        """Send all of it by os.sendfile. If the file runs short, read() finds out afterwards.
+
+        If the client falls behind, the rest is sent in the background.
+
+        :raises OSError: if the client has left; TimeoutError if it takes nothing.
+        """
+        client = self._client
+        if client is None:
+            self._send_left(file_slice, sock)
+            return
+        client.may_leave = self._may_leave = self.send.background > 0
+        with client.brief_waits():
+            self._send_left(file_slice, sock)
+            while client.behind and not self.leave(client):
+                self._send_left(file_slice, sock)
+
+    def _send_left(self, file_slice: FileSlice, sock: Any) -> None:
+        """Send what is left. It ends early if the client falls behind, or the file is short."""
+        client, blocks = self._client, self.blocks
+        assert isinstance(blocks, BlockReader)  # It is one slice.
+        assert self.sent is not None
+        left = FileSlice(file_slice.file, blocks.position, file_slice.stop)
+        wait = None if client is None else client.wait
+        for sent in sendfile(sock, left, self.send.send_timeout, wait):
+            blocks.skip(sent)
+            self.sent += sent
+            self.server.count_sent(sent)
+            if client is not None and not client.keeps_up():
+                return
 
     def _room(self, size: int) -> int:
         """Up to size bytes, as many as the client takes at once; 0: we send nothing more.

@@ -11,13 +11,16 @@ from __future__ import annotations
 __all__ = ["LARGEST", "CallSize"]
 
 #: What is tried, in bytes.
-SIZES = (1 << 20, 256 << 10, 64 << 10, 18 << 10)
+SIZES = (2 << 20, 256 << 10, 64 << 10, 18 << 10)
 #: Where it starts. The largest size that is worth a call of its own.
 LARGEST = SIZES[0]
-#: Number of bytes to send by each size, to measure it.
-_SAMPLE = 8 << 20
+#: Number of bytes to send by each size, to measure it, and how often: it takes a millisecond or
+#: two, in which many things can happen.
+_SAMPLE, _SAMPLES = 8 << 20, 3
 #: Number of bytes to send by the best size, before all are measured again.
-_KEEP = 1 << 30
+_KEEP = 8 << 30
+#: A smaller size has to cost this much less than the largest, because samples vary.
+_WORTH = 0.75
 
 
 class CallSize:
@@ -26,22 +29,34 @@ class CallSize:
     def __init__(self) -> None:
         #: Number of bytes to send in one call.
         self.size: int = LARGEST
-        #: Seconds for a byte, by size.
+        #: The least seconds for a byte in the samples, by size.
         self._costs: dict[int, float] = {}
+        #: Number of samples. The sizes take turns, so what happens meanwhile happens to all.
+        self._samples = 0
         self._sent = 0
         self._seconds = 0.0
 
     def add(self, count: int, seconds: float) -> None:
         """Count bytes were sent in calls of this size, in seconds of processor time."""
-        self._sent += count
-        self._seconds += seconds
-        measured = len(self._costs) == len(SIZES)
-        if self._sent < (_KEEP if measured else _SAMPLE):
+        # Another thread may begin anew at any moment, so these are looked at here only.
+        sent, seconds = self._sent + count, self._seconds + seconds
+        self._sent, self._seconds = sent, seconds
+        kept = self._samples >= _SAMPLES * len(SIZES)
+        if sent < (_KEEP if kept else _SAMPLE):
             return
-        if measured:
-            self._costs.clear()
+        if kept:
+            self._costs, self._samples = {}, 0
         else:
-            self._costs[self.size] = self._seconds / self._sent
-        left = [size for size in SIZES if size not in self._costs]
-        self.size = left[0] if left else min(self._costs, key=self._costs.__getitem__)
+            self._costs[self.size] = min(self._cost(self.size), seconds / sent)
+            self._samples += 1
         self._sent, self._seconds = 0, 0.0
+        if self._samples < _SAMPLES * len(SIZES):
+            self.size = SIZES[self._samples % len(SIZES)]
+        else:
+            self.size = min(SIZES, key=self._weighted)
+
+    def _cost(self, size: int) -> float:
+        return self._costs.get(size, float("inf"))
+
+    def _weighted(self, size: int) -> float:
+        return self._cost(size) * (_WORTH if size == LARGEST else 1)

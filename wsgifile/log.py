@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-__all__ = ["announce", "logger", "one_line", "warn_once"]
+__all__ = ["announce", "logger", "one_line", "warn_first", "warn_once"]
 
 logger: logging.Logger = logging.getLogger("wsgifile")
 
@@ -33,4 +33,10 @@ def announce(server: str, sender: str) -> None:
 def warn_once(message: str, *args: object) -> None:
     """Log a warning, once per process."""
     if _first_time(message, *map(str, args)):
+        logger.warning(one_line(message % args))
+
+
+def warn_first(message: str, *args: object) -> None:
+    """Log a warning, once per process, whatever its arguments are."""
+    if _first_time(message):
         logger.warning(one_line(message % args))

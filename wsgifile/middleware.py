@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from types import GeneratorType
 from typing import TYPE_CHECKING
@@ -15,11 +15,11 @@ from .background import default_limit
 from .blocks import DEFAULT_BLOCK_SIZE, close_app_iter
 from .body import CloseOnce, OneBlock
 from .hidden import tell_if_hidden
-from .log import logger
+from .log import logger, warn_first
 from .offload import Offload, Proxies
 from .options import Options
 from .plan import Headers, ends_connection, make_plan, never_has_body
-from .recognise import NOT_FILES, FileRegion, KernelFile, recognise
+from .recognise import NOT_FILES, FileRegion, recognise
 from .send import Send, Watch, watchers
 from .senders import open_body
 from .transfer import Declined, Transfer
@@ -62,10 +62,11 @@ class FileWrapperMiddleware:
         none, because some may be used only by the thread that made them. 0: none of any file.
         Files on disk do not need it: the kernel reads ahead.
     :param offload: :class:`~wsgifile.XAccelRedirect` or :class:`~wsgifile.XSendfile`, by which
-        a proxy in front sends whole files below some directories.
+        a proxy in front sends whole files below some directories; or
+        :class:`~wsgifile.Redirect`, by which an object store sends its own files.
     :param trusted_proxies: the networks from which the proxy's requests come, by
         ``REMOTE_ADDR``: ``["127.0.0.1", "10.0.0.0/8", "unix"]``. Files for other clients are not
-        left to the proxy. None: all requests come through the proxy.
+        left to the proxy. None: all requests come through the proxy. Not with Redirect.
     :param on_sent: called with a :class:`~wsgifile.Transfer` at the end of each response that
         is a file, in the thread that closes it, or that sends it in the background. What it
         raises is logged.
@@ -76,7 +77,7 @@ class FileWrapperMiddleware:
     :raises TypeError: if an argument has another type than this says.
     :raises ValueError: if block_size is less than 1, read_ahead or background less than 0, or
         send_timeout not more than 0, for a network that is not one, or for trusted_proxies
-        without offload.
+        without a proxy in offload.
     """
 
     def __init__(
@@ -181,8 +182,8 @@ class FileWrapperMiddleware:
             altered=server.alters_body,
             offload=(
                 None
-                if options.offload is None
-                else partial(self._proxy_field, response.peer, watch)
+                if options.offload is None or response.committed
+                else partial(self._leave, response, watch)
             ),
         )
         send = Send(
@@ -202,17 +203,25 @@ class FileWrapperMiddleware:
             response.headers = ends_connection(plan.headers)
         return body
 
-    def _proxy_field(
-        self, peer: str, watch: Watch | None, file: KernelFile
+    def _leave(
+        self,
+        response: _Response,
+        watch: Watch | None,
+        region: FileRegion,
+        fields: Mapping[str, str],
     ) -> tuple[str, str] | None:
-        """The header by which the proxy at peer sends this file; None: we send it."""
+        """The header that leaves this file to the proxy or to a store; None: we send it."""
         offload, trusted = self.options.offload, self.options.trusted_proxies
         assert offload is not None
-        if trusted is None or trusted.include(peer):
-            field = offload.field(file)
-        else:
-            field = Declined("the request has not come through the proxy")
-        if not isinstance(field, Declined):
+        field = offload.leave(region, response.method, fields)
+        if isinstance(field, tuple) and trusted is not None and not trusted.include(response.peer):
+            field = Declined(f"the request came from {response.peer!r}, not from a trusted proxy")
+            warn_first(
+                "not left to the proxy: the request came from %r, which trusted_proxies does not"
+                ' have ("unix" stands for a unix socket)',
+                response.peer,
+            )
+        if isinstance(field, tuple):
             return field
         if watch is not None:
             watch.declined.append(("offload", field))

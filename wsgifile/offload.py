@@ -1,48 +1,83 @@
-"""Leaving a file to the proxy in front, by a header that names it.
+"""Leaving a file to the proxy in front, or to the store that has it, by a header that names it.
 
 The directories that the proxy may send from are configured here, and never by a request: a
 client that could name them could read every file. The file that the application opened must
 be the one that the proxy will find under its name, by device and inode. A file that was
 renamed or deleted is sent without the proxy.
+
+A file of an object store has a URL instead. A function that is configured here makes it from
+the file, and sees nothing of the request.
 """
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
-from collections.abc import Iterable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any, ClassVar
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
-from .recognise import KernelFile
+from .log import logger, warn_once
+from .recognise import FileRegion, KernelFile
 from .transfer import Declined
 
-__all__ = ["Offload", "Proxies", "XAccelRedirect", "XSendfile"]
+__all__ = ["Offload", "Proxies", "Redirect", "XAccelRedirect", "XSendfile"]
 
 Path = str | os.PathLike[str]
 
 #: The largest length of the header's value. By default nginx takes 4 KiB for the whole header,
 #: and quoting makes three bytes of one.
 _LONGEST = 2000
+#: The same where the value has a URL, which is not quoted. With a session token it is long.
+_LONGEST_WITH_URL = 3000
+#: The same for clients, of which some take 8 KiB for the whole header.
+_LONGEST_URL = 7000
+
+#: What servers call the client of a Unix domain socket. No packet comes from 0.0.0.0.
+_UNIX = frozenset({"", "0.0.0.0", "<local>", "localhost"})  # noqa: S104  # Nothing is bound.
 
 _UNFIT = re.compile(rb"[\x00-\x1f\x7f]")
 
+#: All characters of a URL (RFC 3986, section 2), except "#": what follows it is not sent.
+_URL = re.compile(r"[A-Za-z0-9\-._~:/?\[\]@!$&'()*+,;=%]+")
 
-class Offload:
-    """Leave whole files below some directories to a proxy.
 
-    Use one of :class:`XAccelRedirect` and :class:`XSendfile`.
+class Offload(ABC):
+    """Leave whole files to somebody else.
+
+    Use one of :class:`XAccelRedirect`, :class:`XSendfile` and :class:`Redirect`.
     """
 
     #: The header's name.
     header: ClassVar[str]
 
+    @abstractmethod
+    def leave(
+        self, region: FileRegion, method: str, fields: Mapping[str, str]
+    ) -> tuple[str, str] | Declined:
+        """The name and the value of the header that leaves all of this file to somebody else.
+
+        :param fields: the application's header, by lower-case names.
+        """
+
+
+class _ByPath(Offload):
+    """Leave files on disk to a proxy: those below some directories."""
+
     def __init__(self, prefixes: Iterable[tuple[bytes, bytes]]) -> None:
         #: Each directory, and what stands for it in the header. Inner directories come first.
         self._prefixes = sorted(prefixes, key=lambda pair: -len(pair[0]))
-        if not self._prefixes:
-            raise ValueError(f"{type(self).__name__} needs at least one directory")
+
+    def leave(
+        self, region: FileRegion, method: str, fields: Mapping[str, str]
+    ) -> tuple[str, str] | Declined:
+        """The header that has the proxy send this file."""
+        if region.kernel is None:
+            return Declined("it is not a plain file on disk, or it is empty")
+        return self.field(region.kernel)
 
     def encode(self, path: bytes) -> str | Declined:
         """The header's value."""
@@ -77,12 +112,14 @@ class Offload:
         return Declined("the file is not below a directory of the proxy")
 
 
-class XAccelRedirect(Offload):
+class XAccelRedirect(_ByPath):
     """Leave files to nginx, by ``X-Accel-Redirect``.
 
     :param prefixes: from each directory to the ``internal`` location whose ``alias`` it is:
-        ``{"/srv/files": "/_files"}``.
-    :raises TypeError: if it is not a mapping of paths to str.
+        ``{"/srv/files": "/_files"}``. A function in the place of a directory makes URLs of an
+        object store from files, as for :class:`Redirect`. Its location has ``proxy_pass $args``:
+        ``{url_for: "/_store"}``.
+    :raises TypeError: if it is not a mapping of paths, or functions, to str.
     :raises ValueError: for a directory that does not exist or is not given by its absolute
         path, or for a location that is not a path beginning with a slash.
     """
@@ -94,7 +131,10 @@ class XAccelRedirect(Offload):
             raise TypeError(
                 f"XAccelRedirect takes a mapping of directories to locations, not {prefixes!r}"
             )
+        if not prefixes:
+            raise ValueError("XAccelRedirect needs at least one directory or function")
         pairs: dict[bytes, bytes] = {}
+        self._stores: list[tuple[_Urls, str]] = []
         for path, location in prefixes.items():
             if not isinstance(location, str):
                 raise TypeError(f"the location for {path!r} must be a str, not {location!r}")
@@ -102,11 +142,26 @@ class XAccelRedirect(Offload):
                 raise ValueError(
                     f'{location!r} is not a location: it must be a plain path beginning with "/"'
                 )
-            pairs[_directory(path)] = location.encode()
+            if callable(path):
+                self._stores.append((_Urls(path), location))
+            else:
+                pairs[_directory(path)] = location.encode()
         super().__init__(pairs.items())
 
+    def leave(
+        self, region: FileRegion, method: str, fields: Mapping[str, str]
+    ) -> tuple[str, str] | Declined:
+        """The header that has nginx send this file from its disk, or from a store."""
+        field = super().leave(region, method, fields)
+        for urls, location in self._stores:
+            if isinstance(field, Declined):
+                url = urls.of(region, _LONGEST_WITH_URL)
+                # nginx unquotes the path, but not what follows "?".
+                field = url if isinstance(url, Declined) else (self.header, f"{location}?{url}")
+        return field
 
-class XSendfile(Offload):
+
+class XSendfile(_ByPath):
     """Leave files to Apache's mod_xsendfile or to lighttpd, by ``X-Sendfile``.
 
     :param directories: the ones that ``XSendFilePath`` or ``x-sendfile-docroot`` allow.
@@ -126,7 +181,10 @@ class XSendfile(Offload):
         if not (quoted is None or isinstance(quoted, bool)):
             raise TypeError(f"quoted must be True, False or None, not {quoted!r}")
         self._quoted = quoted
-        super().__init__((path, path) for path in map(_directory, directories))
+        paths = [*map(_directory, directories)]
+        if not paths:
+            raise ValueError("XSendfile needs at least one directory")
+        super().__init__(zip(paths, paths, strict=True))
 
     def encode(self, path: bytes) -> str | Declined:
         """The header's value, quoted or not, as the proxy takes it."""
@@ -139,6 +197,102 @@ class XSendfile(Offload):
         if _UNFIT.search(path) or plain != plain.strip():
             return Declined("the name does not fit into a header")
         return plain
+
+
+class Redirect(Offload):
+    """Leave files to the object store that has them: the client gets a 302 to a URL there.
+
+    :param url_for: a function from the file that the application returned to a URL by which
+        the client may get it for some time, such as a presigned one. None: the file is sent
+        from here.
+    :param head: whether that URL is good for HEAD, too. Otherwise HEAD is answered from here:
+        a URL that is presigned for S3 is good for one method.
+    :param with_headers: whether url_for gets the application's header as a second argument, a
+        dict by lower-case names, because the store can be asked for the same Content-Type and
+        Content-Disposition.
+    :raises TypeError: if url_for cannot be called or is an async function, or if another
+        argument is not a bool.
+    """
+
+    header = "Location"
+
+    def __init__(
+        self,
+        url_for: Callable[..., str | None],
+        *,
+        head: bool = False,
+        with_headers: bool = False,
+    ) -> None:
+        for name, value in (("head", head), ("with_headers", with_headers)):
+            if not isinstance(value, bool):
+                raise TypeError(f"{name} must be True or False, not {value!r}")
+        self._urls = _Urls(url_for)
+        self._head = head
+        self._with_headers = with_headers
+
+    def leave(
+        self, region: FileRegion, method: str, fields: Mapping[str, str]
+    ) -> tuple[str, str] | Declined:
+        """The header that sends the client to the store."""
+        if method == "HEAD" and not self._head:
+            return Declined("the URL is for GET")
+        more = (dict(fields),) if self._with_headers else ()
+        url = self._urls.of(region, _LONGEST_URL, *more)
+        return url if isinstance(url, Declined) else (self.header, url)
+
+
+class _Urls:
+    """The URLs of files in an object store, by a function that is not trusted to be right."""
+
+    def __init__(self, url_for: Callable[..., str | None]) -> None:
+        if not callable(url_for) or inspect.iscoroutinefunction(url_for):
+            raise TypeError(f"url_for must be a function that is not async, not {url_for!r}")
+        self._url_for = url_for
+
+    def of(self, region: FileRegion, longest: int, *more: object) -> str | Declined:
+        """The URL of this file."""
+        if _has_begun(region):
+            return Declined("the application has read from the file, or sought in it")
+        try:
+            url = self._url_for(region.filelike, *more)
+        except Exception:
+            logger.exception("offload: url_for failed, so the file is sent from here")
+            return Declined("url_for failed")
+        if url is None:
+            return Declined("url_for has no URL for this file")
+        fault = _fault(url, longest)
+        if fault is None:
+            return url
+        # Without the URL, because whoever reads it may read the file.
+        warn_once("offload: the file is sent from here, because what url_for returned %s", fault)
+        return Declined(f"what url_for returned {fault}")
+
+
+def _has_begun(region: FileRegion) -> bool:
+    """Whether the next read() would not give the first byte, as far as that can be asked."""
+    # A property may do more than to tell: django-storages downloads the file.
+    if region.seek or not callable(getattr(type(region.filelike), "tell", None)):
+        return False
+    try:
+        return bool(region.filelike.tell())  # type: ignore[attr-defined]
+    except Exception:
+        return False
+
+
+def _fault(url: object, longest: int) -> str | None:
+    """Why a client or nginx must not get this as a URL; None: there is no reason."""
+    if not isinstance(url, str):
+        return f"is no str, but of type {type(url).__name__}"
+    if not _URL.fullmatch(url):
+        return "is empty, or has a character that must be quoted"
+    try:
+        parts = urlsplit(url)
+        complete = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        complete = False
+    if not complete:
+        return "does not begin with http:// or https:// and a host"
+    return None if len(url) <= longest else "is too long for a header"
 
 
 def _directory(path: Path) -> bytes:
@@ -177,8 +331,7 @@ class Proxies:
         for network in networks:
             if not isinstance(network, str):
                 raise TypeError(f"trusted_proxies takes a list of str, not {network!r} in it")
-        #: What servers call the client of a Unix domain socket.
-        self._names = {"", "localhost"} if "unix" in networks else set()
+        self._names = _UNIX if "unix" in networks else frozenset()
         self._networks = [_network(network) for network in networks if network != "unix"]
 
     def include(self, peer: str) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .blocks import DEFAULT_BLOCK_SIZE, check_int, check_seconds
-from .offload import Offload, Proxies
+from .offload import Offload, Proxies, Redirect
 from .transfer import Transfer
 
 __all__ = ["Options"]
@@ -41,8 +41,12 @@ class Options:
             if not isinstance(value, bool):
                 raise TypeError(f"{name} must be True or False, not {value!r}")
         if self.offload is not None and not isinstance(self.offload, Offload):
-            raise TypeError(f"offload must be XAccelRedirect or XSendfile, not {self.offload!r}")
+            raise TypeError(
+                f"offload must be XAccelRedirect, XSendfile or Redirect, not {self.offload!r}"
+            )
         if self.trusted_proxies is not None and self.offload is None:
             raise ValueError("trusted_proxies is for offload, which is not set")
+        if self.trusted_proxies is not None and isinstance(self.offload, Redirect):
+            raise ValueError("trusted_proxies is for a proxy, and with Redirect there is none")
         if self.on_sent is not None and not callable(self.on_sent):
             raise TypeError(f"on_sent must be callable, not {self.on_sent!r}")

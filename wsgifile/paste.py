@@ -12,12 +12,14 @@
     background = 200
 
 If a proxy in front can send files, one of the first four of these, with one directory on
-each line (:class:`~wsgifile.XSendfile` explains what is quoted):
+each line (:class:`~wsgifile.XSendfile` explains what is quoted). ``redirect`` names a function
+for :class:`~wsgifile.Redirect`; a line of ``x_accel_redirect`` may name one, too:
 
 .. code-block:: ini
 
     x_accel_redirect =
         /srv/files = /_files
+        package.module:url_for = /_store
     x_sendfile =
         /srv/files
     x_sendfile_quoted =
@@ -25,17 +27,19 @@ each line (:class:`~wsgifile.XSendfile` explains what is quoted):
     x_sendfile_unquoted =
         /srv/files
     trusted_proxies = 127.0.0.1 10.0.0.0/8 unix
+    redirect = package.module:url_for
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
 from paste.deploy.converters import asbool
 
 from .middleware import FileWrapperMiddleware
-from .offload import XAccelRedirect, XSendfile
+from .offload import Redirect, XAccelRedirect, XSendfile
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -47,8 +51,16 @@ def _lines(text: str) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
+def _function(name: str) -> Any:
+    """What has this name, of the form package.module:function."""
+    try:
+        return resolve_name(name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"{name!r} cannot be found: {error}") from error
+
+
 def _x_accel_redirect(text: str) -> XAccelRedirect:
-    prefixes = {}
+    prefixes: dict[str, str] = {}
     for line in _lines(text):
         directory, equals, location = line.rpartition("=")
         if not equals:
@@ -56,7 +68,12 @@ def _x_accel_redirect(text: str) -> XAccelRedirect:
         if directory.strip() in prefixes:
             raise ValueError(f"{directory.strip()!r} is given twice")
         prefixes[directory.strip()] = location.strip()
-    return XAccelRedirect(prefixes)
+    return XAccelRedirect(
+        {
+            _function(key) if ":" in key and not key.startswith("/") else key: location
+            for key, location in prefixes.items()
+        }
+    )
 
 
 # The options of an ini: the constructor's argument, and how to read it. The constructor checks.
@@ -71,6 +88,7 @@ _OPTIONS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "x_sendfile": ("offload", lambda text: XSendfile(_lines(text))),
     "x_sendfile_quoted": ("offload", lambda text: XSendfile(_lines(text), quoted=True)),
     "x_sendfile_unquoted": ("offload", lambda text: XSendfile(_lines(text), quoted=False)),
+    "redirect": ("offload", lambda text: Redirect(_function(text))),
     "trusted_proxies": ("trusted_proxies", lambda text: text.replace(",", " ").split()),
 }
 

@@ -16,7 +16,7 @@ from .conditions import UNDATED, Validators, date_of_file, etag_of_file, path_of
 from .log import logger, one_line, warn_once
 from .options import Options
 from .ranges import ByteRange, select
-from .recognise import FileRegion, KernelFile
+from .recognise import FileRegion
 from .sources import goes_forwards
 
 __all__ = ["Headers", "Part", "Plan", "ends_connection", "make_plan", "never_has_body"]
@@ -49,14 +49,26 @@ _OF_SUCCESS = _OF_CONTENT | {
     "repr-digest",
 }
 
+#: Fields that a redirect must not have. They are about the file, or let caches keep the response.
+_NOT_OF_REDIRECT = _OF_SUCCESS | {
+    "age",
+    "content-location",
+    "location",
+    "pragma",
+    "surrogate-control",
+    "x-accel-expires",
+}
+
 #: With one of these fields we must not cut a part out of the response: it is a part
 #: already, or the field was computed for the whole (RFC 9530, section 2).
 _INDIVISIBLE = frozenset({"content-digest", "content-md5", "content-range"})
-#: With one of these, too, a part of the body may not be a part of what the header describes.
-_MAY_DIVIDE = _INDIVISIBLE | {"accept-ranges", "content-encoding"}
 
 #: With one of these fields the application itself leaves the response to a proxy.
 _BY_PROXY = frozenset({"x-accel-redirect", "x-lighttpd-send-file", "x-sendfile", "x-sendfile2"})
+
+#: Returns the header that leaves a whole file to a proxy or to a store, or None. It gets the
+#: application's header, too, by lower-case names.
+Leave = Callable[[FileRegion, Mapping[str, str]], tuple[str, str] | None]
 
 #: Keys in the environ of a request for less than the whole. Most requests have none.
 _CONDITIONAL = frozenset(
@@ -75,11 +87,20 @@ class Plan:
 
     :param parts: what to send, one after the other. Ranges are absolute positions in the file.
     :param sized: whether Content-Length tells the server how many bytes will come.
-    :param offload: the header that leaves the file to a proxy, if one does.
+    :param offload: the header that leaves the file to a proxy or to a store, if one does.
     :param described: the parts that GET would send. None: the method is not HEAD.
     """
 
     __slots__ = ("count", "described", "headers", "offload", "parts", "sized", "status")
+    # Declared because type checkers may infer other types from the assignments.
+    status: str
+    headers: Headers
+    parts: tuple[Part, ...]
+    sized: bool
+    offload: str | None
+    described: tuple[Part, ...] | None
+    #: Number of bytes to send; None: all until the end of the file.
+    count: int | None
 
     def __init__(
         self,
@@ -96,8 +117,7 @@ class Plan:
         self.sized = sized
         self.offload = offload
         self.described = described
-        #: Number of bytes to send; None: all until the end of the file.
-        self.count: int | None = 0
+        self.count = 0
         for part in parts:
             if isinstance(part, bytes):
                 self.count += len(part)
@@ -118,7 +138,7 @@ def make_plan(
     options: Options,
     written: int | None = None,
     altered: bool = False,
-    offload: Callable[[KernelFile], tuple[str, str] | None] | None = None,
+    offload: Leave | None = None,
 ) -> Plan:
     """Decide on the header and on the bytes to send.
 
@@ -132,7 +152,8 @@ def make_plan(
     :param written: number of bytes that the application sent by write(), after the header;
         None: the header has not been sent.
     :param altered: whether the server changes the bytes, so that nothing is said of them here.
-    :param offload: returns the header that has a proxy send a whole kernel file, or None.
+    :param offload: leaves a whole file to a proxy or to a store, if it can. None: nothing is
+        left to others, because the header is out or by configuration.
     :raises ValueError: for a Content-Length that is not one number, or that is larger than the
         range of the file that the application asked for.
     """
@@ -143,7 +164,7 @@ def make_plan(
         # RFC 9110, section 8.6 forbids the field for 1xx and 204. It is of no use for 304,
         # and some servers wait for the bytes.
         return Plan(status, _without(headers, {"content-length"}), _nothing(region), False)
-    stop = region.end if region.limit is None else region.stop
+    stop = region.stop
     if promised is not None:
         stop = _promised_stop(promised, region, method=method, written=written, fields=fields)
     # What alters the body does not see a file with a length of the application's.
@@ -153,7 +174,7 @@ def make_plan(
         assert stop is not None
         headers = _with_length(headers, promised, stop - region.start)
     plan = Plan(status, headers, ((region.start, stop),), sized)
-    if method in ("GET", "HEAD") and not altered and _is_ok_slice_of_file(plan, fields, region):
+    if method in ("GET", "HEAD") and not altered and plan.status.startswith("200"):
         plan = _as_requested(
             environ, plan, fields, region, method=method, options=options, offload=offload
         )
@@ -216,12 +237,7 @@ def _is_ok_slice_of_file(plan: Plan, fields: Mapping[str, str], region: FileRegi
     Where only the application knows the length, of a file that can be moved forwards. Not of a
     file whose length the kernel should know, and does not, such as one of /proc.
     """
-    if not (
-        plan.sized
-        and plan.status.startswith("200")
-        and plan.count is not None
-        and _BY_PROXY.isdisjoint(fields)
-    ):
+    if not (plan.sized and plan.count is not None and _BY_PROXY.isdisjoint(fields)):
         return False
     if region.end is None:
         return region.status is None and goes_forwards(region.filelike)
@@ -236,15 +252,15 @@ def _as_requested(
     *,
     method: str,
     options: Options,
-    offload: Callable[[KernelFile], tuple[str, str] | None] | None,
+    offload: Leave | None,
 ) -> Plan:
-    """What a client expects of a file: this 200, or a 206, 304, 412 or 416 in its place."""
-    divisible = _MAY_DIVIDE.isdisjoint(fields) or _is_divisible(fields)
-    if offload is not None and divisible and _is_whole_file(plan, region):
-        assert region.kernel is not None
-        proxy_field = offload(region.kernel)
-        if proxy_field is not None:
-            return _left_to_proxy(plan, region, proxy_field)
+    """What a client expects of a file: this 200, or a 206, 302, 304, 412 or 416 in its place."""
+    divisible = _is_divisible(fields)
+    left = _left(plan, fields, region, offload) if divisible and offload is not None else None
+    if left is not None:
+        return left
+    if not _is_ok_slice_of_file(plan, fields, region):
+        return plan
     own = _own_validators(plan, fields, region) if options.validators else []
     plan.headers += own
     ranges = options.ranges and divisible
@@ -292,20 +308,48 @@ def _is_divisible(fields: Mapping[str, str]) -> bool:
     )
 
 
+def _left(
+    plan: Plan, fields: Mapping[str, str], region: FileRegion, offload: Leave
+) -> Plan | None:
+    """What is sent in the place of a whole file that is left to somebody else, if it is."""
+    if not (_BY_PROXY.isdisjoint(fields) and _is_whole_file(plan, region)):
+        return None
+    field = offload(region, fields)
+    if field is None:
+        return None
+    # Whoever sends the file answers ranges and conditions too, and has an ETag of its own.
+    if field[0] == "Location":
+        headers = _of_redirect(plan.headers, fields.get("cache-control", ""))
+        return Plan("302 Found", [*headers, field], _nothing(region), True, field[0])
+    headers = [*_without(plan.headers, {"content-length"}), ("Content-Length", "0"), field]
+    return Plan(plan.status, headers, _nothing(region), True, field[0])
+
+
 def _is_whole_file(plan: Plan, region: FileRegion) -> bool:
-    """Whether the body is all of a kernel file that is still there after we have closed it."""
-    return (
-        region.kernel is not None
-        and region.start == 0
-        and plan.count == region.end
-        and not region.temporary
-    )
+    """Whether the body is all of a file that is still there after we have closed it.
+
+    Where the length of the file is not known, an application that gives a length means all.
+    """
+    if region.start != 0 or region.temporary:
+        return False
+    return region.limit is None if region.end is None else plan.count == region.end
 
 
-def _left_to_proxy(plan: Plan, region: FileRegion, proxy_field: tuple[str, str]) -> Plan:
-    # The proxy answers ranges and conditions too; it has an ETag of its own.
-    headers = [*_without(plan.headers, {"content-length"}), ("Content-Length", "0"), proxy_field]
-    return Plan(plan.status, headers, _nothing(region), True, proxy_field[0])
+def _of_redirect(headers: Headers, control: str) -> Headers:
+    """The application's header for a 302, which is 307 for GET and HEAD, and which HTTP/1.0 has.
+
+    What the application lets caches keep is the file, not a URL that ends soon and that nobody
+    else may have (RFC 9110, section 15.4.3; RFC 9111, section 5.2.2.5; RFC 9213).
+
+    :param control: the application's Cache-Control.
+    """
+    kept = [
+        (name, value)
+        for name, value in headers
+        if name.lower() not in _NOT_OF_REDIRECT and not name.lower().endswith("-cache-control")
+    ]
+    control = control if "no-store" in control.lower() else "private, no-store"
+    return [*kept, ("Cache-Control", control), ("Content-Length", "0")]
 
 
 def _own_validators(plan: Plan, fields: Mapping[str, str], region: FileRegion) -> Headers:

@@ -17,14 +17,13 @@ import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from .blocks import BlockReader, FileReadError
+from .blocks import FileReadError
 from .body import Body, OneBlock
-from .client import Client
 from .page_cache import may_block
 from .recognise import FileSlice
 from .send import Send
 from .server import Server
-from .sockets import can_sendfile, not_blocking, run_in_thread, sendfile
+from .sockets import can_sendfile, run_in_thread
 from .transfer import Declined
 
 __all__ = ["open_body"]
@@ -140,8 +139,6 @@ class SendfileBody(Body):
     """Sends itself by os.sendfile when the server asks for the first block."""
 
     sender = "os.sendfile"
-    sent: int
-    blocks: BlockReader  # As it is one slice.
 
     def __init__(self, send: Send, server: Server, file_slice: FileSlice, sock: Any) -> None:
         super().__init__(send, server)
@@ -152,23 +149,4 @@ class SendfileBody(Body):
         """Send all of it. If the file runs short, read() finds out afterwards."""
         super().begin()
         self.server.write(b"")  # This sends the header.
-        client = self._client
-        if client is None:
-            self._send_slice(None)
-            return
-        client.may_leave = self._may_leave = self.send.background > 0
-        with not_blocking(client.fd):
-            self._send_slice(client)
-            while client.behind and not self.leave(client):
-                self._send_slice(client)
-
-    def _send_slice(self, client: Client | None) -> None:
-        """Send what is left. It ends early if the client falls behind, or the file is short."""
-        left = FileSlice(self._file_slice.file, self.blocks.position, self._file_slice.stop)
-        wait = None if client is None else client.wait
-        for sent in sendfile(self._sock, left, self.send.send_timeout, wait):
-            self.blocks.skip(sent)
-            self.sent += sent
-            self.server.count_sent(sent)
-            if client is not None:
-                client.alive()
+        self.send_slice(self._file_slice, self._sock)

@@ -89,9 +89,7 @@ class Server:
         # Windows has no poll().
         if not can_wait(sock) or not hasattr(select, "poll"):
             return None
-        return Client(
-            sock.fileno(), sock.getsockopt, timeout, self.alive, kept=self.expects_request()
-        )
+        return Client(sock.fileno(), sock, timeout, self.alive, kept=self.expects_request())
 
     def expects_request(self) -> bool:
         """Whether the server keeps the connection for the next request, as far as is known."""

@@ -13,7 +13,6 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import lru_cache
 from importlib import import_module
 from typing import Any, NamedTuple
@@ -31,7 +30,6 @@ __all__ = [
     "cannot_sendfile",
     "is_standard",
     "no_delay",
-    "not_blocking",
     "queued",
     "run_in_thread",
     "send_some",
@@ -197,17 +195,6 @@ def sendfile(
         behind = sent < count
         offset += sent
         yield sent
-
-
-@contextmanager
-def not_blocking(fd: int) -> Iterator[None]:
-    """Have calls on this descriptor return at once, and then again as they did before."""
-    blocking = os.get_blocking(fd)
-    os.set_blocking(fd, False)
-    try:
-        yield
-    finally:
-        os.set_blocking(fd, blocking)
 
 
 #: Of this process. Nearly all processes have one kind of socket, TCP or unix.

@@ -26,8 +26,8 @@ class Transfer:
     """
 
     #: "wsgi.file_wrapper" (the server's own), "os.sendfile", "read", "background" (a thread for
-    #: all slow clients), the header that left the file to a proxy, or "none" if there was
-    #: nothing to send, as for HEAD.
+    #: all slow clients), the header that left the file to a proxy or to a store, or "none" if
+    #: there was nothing to send, as for HEAD.
     sender: str
     #: The status as it was sent: "206 Partial Content".
     status: str

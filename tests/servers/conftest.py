@@ -16,7 +16,7 @@ import launch
 import pytest
 from client import Client
 from known import SERVERS
-from matrix import Matrix, case_of, tidy
+from matrix import CELL, Matrix, case_of, tidy
 from ports import free_port, wait_until_listening
 
 HERE = Path(__file__).parent
@@ -94,6 +94,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     Client.bare = config.getoption("bare", False)
     config.stash[MATRIX] = Matrix()
+    config.pluginmanager.register(config.stash[MATRIX])
 
 
 def in_bare(item: pytest.Item) -> bool:
@@ -156,7 +157,8 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
         if outcome == "skipped":
             reason = report.longrepr[2]
         case = case_of(item.originalname, item.callspec.params)
-        item.config.stash[MATRIX].add(server, case, outcome, tidy(reason, server))
+        # The matrix may be in another process, to which pytest-xdist sends the report.
+        report.user_properties.append((CELL, (server, case, outcome, tidy(reason, server))))
     return report
 
 

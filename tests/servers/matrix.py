@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 
 import launch
+import pytest
 from known import SERVERS
 
 _MARKS = {
@@ -17,15 +18,23 @@ _MARKS = {
 }
 #: If several tests share a cell of the table, the worst result is shown.
 _ORDER = ["passed", "skipped", "xfailed", "failed"]
+#: The property of a report that has the arguments of Matrix.add().
+CELL = "matrix"
 
 
 class Matrix:
-    """Collects the outcomes by server and case."""
+    """Collects the outcomes by server and case. It is a plugin of pytest."""
 
     def __init__(self) -> None:
         self.outcomes: dict[str, dict[str, str]] = {}
         self.reasons: dict[str, dict[str, list[str]]] = {}
         self.counts: dict[str, dict[str, int]] = {}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        for name, value in report.user_properties:
+            if name == CELL:
+                assert isinstance(value, tuple | list)  # pytest-xdist makes a list of it.
+                self.add(*value)
 
     def add(self, server: str, case: str, outcome: str, reason: str) -> None:
         row = self.outcomes.setdefault(case, {})

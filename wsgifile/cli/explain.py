@@ -28,6 +28,7 @@ from ..blocks import name_of
 from ..hidden import hides_file
 from ..layers import unwrap
 from ..log import logger
+from ..offload import Proxies
 from ..plan import Headers, Plan, never_has_body
 from ..recognise import NOT_FILES, FileRegion, FileSlice
 from ..registry import SERVERS
@@ -133,9 +134,17 @@ def explain(app: WSGIApplication, path: str, headers: list[tuple[str, str]]) -> 
     if not isinstance(app, FileWrapperMiddleware):
         yield _line("wsgifile", "added here, because the application does not have it outermost")
     yield from _outcome(spy, served.refused, ends)
+    if outer.options.trusted_proxies is not None:
+        yield _line("trusted_proxies", _trusts(outer.options.trusted_proxies))
     for message in warnings:
         yield _line("warning", message)
     yield _line("the client", got)
+
+
+def _trusts(proxies: Proxies) -> str:
+    """Whether a request as the one here, or one by a unix socket, comes from a proxy."""
+    tcp, unix = (f"is{'' if proxies.include(peer) else ' not'} one" for peer in ("127.0.0.1", ""))
+    return f"127.0.0.1, which asked here, {tcp}; a unix socket {unix}"
 
 
 def _without_flask(app: WSGIApplication) -> WSGIApplication:
@@ -229,9 +238,7 @@ def _asked(plan: Plan, watch: Watch, transfer: Transfer) -> Iterator[str]:
     if plan.offload is not None:
         yield _line("offload", f"{plan.offload}: {dict(plan.headers)[plan.offload]}")
     elif watch.offload and "offload" not in asked:
-        yield _line(
-            "offload", "declined: not a whole, permanent file on disk in a 200 to GET or HEAD"
-        )
+        yield _line("offload", "declined: not a whole, permanent file in a 200 to GET or HEAD")
     for name, declined in watch.declined:
         yield _line(name, f"declined: {declined.reason}")
     if transfer.sender == "read" and asked <= {"offload"}:

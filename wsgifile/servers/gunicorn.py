@@ -1,8 +1,8 @@
 """gunicorn, whose wrapper is one socket.sendfile of Content-Length bytes.
 
 That call starts from the descriptor's own position, does not check how many bytes were
-sent, and takes almost twice the CPU time of our own calls of os.sendfile: 0.38 seconds for
-a GB, ours 0.21. So it is not used. gunicorn's sockets block, or are gevent's.
+sent, and waits for a slow client until the arbiter kills the worker. So it is not used.
+gunicorn's sockets block, or are gevent's.
 
 The arbiter kills a sync worker that has not called notify() for some time, 30 seconds by
 default. The worker calls it between requests only, so it is called here while a client is

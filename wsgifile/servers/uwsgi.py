@@ -12,6 +12,7 @@ import contextlib
 import io
 import os
 import re
+import signal
 import socket
 import struct
 import sys
@@ -25,7 +26,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ..background import Grace
 from ..blocks import BlockReader
 from ..body import Body, calling_frame
-from ..client import Client, getsockopt_of
+from ..client import Client, Descriptor, borrowed
 from ..recognise import FileSlice
 from ..send import Send
 from ..server import Server as Base
@@ -44,6 +45,8 @@ _TRANSFORMATION = re.compile(
 )
 #: uwsgi.sendfile() takes the offset and the length as C's int.
 _MAX = 2**31 - 1
+#: What is written to /dev/null at once.
+_ZEROS = bytes(1 << 20)
 #: struct linger, by which close() sends a reset and drops what is left.
 _RESET = struct.pack("ii", 1, 0)
 
@@ -66,6 +69,7 @@ class Server(Base):
 
     def __init__(self, environ: WSGIEnvironment, start_response: StartResponse) -> None:
         super().__init__(environ, start_response)
+        self._sent = 0
         # All frames below us, and the instruction at which each one waits. If a block is
         # asked for from a frame that has not moved on, uWSGI was called from that frame.
         # The frames themselves are not kept, because they would keep their variables alive.
@@ -102,22 +106,18 @@ class Server(Base):
         """
         if any(map(_COOPERATIVE.fullmatch, _options())):
             return None
-        fd = import_module("uwsgi").connection_fd()
+        fd = _connection_fd()
         if fd < 0:
             return None
         kept = "http11-socket" in _options()
-        return Client(fd, getsockopt_of(fd), timeout, self.alive, kept=kept)
+        return Client(fd, Descriptor(fd), timeout, self.alive, kept=kept)
 
     def may_leave(self) -> Declined | None:
         """Not without Python's threads, nor if the connection's bytes are not ours alone."""
         uwsgi = import_module("uwsgi")
         if not getattr(uwsgi, "has_threads", False):
             return Declined("threads are off in uWSGI's settings")
-        options = _options()
-        changed = list(filter(_CHANGED.fullmatch, options))
-        for name in ("protocol", "socket-protocol"):
-            if options.get(name, b"http") not in _PLAIN:
-                changed.append(name)
+        changed = _changed()
         return Declined(f"{changed[0]} is set in uWSGI") if changed else None
 
     @property
@@ -129,6 +129,33 @@ class Server(Base):
     def resets(self) -> bool:  # type: ignore[override]
         """The router takes the end of our connection for the end of the body."""
         return self._routed
+
+    def count_sent(self, count: int) -> None:
+        """Remember them until :meth:`log_sent` is called."""
+        self._sent += count
+
+    def end_connection(self) -> None:
+        """Nothing follows on it, as the dummy has ended."""
+        self.log_sent()
+
+    def log_sent(self) -> None:
+        """Have uWSGI's log count what did not pass through uWSGI.
+
+        uWSGI counts what it writes to the connection, so /dev/null is the connection for that.
+        """
+        fd = _connection_fd()
+        # There may be no more descriptors. Then the log has fewer bytes.
+        with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+            inheritable, connection = os.get_inheritable(fd), os.dup(fd)
+            stack.callback(os.close, connection)
+            null = os.open(os.devnull, os.O_WRONLY)
+            stack.callback(os.close, null)
+            stack.callback(os.dup2, connection, fd, inheritable=inheritable)
+            os.dup2(null, fd, inheritable=inheritable)
+            while self._sent:
+                zeros = _ZEROS if self._sent >= len(_ZEROS) else bytes(self._sent)
+                self.write(zeros)
+                self._sent -= len(zeros)
 
     def grace(self) -> Grace:
         """Until the master kills a worker that is to end."""
@@ -161,15 +188,13 @@ class Server(Base):
     def end(self) -> None:
         """End the connection."""
         # This needs no descriptor, as there may be no more.
-        connection = socket.socket(fileno=import_module("uwsgi").connection_fd())
-        with contextlib.suppress(OSError):
+        with borrowed(_connection_fd()) as connection, contextlib.suppress(OSError):
             if self._routed:
                 # With --http-keepalive the router takes the end of our connection for the
                 # end of the body, and keeps the client's. A reset is an error to it.
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             else:
                 connection.shutdown(socket.SHUT_RDWR)
-        connection.detach()
 
 
 class Hidden(Server):
@@ -199,6 +224,31 @@ def _transforms() -> bool:
 @lru_cache(1)
 def _offloads() -> bool:
     return any(int(value) for value in _values("offload-thread"))
+
+
+@contextlib.contextmanager
+def _no_sigpipe() -> Iterator[None]:
+    """uWSGI logs each SIGPIPE of its process. Python sees the error as an OSError."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGPIPE})
+    try:
+        yield
+    finally:
+        signal.sigtimedwait({signal.SIGPIPE}, 0)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _connection_fd() -> int:
+    return int(import_module("uwsgi").connection_fd())
+
+
+def _changed() -> list[str]:
+    """The options by which the connection does not get the bytes that uWSGI is given."""
+    options = _options()
+    changed = list(filter(_CHANGED.fullmatch, options))
+    for name in ("protocol", "socket-protocol"):
+        if options.get(name, b"http") not in _PLAIN:
+            changed.append(name)
+    return changed
 
 
 def _options() -> dict[str, Any]:
@@ -266,13 +316,26 @@ class SelfSendingFile(Body):
             if not self.server.offloads:
                 self._client = self.server.client(self.send.send_timeout)
             try:
+                # The header passes through uWSGI, and so does what the client takes at once.
                 while self._sendfile():
-                    pass
+                    if self._client is not None and not _changed():
+                        self._send_directly()
             except TimeoutError as error:
                 self._begun, self._late = True, error
             except OSError:  # There are no more descriptors, or the disk fails.
                 pass
         raise io.UnsupportedOperation("fileno")
+
+    def _send_directly(self) -> None:
+        """Send the rest by os.sendfile, which costs less than pieces that fit."""
+        try:
+            with _no_sigpipe(), borrowed(_connection_fd()) as sock:
+                self.send_slice(self._file_slice, sock)
+        except ConnectionError:
+            pass  # uwsgi.sendfile() meets the error again, and logs it.
+        finally:
+            if not self._left:
+                self.server.log_sent()
 
     def _sendfile(self) -> bool:
         """Send as much as the client takes at once. Whether there is more to send this way.
@@ -299,7 +362,7 @@ class SelfSendingFile(Body):
         self.blocks.skip(count)
         if self.sent is not None:
             self.sent += count
-        return True
+        return start + count < self._file_slice.stop
 
     def _fail_to_send(self) -> None:
         """uWSGI sends nothing more. If the file is too short, read() raises the error."""
