@@ -314,7 +314,7 @@ class RawWithHeader(io.BytesIO):
 
 
 def test_urllib3() -> None:
-    """It may be read by any thread. How long it is when it is read, nobody knows."""
+    """It may be read by any thread."""
     urllib3 = pytest.importorskip("urllib3")
     file = urllib3.HTTPResponse(io.BytesIO(DATA), preload_content=False)
     region = recognise(FileWrapper(file))
@@ -324,6 +324,32 @@ def test_urllib3() -> None:
     assert region.end is None
     assert answer(file)[2] == DATA
     assert recognise(urllib3.HTTPResponse(io.BytesIO(DATA), preload_content=False)) is None
+
+
+def test_length_of_urllib3() -> None:
+    """It is what the server says, unless it is of compressed bytes, or some have been read."""
+    urllib3 = pytest.importorskip("urllib3")
+
+    def response(data: bytes = DATA, **fields: str) -> Any:
+        headers = {"Content-Length": str(len(data)), **fields}
+        return urllib3.HTTPResponse(io.BytesIO(data), headers=headers, preload_content=False)
+
+    assert answer(response())[1]["Content-Length"] == str(SIZE)
+    status, headers, body = answer(response(), wanted="bytes=100-199")
+    assert (status, headers["Content-Range"]) == (
+        "206 Partial Content",
+        f"bytes 100-199/{SIZE}",
+    )
+    assert body == DATA[100:200]
+    iterated = recognise(response())
+    assert iterated is not None
+    assert iterated.end == SIZE
+    packed = gzip.compress(DATA, 1, mtime=0)
+    status, headers, body = answer(response(packed, **{"Content-Encoding": "gzip"}))
+    assert ("Content-Length" in headers, body) == (False, DATA)
+    begun = response()
+    assert begun.read(10) == DATA[:10]
+    assert answer(begun)[2] == DATA[10:]
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
+from types import SimpleNamespace
 from typing import Any
 
 from .blocks import BlockReader, FileLike, is_seekable, name_of
@@ -29,6 +30,8 @@ __all__ = ["Fetched", "Forwards", "Source", "describer_of", "goes_forwards"]
 #: The least number of bytes to ask a store for, unless a client wants fewer. A store that
 #: answers after 30 ms and sends 100 MB/s is waited for a quarter of the time.
 _REQUEST = 8 * 2**20
+#: The same for what the server sends without being asked again. It is urllib3's own.
+_STREAMED = 65536
 #: Number of blocks to read ahead: one is taken by the client, the other one is on its way.
 _AHEAD = 2
 
@@ -50,7 +53,7 @@ class Source:
     #: Where it stands. None: it cannot tell.
     start: int | None = None
     #: What reads the same bytes at a lower cost, from any position. None: the file itself.
-    reader: Fetched | None = None
+    reader: FileLike | None = None
     #: Whether going back is as cheap as going on.
     random: bool = True
     #: The ETag of all bytes, and the time of modification in nanoseconds since the epoch.
@@ -268,6 +271,18 @@ def _streaming_body(body: Any) -> Source:
     return source
 
 
+def _urllib3(response: Any) -> Source:
+    # As it is on the wire. Iterated, it may be decompressed.
+    source = Source(None, random=False, read_ahead=_AHEAD, iterates=False)
+    if "content-encoding" not in response.headers and not response.tell():
+        source.size = response.length_remaining
+    if source.size is not None:
+        source.iterates = True
+        # If the body ends early, its read() raises an error. read1() gives what has arrived.
+        source.reader, source.read_size = SimpleNamespace(read=response.read), _STREAMED
+    return source
+
+
 def _etag(value: Any) -> str | None:
     """The ETag as a header has it. Some stores leave the quotes away."""
     if not isinstance(value, str):
@@ -291,6 +306,8 @@ _SOURCES: dict[str, Callable[[Any], Source | None]] = {
     "botocore.response.StreamingBody": _streaming_body,
     "fsspec.implementations.http.HTTPFile": _fsspec_http,
     "fsspec.spec.AbstractBufferedFile": _fsspec,
+    # Where the body ends early, this is the only way to know.
+    "http.client.HTTPResponse": lambda it: Source(it.length, random=False),
     "mmap.mmap": lambda it: Source(len(it), it.tell()),
     "smart_open.http.SeekableBufferedInputBase": (
         lambda it: Source(it.content_length, it.tell()) if it.content_length >= 0 else None
@@ -298,10 +315,7 @@ _SOURCES: dict[str, Callable[[Any], Source | None]] = {
     "smart_open.s3.Reader": (lambda it: Source(it._raw_reader._content_length, it.tell())),
     "storages.backends.s3.S3File": _django_storages,
     "tarfile.ExFileObject": lambda it: Source(it.raw.size, it.tell(), random=False),
-    # As they are on the wire. Iterated, they may be decompressed.
-    "urllib3.response.HTTPResponse": (
-        lambda it: Source(None, random=False, read_ahead=_AHEAD, iterates=False)
-    ),
+    "urllib3.response.HTTPResponse": _urllib3,
     # Going back means to begin again. A compressed one, and before Python 3.13 any, is read up
     # to where it goes.
     "zipfile.ZipExtFile": lambda it: Source(it._orig_file_size, it.tell(), random=False),
