@@ -1,15 +1,13 @@
 """An object store and an HTTP origin for tests, and what they were asked for.
 
-The store is moto's S3 server, in a process of its own. The clients reach it through a
-:class:`Counter`, which notes each request. It can also be slow, or cut a response off.
+The store is that of ``presigned``. The clients reach it through a :class:`Counter`, which notes
+each request. It can also be slow, or cut a response off.
 """
 
 from __future__ import annotations
 
 import http.client
 import http.server
-import os
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -19,19 +17,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import pytest
-from ports import free_port, running
+import presigned
 
-__all__ = ["BUCKET", "CREDENTIALS", "Asked", "Counter", "counting", "origin", "store"]
-
-BUCKET = "films"
-
-#: Of boto3's clients and resources. moto takes any.
-CREDENTIALS = {
-    "region_name": "us-east-1",
-    "aws_access_key_id": "test",
-    "aws_secret_access_key": "test",
-}
+__all__ = ["Asked", "Counter", "counting", "origin", "store"]
 
 #: Fields that are for one connection only (RFC 9110, section 7.6.1), and that we set ourselves.
 _HOP_BY_HOP = frozenset({"connection", "content-length", "keep-alive", "server", "date"})
@@ -176,16 +164,7 @@ def counting(upstream: int) -> Iterator[Counter]:
 @contextmanager
 def store(log: Path) -> Iterator[Counter]:
     """An S3 server with one bucket, and what it is asked for."""
-    pytest.importorskip("moto.server")
-    boto3 = pytest.importorskip("boto3")
-    port = free_port()
-    # Nothing here may ask another machine for credentials.
-    environ = {**os.environ, "AWS_EC2_METADATA_DISABLED": "true"}
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    with running(command, port, log, env=environ), counting(port) as counter:
-        s3 = boto3.client("s3", endpoint_url=counter.url, **CREDENTIALS)
-        s3.create_bucket(Bucket=BUCKET)
-        s3.close()
+    with presigned.store(log) as server, counting(server.port) as counter:
         yield counter
 
 

@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import stores
 from ports import serving
-from stores import BUCKET, CREDENTIALS, Counter
+from presigned import BUCKET
+from presigned import client as client_of
+from stores import Counter
 
 from wsgifile import FileWrapperMiddleware
 from wsgifile.read_ahead import FIRST_OF_STORE
@@ -84,9 +86,7 @@ def archive() -> bytes:
 
 
 def boto3_client(counter: Counter) -> Any:
-    import boto3
-
-    return boto3.client("s3", endpoint_url=counter.url, **CREDENTIALS)
+    return client_of(counter.port)
 
 
 @pytest.fixture(scope="module")
