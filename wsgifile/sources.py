@@ -28,8 +28,8 @@ from .layers import READING_METHODS, inherited
 __all__ = ["Fetched", "Forwards", "Source", "describer_of", "goes_forwards"]
 
 #: The least number of bytes to ask a store for, unless a client wants fewer. A store that
-#: answers after 30 ms and sends 100 MB/s is waited for a quarter of the time.
-_REQUEST = 8 * 2**20
+#: answers after 30 ms and sends 100 MB/s is waited for a sixth of the time.
+_REQUEST = 16 * 2**20
 #: The same for what the server sends without being asked again. It is urllib3's own.
 _STREAMED = 65536
 #: Number of blocks to read ahead: one is taken by the client, the other one is on its way.
