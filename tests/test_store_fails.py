@@ -91,9 +91,7 @@ def port(
     directory = tmp_path_factory.mktemp("failing")
     path, own = directory / "failing.py", free_port()
     tests = [str(Path(__file__).parent)]
-    path.write_text(
-        APP.format(path=tests, web=upstream["urllib"].port, s3=upstream["s3fs"].port)
-    )
+    path.write_text(APP.format(path=tests, web=upstream["urllib"].port, s3=upstream["s3fs"].port))
     with running(launch.command(request.param, str(path), own), own, directory / "log"):
         yield own
 

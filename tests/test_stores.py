@@ -24,7 +24,7 @@ from presigned import BUCKET
 from presigned import client as client_of
 from stores import Counter
 
-from wsgifile import FileWrapperMiddleware
+from wsgifile import FileReadError, FileWrapperMiddleware
 from wsgifile.read_ahead import FIRST_OF_STORE
 
 if TYPE_CHECKING:
@@ -225,6 +225,7 @@ def test_whole_in_few_requests(library: tuple[Counter, Open]) -> None:
     counter, open_ = library
     assert answer(app_of(lambda: open_("film"))).body == DATA
     assert counter.ranges == WHOLE
+    assert len(counter.asked) == len(WHOLE) + 1
 
 
 @pytest.mark.parametrize("library", LIBRARIES, indirect=True)
@@ -345,8 +346,19 @@ def test_object_replaced_while_it_is_sent(s3: Counter, library: tuple[Counter, O
     client.put_object(Bucket=BUCKET, Key="changing", Body=DATA)
     file = open_("changing")
     client.put_object(Bucket=BUCKET, Key="changing", Body=DATA[::-1])
-    client.close()
     assert answer(app_of(lambda: file)).status == 500
+    # Between two ranges, of which each is one request.
+    client.put_object(Bucket=BUCKET, Key="changing", Body=DATA)
+    body = body_of(app_of(lambda: open_("changing")), "bytes=100000-299999,1000000-1299999")
+    taken = b""
+    while DATA[299_000:300_000] not in taken:
+        taken += next(body)
+    client.put_object(Bucket=BUCKET, Key="changing", Body=DATA[::-1])
+    client.close()
+    refused = pytest.importorskip("botocore.exceptions").ClientError
+    with pytest.raises((FileReadError, refused)):
+        b"".join(body)
+    body.close()
 
 
 @pytest.mark.parametrize("library", LIBRARIES, indirect=True)
@@ -388,11 +400,16 @@ def test_checksum_of_the_store(s3: Counter) -> None:
     client.close()
 
 
+def body_of(app: WSGIApplication, wanted: str = "bytes=0-", **options: Any) -> Any:
+    return FileWrapperMiddleware(app, **options)(
+        {"REQUEST_METHOD": "GET", "HTTP_RANGE": wanted},
+        lambda status, headers, exc_info=None: lambda data: None,
+    )
+
+
 def take_one(app: WSGIApplication, **options: Any) -> Any:
     """The body, of which one block was taken."""
-    body: Any = FileWrapperMiddleware(app, **options)(
-        {"REQUEST_METHOD": "GET"}, lambda status, headers, exc_info=None: lambda data: None
-    )
+    body = body_of(app, **options)
     assert DATA.startswith(next(body))
     return body
 

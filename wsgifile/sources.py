@@ -240,21 +240,23 @@ def _django_storages(file: Any) -> Source | None:
     allowed = sys.modules["boto3.s3.transfer"].S3Transfer.ALLOWED_DOWNLOAD_ARGS
     params = storage.get_object_parameters(file.name)
     params = {key: value for key, value in params.items() if key in allowed}
+    # Noted once: after each get(), boto3 asks the store again.
+    size, e_tag, modified = file.size, stored.e_tag, stored.last_modified
 
     def fetch(start: int, stop: int) -> bytes:
         wanted = f"bytes={start}-{stop - 1}"
-        got = stored.get(**params, Range=wanted, IfMatch=stored.e_tag)
+        got = stored.get(**params, Range=wanted, IfMatch=e_tag)
         data: bytes = got["Body"].read()
         if len(data) != stop - start:
             raise OSError(f"{len(data)} bytes instead of {wanted}")
         return data
 
     return Source(
-        file.size,
+        size,
         0,
-        Fetched(file.size, fetch),
-        etag=_etag(stored.e_tag),
-        modified_ns=_nanoseconds(stored.last_modified),
+        Fetched(size, fetch),
+        etag=_etag(e_tag),
+        modified_ns=_nanoseconds(modified),
         read_size=_REQUEST,
         read_ahead=_AHEAD,
     )
@@ -306,8 +308,11 @@ _SOURCES: dict[str, Callable[[Any], Source | None]] = {
     "botocore.response.StreamingBody": _streaming_body,
     "fsspec.implementations.http.HTTPFile": _fsspec_http,
     "fsspec.spec.AbstractBufferedFile": _fsspec,
-    # Where the body ends early, this is the only way to know.
-    "http.client.HTTPResponse": lambda it: Source(it.length, random=False),
+    # This is the only way to know that the body ends early. Before Python 3.11, not all of its
+    # methods count.
+    "http.client.HTTPResponse": (
+        lambda it: Source(it.length if sys.version_info >= (3, 11) else None, random=False)
+    ),
     "mmap.mmap": lambda it: Source(len(it), it.tell()),
     "smart_open.http.SeekableBufferedInputBase": (
         lambda it: Source(it.content_length, it.tell()) if it.content_length >= 0 else None
