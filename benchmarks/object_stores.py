@@ -237,13 +237,15 @@ def serve(port: str, path: str, rate: str) -> None:
 def download(port: int, side: str, size: int, rate: float) -> float:
     """Seconds that a client takes, which receives so many bytes/s; 0: as fast as it can."""
     with socket.create_connection(("127.0.0.1", port), timeout=120) as sock:
-        begun, received = time.perf_counter(), 0
+        begun = last = time.perf_counter()
+        received = 0
         sock.sendall(f"GET /{side}?s3fs HTTP/1.0\r\n\r\n".encode())
         buffer = bytearray(MIB)
         while count := sock.recv_into(buffer):
             received += count
-            if rate:
-                pause(received / rate, begun)
+            if rate:  # What it has waited for is lost.
+                pause(count / rate, last)
+                last = time.perf_counter()
         assert received > size
         return time.perf_counter() - begun
 

@@ -147,7 +147,8 @@ def django_app(films):
 
 
 def make_film(path):
-    made = ["ffmpeg", "-loglevel", "error", "-f", "lavfi", "-i", "testsrc2=duration=60", path]
+    source = ["-f", "lavfi", "-i", "testsrc2=duration=60"]
+    made = ["ffmpeg", "-loglevel", "error", *source, "-pix_fmt", "yuv420p", path]
     subprocess.run(made, check=True)
 
 
