@@ -29,12 +29,12 @@ from webob import Request, Response, exc
 from webob.dec import wsgify
 
 from ..conditions import Validators
-from .listing import POLICY, Entry, Listing, in_order, known_sort, text_of_size
+from .listing import POLICY, Entry, Listing, in_order, known_sort, text_of_total
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-__all__ = ["directory_app", "file_app"]
+__all__ = ["MOST_OF_QUERY", "directory_app", "file_app", "moved", "page", "path_info"]
 
 #: If not, as on Windows, files are opened by their path.
 _BY_DESCRIPTOR = os.open in os.supports_dir_fd and os.scandir in os.supports_fd
@@ -45,7 +45,7 @@ _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 #: square of the length.
 _PATH_MAX = 4096
 #: Number of bytes of the query that are parsed. Links in our pages are shorter.
-_QUERY = 1000
+MOST_OF_QUERY = 1000
 #: Number of entries that a page of a listing has.
 _PAGE = 2_000
 #: A directory of at most this number can be sorted by size and date. That takes a stat() for
@@ -82,7 +82,7 @@ def directory_app(
 
     @wsgify  # type: ignore[untyped-decorator]
     def directory(request: Request) -> Response:
-        wanted = _path_info(request)
+        wanted = path_info(request.environ)
 
         def find() -> Response:
             where = site.find(wanted)
@@ -90,12 +90,14 @@ def directory_app(
                 return exc.HTTPNotFound() if wanted.endswith("/") else _send(*where, wanted)
             if not wanted.endswith("/"):
                 # Relative links of the page would start from the directory above.
-                return _moved(wanted.rpartition("/")[2], request.query_string)
+                return moved(wanted.rpartition("/")[2], request.query_string)
             index = wanted + "index.html"
             try:
                 return _send(*site.find(index), index)
             except FileNotFoundError:
-                return _page(request, _listing(site, where, wanted, request.query_string))
+                begin = _of_environ(request.environ, "SCRIPT_NAME")
+                listing = _listing(site, where, begin + wanted, request.query_string)
+                return page(request, listing)
 
         return _found(request, find)
 
@@ -109,16 +111,21 @@ def file_app(path: str) -> WSGIApplication:
 
     @wsgify  # type: ignore[untyped-decorator]
     def file(request: Request) -> Response:
-        if _path_info(request) not in names:
+        if path_info(request.environ) not in names:
             return exc.HTTPNotFound()
         return _found(request, lambda: _send(os.path.realpath(path), "", path))
 
     return file  # type: ignore[no-any-return]
 
 
-def _path_info(request: Request) -> str:
+def path_info(environ: WSGIEnvironment) -> str:
+    """The path of the request, below where the site begins."""
+    return _of_environ(environ, "PATH_INFO") or "/"
+
+
+def _of_environ(environ: WSGIEnvironment, name: str) -> str:
     # Decoded like names of files, because not all names are UTF-8.
-    return os.fsdecode(request.environ.get("PATH_INFO", "").encode("latin-1")) or "/"
+    return os.fsdecode(environ.get(name, "").encode("latin-1"))
 
 
 def _found(request: Request, find: Callable[[], Response]) -> Response:
@@ -248,35 +255,31 @@ def _content_type(path: str) -> str:
     return f"{content_type}; charset=utf-8" if content_type.startswith("text/") else content_type
 
 
-def _listing(site: _Site, where: tuple[str, str], wanted: str, query: str) -> Listing:
+def _listing(site: _Site, where: tuple[str, str], shown: str, query: str) -> Listing:
     """A page of what a directory has that is served."""
-    asked = parse_qs(query[:_QUERY])
+    asked = parse_qs(query[:MOST_OF_QUERY])
     sort = known_sort(asked.get("sort", [""])[0])
-    page = asked.get("page", [""])[0]
-    number = int(page) if page.isdecimal() and len(page) < 10 else 1
-    path = os.path.normpath(f"/{wanted.strip('/')}").rstrip("/") + "/"
+    wanted = asked.get("page", [""])[0]
+    number = int(wanted) if wanted.isdecimal() and len(wanted) < 10 else 1
+    path = os.path.normpath(f"/{shown.strip('/')}").rstrip("/") + "/"
     columns: tuple[str, ...] = ("name", "size", "date")
     found = _open(*where, stat.S_ISDIR)
     try:
         with os.scandir(found) as scan:
             read = list(islice(scan, _MOST + 1))
-        shown = [entry for entry in read[:_MOST] if site.hidden or not entry.name.startswith(".")]
+        named = [entry for entry in read[:_MOST] if site.hidden or not entry.name.startswith(".")]
         served = partial(_entries, site, os.path.join(*where))
-        if len(shown) > _SORTED:
+        if len(named) > _SORTED:
             # Sizes and dates are asked for only to show them, as the kinds of links.
             columns, sort = ("name",), sort if sort.endswith("name") else "name"
-            ordered = in_order(shown, sort, lambda entry: entry.is_dir(follow_symlinks=False))
+            ordered = in_order(named, sort, lambda entry: entry.is_dir(follow_symlinks=False))
             number, pages, chosen = _chosen(ordered, number)
             lines = list(served(chosen))
-            total = f"Names: {len(shown):,}. There are too many to sort by size or date."
+            total = f"Names: {len(named):,}. There are too many to sort by size or date."
         else:
-            entries = in_order(served(shown), sort, lambda entry: entry.is_directory)
+            entries = in_order(served(named), sort, lambda entry: entry.is_directory)
             number, pages, lines = _chosen(entries, number)
-            sizes = [entry.size for entry in entries if not entry.is_directory]
-            total = (
-                f"Directories: {len(entries) - len(sizes)}."
-                f" Files: {len(sizes)}, {text_of_size(sum(sizes))}."
-            )
+            total = text_of_total(entries)
     finally:
         if isinstance(found, int):
             os.close(found)
@@ -307,7 +310,7 @@ def _entries(site: _Site, directory: str, found: Iterable[os.DirEntry[str]]) -> 
             yield Entry(entry.name, is_directory, status.st_size, status.st_mtime)
 
 
-def _moved(name: str, query: str) -> Response:
+def moved(name: str, query: str) -> Response:
     """A redirect to the same path with a slash at the end."""
     location = f"./{quote(os.fsencode(name))}/"
     if query:
@@ -316,7 +319,8 @@ def _moved(name: str, query: str) -> Response:
     return _Unchanged(status=301, headerlist=headers, app_iter=[])
 
 
-def _page(request: Request, listing: Listing) -> Response:
+def page(request: Request, listing: Listing) -> Response:
+    """The page of this listing, or what the conditions of the request ask for instead."""
     etag = listing.etag()
     status = Validators(etag, None).refuse(request.environ)
     if status is None:

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from ..log import one_line
 
-__all__ = ["POLICY", "Entry", "Listing", "in_order", "known_sort", "text_of_size"]
+__all__ = ["POLICY", "Entry", "Listing", "in_order", "known_sort", "text_of_total"]
 
 _T = TypeVar("_T")
 
@@ -197,7 +197,7 @@ def _row(entry: Entry, query: str) -> str:
         name += "/"
     else:
         exact = f"{entry.size:,} {'byte' if entry.size == 1 else 'bytes'}"
-        size = f'<data value="{entry.size}" title="{exact}">{text_of_size(entry.size)}</data>'
+        size = f'<data value="{entry.size}" title="{exact}">{_text_of_size(entry.size)}</data>'
     # quote() also quotes a colon. Otherwise browsers would read "a:" as a scheme.
     link = quote(os.fsencode(name)) + (query if entry.is_directory else "")
     return (
@@ -205,7 +205,16 @@ def _row(entry: Entry, query: str) -> str:
     )
 
 
-def text_of_size(count: float) -> str:
+def text_of_total(entries: list[Entry]) -> str:
+    """A sentence on all that is listed."""
+    sizes = [entry.size for entry in entries if not entry.is_directory]
+    return (
+        f"Directories: {len(entries) - len(sizes)}."
+        f" Files: {len(sizes)}, {_text_of_size(sum(sizes))}."
+    )
+
+
+def _text_of_size(count: float) -> str:
     if count < 1024:
         return f"{count} B"
     units = iter("KMGTPEZY")
