@@ -234,6 +234,7 @@ def test_browser_that_fails(
         ("webob", "WebOb", ["."]),
         ("webob", "WebOb", ["data.bin"]),
         ("webob", "WebOb", ["--explain", "."]),
+        ("cheroot", "cheroot", ["--cert", "nosuch"]),
     ],
 )
 def test_not_installed(site: Path, module: str, package: str, args: list[str]) -> None:
@@ -243,7 +244,8 @@ def test_not_installed(site: Path, module: str, package: str, args: list[str]) -
     )
     command = [sys.executable, "-c", code, *args]
     result = subprocess.run(command, cwd=site, capture_output=True, text=True)
-    message = f"wsgifile: {package} is not installed: pip install waitress WebOb\n"
+    packages = package if package == "cheroot" else "waitress WebOb"
+    message = f"wsgifile: {package} is not installed: pip install {packages}\n"
     assert (result.returncode, result.stdout, result.stderr) == (2, "", message)
 
 

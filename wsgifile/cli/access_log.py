@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import suppress
+from ssl import SSLError
 from typing import TYPE_CHECKING, Any
 
 from waitress.channel import ClientDisconnected
@@ -177,7 +178,7 @@ def _aborted(error: BaseException | None, missing: str = "") -> str:
     """Why the response ended early, for the end of the line."""
     if error is None and not missing:
         return ""
-    gone = error is None or isinstance(error, ClientDisconnected)
+    gone = error is None or isinstance(error, (ClientDisconnected, ConnectionError, SSLError))
     return f" aborted{missing}: {'the connection was closed' if gone else repr(error)}"
 
 

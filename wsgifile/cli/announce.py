@@ -31,21 +31,22 @@ _ELSEWHERE = {socket.AF_INET: "192.0.2.1", socket.AF_INET6: "2001:db8::1"}
 
 def announce(
     listening: list[tuple[str, int]], target: str, path: str, *, scheme: str, open_it: bool
-) -> None:
+) -> bool:
     """Print a URL for each address, and a QR code for the first that other machines can open.
+
+    Return whether other machines can reach the server.
 
     :param path: of the URLs.
     :param open_it: whether to open the first URL in the browser of this machine.
     """
-    urls: list[str] = []
-    phone = ""
+    phone, anyone = "", False
     for host, port in listening:
         exposed = not ip_address(host).is_loopback
+        anyone = anyone or exposed
         if exposed:
             say(f"{target} is open to anyone who can reach {host} port {port}")
         for shown in _reachable(host):
             url = _url(scheme, shown, port) + path
-            urls.append(url)
             if exposed and not ip_address(shown).is_loopback:
                 phone = phone or url
             print(f"Serving {target} on {url}", flush=True)
@@ -56,6 +57,7 @@ def announce(
         url = _url(scheme, _LOOPBACK.get(host, host), port) + path
         # In a thread: some wait until the browser ends, and the browser waits for the server.
         threading.Thread(target=_open, args=(url,), daemon=True).start()
+    return anyone
 
 
 def say(message: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from .. import __version__
 from ..blocks import DEFAULT_BLOCK_SIZE
 
-__all__ = ["Parser", "parser", "port_of_environment"]
+__all__ = ["Parser", "check", "parser", "port_of_environment"]
 
 #: By hand, because argparse takes more than a screen for it. A test compares it with the options.
 _HELP = f"""\
@@ -24,13 +24,18 @@ TARGET: a directory (default: this one), a file, or package.module:callable
   -p, --port PORT      TCP port; 0: any free one (default: $PORT, or 8080)
   --open               open the page in the browser ($BROWSER)
 
+who may read it:
+  --auth USER:PASSWORD ask for them (better in $WSGIFILE_AUTH: ps shows this)
+  --cert FILE, --key FILE   serve https:// with this certificate and key (PEM)
+  --cors               let the scripts of other sites read it
+
 of a directory:
   --hidden             serve names that begin with a dot, and all below them
   --follow-symlinks    serve targets of symbolic links that are outside of it
 
 serving:
   --quiet              do not log each request to stderr
-  --threads N          threads that run the application (default: 4)
+  --threads N          threads for the application (default: 4, or 32 for https)
   --block-size BYTES   to read at once if files are read (default: {DEFAULT_BLOCK_SIZE})
 
   --explain            ask for PATH once, show how it was sent and why, and exit
@@ -66,14 +71,37 @@ def parser() -> Parser:
     add("-b", "--bind", "--host", dest="host", default="127.0.0.1")
     add("-p", "--port", type=_int_between(0, 65535))
     add("--open", action="store_true")
+    add("--auth", type=_user_and_password)
+    add("--cert")
+    add("--key")
+    add("--cors", action="store_true")
     add("--hidden", action="store_true")
     add("--follow-symlinks", action="store_true")
     add("--quiet", action="store_true")
-    add("--threads", type=_int_between(1, 1024), default=4)
+    add("--threads", type=_int_between(1, 1024))
     add("--block-size", type=_int_between(1, 2**30), default=DEFAULT_BLOCK_SIZE)
     add("--explain", action="store_true")
     add("-H", "--header", action="append", default=[], type=_header)
     return parser
+
+
+def check(parser: Parser, args: argparse.Namespace) -> None:
+    """Refuse options that do not fit together, and take the password of the environment."""
+    secret = os.environ.pop("WSGIFILE_AUTH", "")
+    if secret and args.auth is None:
+        try:
+            args.auth = _user_and_password(secret)
+        except argparse.ArgumentTypeError as error:
+            parser.error(f"environment variable WSGIFILE_AUTH: {error}")
+    for wrong, message in (
+        (args.explain and len(args.targets) > 2, "--explain takes one TARGET and one PATH"),
+        (args.header and not args.explain, "--header is for --explain"),
+        (args.key and not args.cert, "--key needs --cert"),
+        # Browsers ask without the password whether they may ask with it.
+        (args.auth and args.cors, "--auth and --cors do not go together"),
+    ):
+        if wrong:
+            parser.error(message)
 
 
 def port_of_environment(parser: Parser) -> int:
@@ -83,6 +111,14 @@ def port_of_environment(parser: Parser) -> int:
     except argparse.ArgumentTypeError as error:
         parser.error(f"environment variable PORT: {error}")
     return port
+
+
+def _user_and_password(text: str) -> str:
+    user, _, password = text.partition(":")
+    if not (user and password):
+        # Without the text, which has a password.
+        raise argparse.ArgumentTypeError("not of the form user:password")
+    return text
 
 
 def _header(text: str) -> tuple[str, str]:

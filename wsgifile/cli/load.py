@@ -19,14 +19,15 @@ class LoadError(Exception):
 
 
 def need(package: str) -> None:
-    """Check that this package of the extra ``serve`` is there.
+    """Check that this package, of the extra ``serve`` or ``tls``, is there.
 
     :raises LoadError: if it is not; the message says how to install it.
     """
     try:
         import_module(package.lower())
     except ImportError:
-        raise LoadError(f"{package} is not installed: pip install waitress WebOb") from None
+        packages = package if package == "cheroot" else "waitress WebOb"
+        raise LoadError(f"{package} is not installed: pip install {packages}") from None
 
 
 def load(targets: list[str], **options: bool) -> tuple[WSGIApplication, str]:

@@ -6,24 +6,20 @@ import argparse
 import errno
 import logging
 import signal
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .. import FileWrapperMiddleware
 from ..log import one_line
-from .announce import announce
-from .arguments import Parser, parser, port_of_environment
+from .access import Cors, Password
+from .announce import announce, say
+from .arguments import Parser, check, parser, port_of_environment
 from .load import LoadError, load, need
+from .serving import CertificateError, over_tls, over_waitress
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
 __all__ = ["main"]
-
-
-#: Number of bytes of a response that is not a file which a client may leave unread before the
-#: thread waits. They are in a temporary file, so this bounds the disk space of a connection.
-_WATERMARK = 64 << 20
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -37,12 +33,11 @@ def main(argv: list[str] | None = None) -> int:
     logging.getLogger("waitress").addFilter(_in_one_line)
     targets: list[str] = args.targets or ["."]
     targets, paths = (targets[:1], targets[1:]) if args.explain else (targets, [])
-    if len(paths) > 1:
-        line.error("--explain takes one TARGET and one PATH")
-    if args.header and not args.explain:
-        line.error("--header is for --explain")
+    check(line, args)
     try:
         need("waitress")
+        if args.cert:
+            need("cheroot")
         app, path = load(targets, hidden=args.hidden, follow_symlinks=args.follow_symlinks)
     except LoadError as error:
         line.error(str(error))
@@ -54,32 +49,22 @@ def main(argv: list[str] | None = None) -> int:
 def _serve(
     line: Parser, args: argparse.Namespace, app: WSGIApplication, target: str, path: str
 ) -> int:
-    from waitress.server import create_server
-
-    from ..servers.waitress import Channel
     from .access_log import AccessLog
 
+    if args.cors:
+        app = Cors(app)
+    if args.auth:
+        app = Password(app, args.auth)
     through = FileWrapperMiddleware if args.quiet else AccessLog
     app = through(app, block_size=args.block_size)
     port = port_of_environment(line) if args.port is None else args.port
-    sockets: dict[int, Any] = {}
     try:
-        server = create_server(
-            app,
-            sockets,
-            host=args.host,
-            port=port,
-            threads=args.threads,
-            outbuf_high_watermark=_WATERMARK,
-        )
+        server = (over_tls if args.cert else over_waitress)(app, args, port)
+    except CertificateError as error:
+        line.error(f"cannot use --cert and --key: {_reason(error)}")
     except (OSError, ValueError) as error:
         line.error(f"cannot listen on {args.host} port {port}: {_reason(error)}")
 
-    # From the first request on, not only once a file is sent.
-    for each in sockets.values():
-        each.channel_class = Channel
-
-    wake = next(each.pull_trigger for each in sockets.values() if hasattr(each, "pull_trigger"))
     signals = (signal.SIGINT, signal.SIGTERM)
     stopped = False
 
@@ -88,23 +73,18 @@ def _serve(
         # it.
         nonlocal stopped
         stopped = True
-        wake()
         for number in signals:
             signal.signal(number, signal.SIG_DFL)  # A second Ctrl-C ends the process at once.
 
+    signal.set_wakeup_fd(server.wake_fd, warn_on_full_buffer=False)
     # SIGTERM needs a handler: without one, it does not end the first process of a container.
     for number in signals:
         signal.signal(number, stop)
-    addresses = getattr(server, "effective_listen", None) or [
-        (server.effective_host, server.effective_port)
-    ]
-    announce(addresses, target, path, scheme="http", open_it=args.open)
-    # As server.run() does it, but step by step.
-    with suppress(KeyboardInterrupt, SystemExit):
-        while not stopped:
-            server.asyncore.loop(timeout=1.0, map=sockets, count=1)
-    server.task_dispatcher.shutdown()
-    server.close()
+    scheme = "https" if args.cert else "http"
+    exposed = announce(server.addresses, target, path, scheme=scheme, open_it=args.open)
+    if args.auth and exposed and not args.cert:
+        say("the password crosses the network in the clear; --cert encrypts it")
+    server.run(lambda: stopped)
     return 0
 
 
