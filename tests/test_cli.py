@@ -80,10 +80,13 @@ def test_options(site: Path) -> None:
         (["data", "./data"], "several targets need names that differ, and 'data' is one"),
         (["data", "/"], "several targets need names that differ, and '' is one of them"),
         (["--nosuch"], "unrecognized arguments: --nosuch"),
-        (["data", "--hidden"], "--hidden and --follow-symlinks are for directories, not data"),
+        (
+            ["data", "--hidden"],
+            "--hidden, --follow-symlinks and --zip are for directories, not data",
+        ),
         (
             ["json:loads", "--follow-symlinks"],
-            "--hidden and --follow-symlinks are for directories",
+            "--hidden, --follow-symlinks and --zip are for directories",
         ),
         (["json:loads", "--host", "host.invalid"], "cannot listen on host.invalid port 8080: "),
         (["json:loads", "--host", "192.0.2.1"], "cannot listen on 192.0.2.1 port 8080: "),

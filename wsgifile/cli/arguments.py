@@ -32,6 +32,7 @@ who may read it:
 of a directory:
   --hidden             serve names that begin with a dot, and all below them
   --follow-symlinks    serve targets of symbolic links that are outside of it
+  --zip                offer each as a zip archive; its download can be resumed
 
 serving:
   --quiet              do not log each request to stderr
@@ -77,6 +78,7 @@ def parser() -> Parser:
     add("--cors", action="store_true")
     add("--hidden", action="store_true")
     add("--follow-symlinks", action="store_true")
+    add("--zip", action="store_true")
     add("--quiet", action="store_true")
     add("--threads", type=_int_between(1, 1024))
     add("--block-size", type=_int_between(1, 2**30), default=DEFAULT_BLOCK_SIZE)

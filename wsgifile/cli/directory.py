@@ -6,11 +6,6 @@ the rest.
 WebOb's DirectoryApp and FileApp are not used, because they answer ``/../`` with the index.html
 of the directory above (seen with each WebOb from 1.8.7 to 1.8.11), show the full path of a
 missing file in the 404 page, and send only the first of several ranges.
-
-These are not served and not listed, as if they did not exist: targets of symbolic links
-outside the directory, names that begin with a dot and everything below them (also outside the
-directory, and also if a link gives them another name), and anything that is neither a file nor
-a directory.
 """
 
 from __future__ import annotations
@@ -19,28 +14,25 @@ import errno
 import mimetypes
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
-from urllib.parse import parse_qs, quote
+from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import parse_qs
 
-from webob import Request, Response, exc
+from webob import Request, Response
 from webob.dec import wsgify
 
-from ..conditions import Validators
-from .listing import POLICY, Entry, Listing, in_order, known_sort, text_of_total
+from .answers import Unchanged, error, moved, not_allowed, not_found, page
+from .download import zipped
+from .listing import Listing, in_order, known_sort, text_of_total
+from .site import Site, entries_of, open_below
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+    from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
 
-__all__ = ["MOST_OF_QUERY", "directory_app", "file_app", "moved", "page", "path_info"]
+__all__ = ["MOST_OF_QUERY", "directory_app", "file_app", "path_info"]
 
-#: If not, as on Windows, files are opened by their path.
-_BY_DESCRIPTOR = os.open in os.supports_dir_fd and os.scandir in os.supports_fd
-#: These also open a directory that can be entered but not listed.
-_THROUGH = getattr(os, "O_PATH", os.O_RDONLY) | getattr(os, "O_DIRECTORY", 0)
-_NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 #: Linux's PATH_MAX. No longer path is looked up, because the time for that grows with the
 #: square of the length.
 _PATH_MAX = 4096
@@ -57,47 +49,37 @@ _MOST = 100_000
 _T = TypeVar("_T")
 
 
-class _Unchanged(Response):  # type: ignore[misc]
-    """A response that goes out as it is.
-
-    WebOb's own ``__call__`` drops the file from the answer to HEAD, so the middleware could
-    not add the file's length and ETag. It also makes Location absolute, with the host that
-    the client asked for.
-    """
-
-    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        start_response(self.status, self.headerlist)
-        return self.app_iter  # type: ignore[no-any-return]
-
-
 def directory_app(
-    root: str, *, hidden: bool = False, follow_symlinks: bool = False
+    root: str, *, hidden: bool = False, follow_symlinks: bool = False, zips: bool = False
 ) -> WSGIApplication:
     """An application for the files below root. A directory gets its index.html, or a listing.
 
     :param hidden: whether to serve names that begin with a dot.
     :param follow_symlinks: whether to serve targets of symbolic links outside root.
+    :param zips: whether ``?zip`` gives a directory as one archive.
     """
-    site = _Site(os.path.abspath(root), hidden, follow_symlinks)
+    site = Site(os.path.abspath(root), hidden, follow_symlinks)
 
     @wsgify  # type: ignore[untyped-decorator]
     def directory(request: Request) -> Response:
         wanted = path_info(request.environ)
+        begin = _of_environ(request.environ, "SCRIPT_NAME")
 
         def find() -> Response:
             where = site.find(wanted)
             if not os.path.isdir(os.path.join(*where)):
-                return exc.HTTPNotFound() if wanted.endswith("/") else _send(*where, wanted)
+                return not_found() if wanted.endswith("/") else _send(*where, wanted)
             if not wanted.endswith("/"):
                 # Relative links of the page would start from the directory above.
                 return moved(wanted.rpartition("/")[2], request.query_string)
+            if zips and request.query_string == "zip":
+                return zipped(request, site, where, begin + wanted)
             index = wanted + "index.html"
             try:
                 return _send(*site.find(index), index)
             except FileNotFoundError:
-                begin = _of_environ(request.environ, "SCRIPT_NAME")
                 listing = _listing(site, where, begin + wanted, request.query_string)
-                return page(request, listing)
+                return page(request, listing._replace(zips=zips))
 
         return _found(request, find)
 
@@ -112,7 +94,7 @@ def file_app(path: str) -> WSGIApplication:
     @wsgify  # type: ignore[untyped-decorator]
     def file(request: Request) -> Response:
         if path_info(request.environ) not in names:
-            return exc.HTTPNotFound()
+            return not_found()
         return _found(request, lambda: _send(os.path.realpath(path), "", path))
 
     return file  # type: ignore[no-any-return]
@@ -131,104 +113,24 @@ def _of_environ(environ: WSGIEnvironment, name: str) -> str:
 def _found(request: Request, find: Callable[[], Response]) -> Response:
     """What find() returns, or the response for the error that it raises."""
     if request.method not in ("GET", "HEAD"):
-        return exc.HTTPMethodNotAllowed(headers=[("Allow", "GET, HEAD")])
+        return not_allowed()
     if len(request.environ.get("PATH_INFO", "")) >= _PATH_MAX:  # A character is a byte.
-        return exc.HTTPNotFound()
+        return not_found()
     try:
         return find()
     except PermissionError:
-        return exc.HTTPForbidden()
+        return error("403 Forbidden", "This may not be read.")
     except ValueError:  # A NUL in the path.
-        return exc.HTTPNotFound()
-    except OSError as error:
-        if error.errno in (errno.EMFILE, errno.ENFILE):
+        return not_found()
+    except OSError as failure:
+        if failure.errno in (errno.EMFILE, errno.ENFILE):
             raise
-        return exc.HTTPNotFound()
-
-
-class _Site(NamedTuple):
-    root: str
-    hidden: bool
-    follow_symlinks: bool
-
-    def find(self, wanted: str) -> tuple[str, str]:
-        """Where this path is: a directory, and a path below it without symbolic links.
-
-        :raises FileNotFoundError: if it must not be served.
-        """
-        # At each request: root may be a link that is changed to release a new version.
-        root = os.path.realpath(self.root)
-        path = os.path.abspath(os.path.join(root, wanted.lstrip("/")))
-        self._below(root, path)
-        return self.served(root, os.path.realpath(path))
-
-    def served(self, root: str, real: str) -> tuple[str, str]:
-        """The same for a path without symbolic links."""
-        if self.follow_symlinks and not _is_below(root, real):
-            # Its whole path counts. The last name alone would not show that ~/.ssh/key is
-            # hidden. The user of the command line named root, but not the way to this.
-            self._refuse_hidden(real)
-            return real, ""
-        return root, self._below(root, real)
-
-    def _below(self, root: str, path: str) -> str:
-        """The path relative to root."""
-        if not _is_below(root, path):
-            raise FileNotFoundError(errno.ENOENT, "outside")
-        name = os.path.join(path, "")[len(os.path.join(root, "")) : -1]
-        self._refuse_hidden(name)
-        return name
-
-    def _refuse_hidden(self, name: str) -> None:
-        if not self.hidden and any(part.startswith(".") for part in name.split(os.sep)):
-            raise FileNotFoundError(errno.ENOENT, "hidden")
-
-
-def _is_below(root: str, path: str) -> bool:
-    """Whether path is root, or below it."""
-    return os.path.join(path, "").startswith(os.path.join(root, ""))
-
-
-def _open(root: str, name: str, is_wanted: Callable[[int], bool]) -> int | str:
-    """A descriptor of the file or directory, if its mode is what is_wanted.
-
-    No symbolic link is followed on the way from root, so a link that was put there after the
-    check leads nowhere. Nothing of another kind is opened: a pipe would wait, and opening a
-    device may have any effect. If the system cannot open relative to a directory, this is the
-    path instead of a descriptor.
-    """
-    if not _BY_DESCRIPTOR:
-        found = os.path.join(root, name)
-        _check(os.stat(found), is_wanted)
-        return found
-    *through, last = [root, *name.split(os.sep)] if name else [root]
-    at = None
-    try:
-        for part in through:
-            outer, at = at, os.open(part, _THROUGH | _NO_FOLLOW, dir_fd=at)
-            if outer is not None:
-                os.close(outer)
-        _check(os.stat(last, dir_fd=at, follow_symlinks=False), is_wanted)
-        fd = os.open(last, os.O_RDONLY | os.O_NONBLOCK | _NO_FOLLOW, dir_fd=at)
-    finally:
-        if at is not None:
-            os.close(at)
-    try:
-        _check(os.stat(fd), is_wanted)
-    except FileNotFoundError:
-        os.close(fd)
-        raise
-    return fd
-
-
-def _check(status: os.stat_result, is_wanted: Callable[[int], bool]) -> None:
-    if not is_wanted(status.st_mode):
-        raise FileNotFoundError(errno.ENOENT, "another kind of file")
+        return not_found()
 
 
 def _send(root: str, name: str, shown: str) -> Response:
     """The file, with the type that the last name of the path shown means."""
-    found = _open(root, name, stat.S_ISREG)
+    found = open_below(root, name, stat.S_ISREG)
     opener = None if isinstance(found, str) else lambda *_: found
     file = open(os.path.join(root, name) if name else root, "rb", opener=opener)  # noqa: SIM115
     headers = [
@@ -238,7 +140,7 @@ def _send(root: str, name: str, shown: str) -> Response:
         # No other site can use a file of data as a script or a style.
         ("X-Content-Type-Options", "nosniff"),
     ]
-    return _Unchanged(headerlist=headers, app_iter=file)
+    return Unchanged(headerlist=headers, app_iter=file)
 
 
 def _content_type(path: str) -> str:
@@ -255,7 +157,7 @@ def _content_type(path: str) -> str:
     return f"{content_type}; charset=utf-8" if content_type.startswith("text/") else content_type
 
 
-def _listing(site: _Site, where: tuple[str, str], shown: str, query: str) -> Listing:
+def _listing(site: Site, where: tuple[str, str], shown: str, query: str) -> Listing:
     """A page of what a directory has that is served."""
     asked = parse_qs(query[:MOST_OF_QUERY])
     sort = known_sort(asked.get("sort", [""])[0])
@@ -263,12 +165,12 @@ def _listing(site: _Site, where: tuple[str, str], shown: str, query: str) -> Lis
     number = int(wanted) if wanted.isdecimal() and len(wanted) < 10 else 1
     path = os.path.normpath(f"/{shown.strip('/')}").rstrip("/") + "/"
     columns: tuple[str, ...] = ("name", "size", "date")
-    found = _open(*where, stat.S_ISDIR)
+    found = open_below(*where, stat.S_ISDIR)
     try:
         with os.scandir(found) as scan:
             read = list(islice(scan, _MOST + 1))
-        named = [entry for entry in read[:_MOST] if site.hidden or not entry.name.startswith(".")]
-        served = partial(_entries, site, os.path.join(*where))
+        named = [entry for entry in read[:_MOST] if site.lists(entry.name)]
+        served = partial(entries_of, site, os.path.join(*where))
         if len(named) > _SORTED:
             # Sizes and dates are asked for only to show them, as the kinds of links.
             columns, sort = ("name",), sort if sort.endswith("name") else "name"
@@ -293,46 +195,3 @@ def _chosen(entries: list[_T], number: int) -> tuple[int, int, list[_T]]:
     pages = max(1, -(-len(entries) // _PAGE))
     number = min(max(1, number), pages)
     return number, pages, entries[(number - 1) * _PAGE : number * _PAGE]
-
-
-def _entries(site: _Site, directory: str, found: Iterable[os.DirEntry[str]]) -> Iterator[Entry]:
-    """Those that are served, while the directory is open."""
-    root = os.path.realpath(site.root)
-    for entry in found:
-        try:
-            if entry.is_symlink():
-                site.served(root, os.path.realpath(os.path.join(directory, entry.name)))
-            status = entry.stat()
-        except OSError:  # It is gone, or a link to nothing that is served.
-            continue
-        is_directory = stat.S_ISDIR(status.st_mode)
-        if is_directory or stat.S_ISREG(status.st_mode):
-            yield Entry(entry.name, is_directory, status.st_size, status.st_mtime)
-
-
-def moved(name: str, query: str) -> Response:
-    """A redirect to the same path with a slash at the end."""
-    location = f"./{quote(os.fsencode(name))}/"
-    if query:
-        location += "?" + quote(query, "!#$%&'()*+,/:;=?@[]~", "latin-1")
-    headers = [("Location", location), ("Content-Length", "0")]
-    return _Unchanged(status=301, headerlist=headers, app_iter=[])
-
-
-def page(request: Request, listing: Listing) -> Response:
-    """The page of this listing, or what the conditions of the request ask for instead."""
-    etag = listing.etag()
-    status = Validators(etag, None).refuse(request.environ)
-    if status is None:
-        response = Response(listing.page(), content_type="text/html", charset="utf-8")
-    else:
-        response = Response(status=status, body=b"", content_type=None)
-    response.headers.update(
-        {
-            "Cache-Control": "no-cache",
-            "Content-Security-Policy": POLICY,
-            "ETag": etag,
-            "X-Content-Type-Options": "nosniff",
-        }
-    )
-    return response

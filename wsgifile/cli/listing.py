@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from ..log import one_line
 
-__all__ = ["POLICY", "Entry", "Listing", "in_order", "known_sort", "text_of_total"]
+__all__ = ["POLICY", "Entry", "Listing", "error_page", "in_order", "known_sort", "text_of_total"]
 
 _T = TypeVar("_T")
 
@@ -108,6 +108,8 @@ class Listing(NamedTuple):
     total: str
     #: Those of this page, in order.
     lines: list[Entry]
+    #: Whether ?zip gives the directory as one archive.
+    zips: bool = False
 
     def etag(self) -> str:
         """The page's ETag, without making the page, which takes much longer."""
@@ -119,17 +121,10 @@ class Listing(NamedTuple):
         """The page, as HTML."""
         # Links to other directories keep the order.
         query = "" if self.sort == "name" else f"?sort={self.sort}"
-        title = f"Index of {_text(self.path)}"
         pages = _pages(self.sort, self.number, self.pages)
         return "\n".join(
             [
-                "<!doctype html>",
-                '<html lang="en">',
-                '<meta charset="utf-8">',
-                '<meta name="viewport" content="width=device-width, initial-scale=1">',
-                f"<title>{title}</title>",
-                f"<style>{_STYLE}</style>",
-                "<main>",
+                *_head(f"Index of {_text(self.path)}"),
                 f'<nav aria-label="Path"><h1>Index of {_crumbs(self.path, query)}</h1></nav>',
                 *pages,
                 "<table>",
@@ -142,12 +137,37 @@ class Listing(NamedTuple):
                 "</tbody>",
                 "</table>",
                 f"<p>{self.total}",
+                *(['<p><a href="?zip" download>All of this as a zip archive</a>'] * self.zips),
                 *pages,
                 "</main>",
                 "</html>",
                 "",
             ]
         )
+
+
+def error_page(status: str, reason: str) -> str:
+    """A page that says why there is nothing else, as HTML."""
+    return "\n".join([*_head(status), f"<h1>{status}</h1>", f"<p>{reason}", _HOME])
+
+
+_HOME = '<p><a href="/">To the beginning</a>\n</main>\n</html>\n'
+
+
+def _head(title: str) -> list[str]:
+    """The beginning of every page.
+
+    :param title: as HTML.
+    """
+    return [
+        "<!doctype html>",
+        '<html lang="en">',
+        '<meta charset="utf-8">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        f"<title>{title}</title>",
+        f"<style>{_STYLE}</style>",
+        "<main>",
+    ]
 
 
 def _crumbs(path: str, query: str) -> str:
@@ -248,6 +268,7 @@ _SAMPLE = (
         3,
         "",
         [Entry("a", True, 0, 0), Entry("b", False, 1, 0)],
+        True,
     )
     .page()
     .encode()

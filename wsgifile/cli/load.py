@@ -67,7 +67,7 @@ def load(targets: list[str], **options: bool) -> tuple[WSGIApplication, str]:
 def _refuse_options(targets: list[str], options: dict[str, bool]) -> None:
     if any(options.values()):
         names = " ".join(targets)
-        raise LoadError(f"--hidden and --follow-symlinks are for directories, not {names}")
+        raise LoadError(f"--hidden, --follow-symlinks and --zip are for directories, not {names}")
 
 
 def _name(target: str) -> str:

@@ -38,7 +38,9 @@ def main(argv: list[str] | None = None) -> int:
         need("waitress")
         if args.cert:
             need("cheroot")
-        app, path = load(targets, hidden=args.hidden, follow_symlinks=args.follow_symlinks)
+        app, path = load(
+            targets, hidden=args.hidden, follow_symlinks=args.follow_symlinks, zips=args.zip
+        )
     except LoadError as error:
         line.error(str(error))
     if args.explain:

@@ -8,9 +8,10 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
-from webob import Request, exc
+from webob import Request
 
-from .directory import MOST_OF_QUERY, moved, page, path_info
+from .answers import moved, not_allowed, not_found, page
+from .directory import MOST_OF_QUERY, path_info
 from .listing import Entry, Listing, in_order, known_sort, text_of_total
 
 if TYPE_CHECKING:
@@ -46,9 +47,9 @@ class Several:
         """The list, or that there is no such name."""
         request = Request(environ)
         if request.method not in ("GET", "HEAD"):
-            return exc.HTTPMethodNotAllowed(headers=[("Allow", "GET, HEAD")])  # type: ignore[no-any-return]
+            return not_allowed()  # type: ignore[no-any-return]
         if name:
-            return exc.HTTPNotFound()  # type: ignore[no-any-return]
+            return not_found()  # type: ignore[no-any-return]
         sort = known_sort(parse_qs(request.query_string[:MOST_OF_QUERY]).get("sort", [""])[0])
         entries = in_order(self._entries(), sort, lambda entry: entry.is_directory)
         columns = ("name", "size", "date")
