@@ -8,7 +8,8 @@ with the extra ``serve``.
 - ``load``: the application that the targets mean.
 - ``directory``: the application for a directory or a file. ``several``: for several of them.
   ``site``: what of a directory is served. ``listing``: the page that lists it. ``download`` and
-  ``archive``: it as a zip archive. ``answers``: other responses. Only these need WebOb.
+  ``archive``: it as a zip archive. ``content`` and ``media``: what a file is. ``answers``: other
+  responses. Only these need WebOb.
 - ``access``: a password, and pages of other sites.
 - ``access_log``: a line on stderr for each response.
 - ``explain``: ``--explain``.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -10,12 +11,13 @@ from urllib.parse import quote
 from webob import Request, Response
 
 from ..conditions import Validators
-from .listing import POLICY, Listing, error_page
+from .listing import POLICY, POLICY_OF_PREVIEW, Listing, error_page, preview_page
+from .media import kind_of_media
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
-__all__ = ["Unchanged", "error", "moved", "not_allowed", "not_found", "page"]
+__all__ = ["Unchanged", "error", "moved", "not_allowed", "not_found", "page", "preview"]
 
 
 class Unchanged(Response):  # type: ignore[misc]
@@ -56,6 +58,22 @@ _OF_PAGES = {
     "Content-Security-Policy": POLICY,
     "X-Content-Type-Options": "nosniff",
 }
+
+
+def preview(root: str, name: str, shown: str) -> Response:
+    """A page that shows a picture, or plays a video or a sound.
+
+    :param root: with name, where the file is.
+    :param shown: the path of the URL.
+    """
+    status = os.stat(os.path.join(root, name), follow_symlinks=False)
+    if not stat.S_ISREG(status.st_mode):
+        return not_found()
+    kind = kind_of_media(shown)
+    text = preview_page(os.path.normpath(shown), str(kind), status.st_size)
+    response = Response(text, content_type="text/html", charset="utf-8")
+    response.headers.update({**_OF_PAGES, "Content-Security-Policy": POLICY_OF_PREVIEW})
+    return response
 
 
 def not_found() -> Response:

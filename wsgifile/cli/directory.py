@@ -11,7 +11,6 @@ missing file in the 404 page, and send only the first of several ranges.
 from __future__ import annotations
 
 import errno
-import mimetypes
 import os
 import stat
 from collections.abc import Callable
@@ -23,9 +22,11 @@ from urllib.parse import parse_qs
 from webob import Request, Response
 from webob.dec import wsgify
 
-from .answers import Unchanged, error, moved, not_allowed, not_found, page
+from .answers import Unchanged, error, moved, not_allowed, not_found, page, preview
+from .content import compressed, content_type, has_copies
 from .download import zipped
-from .listing import Listing, in_order, known_sort, text_of_total
+from .listing import Listing, in_order, known_sort, text_of_total, visible
+from .media import kind_of_media
 from .site import Site, entries_of, open_below
 
 if TYPE_CHECKING:
@@ -68,7 +69,11 @@ def directory_app(
         def find() -> Response:
             where = site.find(wanted)
             if not os.path.isdir(os.path.join(*where)):
-                return not_found() if wanted.endswith("/") else _send(*where, wanted)
+                if wanted.endswith("/"):
+                    return not_found()
+                if request.query_string == "view" and kind_of_media(wanted):
+                    return preview(*where, begin + wanted)
+                return _send_best(request, site, where, wanted)
             if not wanted.endswith("/"):
                 # Relative links of the page would start from the directory above.
                 return moved(wanted.rpartition("/")[2], request.query_string)
@@ -76,7 +81,7 @@ def directory_app(
                 return zipped(request, site, where, begin + wanted)
             index = wanted + "index.html"
             try:
-                return _send(*site.find(index), index)
+                return _send_best(request, site, site.find(index), index)
             except FileNotFoundError:
                 listing = _listing(site, where, begin + wanted, request.query_string)
                 return page(request, listing._replace(zips=zips))
@@ -128,33 +133,35 @@ def _found(request: Request, find: Callable[[], Response]) -> Response:
         return not_found()
 
 
-def _send(root: str, name: str, shown: str) -> Response:
-    """The file, with the type that the last name of the path shown means."""
+def _send(root: str, name: str, shown: str, *more: tuple[str, str]) -> Response:
+    """The file, with the type that the last name of the path shown means.
+
+    :param more: fields of the header.
+    """
     found = open_below(root, name, stat.S_ISREG)
     opener = None if isinstance(found, str) else lambda *_: found
     file = open(os.path.join(root, name) if name else root, "rb", opener=opener)  # noqa: SIM115
     headers = [
-        ("Content-Type", _content_type(shown)),
+        ("Content-Type", content_type(shown, file)),
         # Browsers may keep it, but ask each time whether it has changed.
         ("Cache-Control", "no-cache"),
         # No other site can use a file of data as a script or a style.
         ("X-Content-Type-Options", "nosniff"),
+        *more,
     ]
     return Unchanged(headerlist=headers, app_iter=file)
 
 
-def _content_type(path: str) -> str:
-    # guess_type() takes a URL, and believes what a data: URL says of its type. This is none,
-    # not even for a file named "data:text/html,".
-    name = os.path.basename(os.path.normpath(path))
-    content_type, encoding = mimetypes.guess_type(f"./{name}")
-    if encoding is not None:
-        # Not as Content-Encoding, which browsers undo: a file saved as .tar.gz would not be
-        # a gzip file any more.
-        content_type = "application/gzip" if encoding == "gzip" else None
-    if content_type is None:
-        return "application/octet-stream"
-    return f"{content_type}; charset=utf-8" if content_type.startswith("text/") else content_type
+def _send_best(request: Request, site: Site, where: tuple[str, str], wanted: str) -> Response:
+    """The file, or a compressed copy of it that the client takes."""
+    if not has_copies(wanted):
+        return _send(*where, wanted)
+    copy = compressed(site, wanted, where, request.environ.get("HTTP_ACCEPT_ENCODING", ""))
+    varies = ("Vary", "Accept-Encoding")
+    if copy is None:
+        return _send(*where, wanted, varies)
+    encoding, where = copy
+    return _send(*where, wanted, varies, ("Content-Encoding", encoding))
 
 
 def _listing(site: Site, where: tuple[str, str], shown: str, query: str) -> Listing:
@@ -163,13 +170,18 @@ def _listing(site: Site, where: tuple[str, str], shown: str, query: str) -> List
     sort = known_sort(asked.get("sort", [""])[0])
     wanted = asked.get("page", [""])[0]
     number = int(wanted) if wanted.isdecimal() and len(wanted) < 10 else 1
+    text = visible(asked.get("q", [""])[0])
     path = os.path.normpath(f"/{shown.strip('/')}").rstrip("/") + "/"
     columns: tuple[str, ...] = ("name", "size", "date")
     found = open_below(*where, stat.S_ISDIR)
     try:
         with os.scandir(found) as scan:
             read = list(islice(scan, _MOST + 1))
-        named = [entry for entry in read[:_MOST] if site.lists(entry.name)]
+        named = [
+            entry
+            for entry in read[:_MOST]
+            if site.lists(entry.name) and text.casefold() in entry.name.casefold()
+        ]
         served = partial(entries_of, site, os.path.join(*where))
         if len(named) > _SORTED:
             # Sizes and dates are asked for only to show them, as the kinds of links.
@@ -187,7 +199,7 @@ def _listing(site: Site, where: tuple[str, str], shown: str, query: str) -> List
             os.close(found)
     if len(read) > _MOST:
         total += f" This is not all: only {_MOST:,} names of a directory are read."
-    return Listing(path, sort, columns, number, pages, total, lines)
+    return Listing(path, sort, columns, number, pages, total, lines, text)
 
 
 def _chosen(entries: list[_T], number: int) -> tuple[int, int, list[_T]]:
