@@ -78,7 +78,6 @@ def _serve(
         for number in signals:
             signal.signal(number, signal.SIG_DFL)  # A second Ctrl-C ends the process at once.
 
-    signal.set_wakeup_fd(server.wake_fd, warn_on_full_buffer=False)
     # SIGTERM needs a handler: without one, it does not end the first process of a container.
     for number in signals:
         signal.signal(number, stop)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
+import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..log import one_line
@@ -34,13 +34,26 @@ class Serving(Protocol):
 
     #: Each host and port.
     addresses: list[tuple[str, int]]
-    #: run() asks stopped() again when this descriptor is written to. Python does that when a
-    #: signal comes, also just before run() begins to wait, where a handler would not wake it.
-    wake_fd: int
 
     def run(self, stopped: Callable[[], bool]) -> None:
-        """Serve until stopped() is true, and end what is under way."""
+        """Serve until a signal has made stopped() true, and end what is under way."""
         ...
+
+
+@contextmanager
+def _signals() -> Iterator[socket.socket]:
+    """A socket that has something to read when a signal has come.
+
+    Python writes to it also just before a wait begins. A handler would then run after the wait.
+    """
+    read, write = socket.socketpair()
+    with read, write:
+        write.setblocking(False)
+        signal.set_wakeup_fd(write.fileno(), warn_on_full_buffer=False)
+        try:
+            yield read
+        finally:
+            signal.set_wakeup_fd(-1)
 
 
 def over_waitress(app: WSGIApplication, args: argparse.Namespace, port: int) -> Serving:
@@ -73,31 +86,29 @@ class _Waitress:
         self.addresses = getattr(server, "effective_listen", None) or [
             (server.effective_host, server.effective_port)
         ]
-        read, write = socket.socketpair()
-        write.setblocking(False)
-        self._wakes, self.wake_fd = (_drained(read, sockets), write), write.fileno()
 
     def run(self, stopped: Callable[[], bool]) -> None:
         # As server.run() does it, but step by step.
-        with suppress(KeyboardInterrupt, SystemExit):
+        with _signals() as woken, suppress(KeyboardInterrupt, SystemExit):
+            _drain(woken, self._sockets)
             while not stopped():
                 self._server.asyncore.loop(timeout=1.0, map=self._sockets, count=1)
         self._server.task_dispatcher.shutdown()
         self._server.close()
 
 
-def _drained(sock: socket.socket, sockets: dict[int, Any]) -> Any:
-    """Have waitress's main loop wake up when there is something to read, and read it."""
+def _drain(sock: socket.socket, sockets: dict[int, Any]) -> None:
+    """Have waitress's main loop wake up when this socket has something to read, and read it."""
     from waitress.wasyncore import dispatcher
 
-    class Drained(dispatcher):  # type: ignore[misc]
+    class Drain(dispatcher):  # type: ignore[misc]
         def handle_read(self) -> None:
             self.recv(1000)
 
         def writable(self) -> bool:
             return False
 
-    return Drained(sock, sockets)
+    Drain(sock, sockets)
 
 
 def over_tls(app: WSGIApplication, args: argparse.Namespace, port: int) -> Serving:
@@ -154,11 +165,10 @@ class _Cheroot:
     def __init__(self, server: Any) -> None:
         self._server = server
         self.addresses = [tuple(server.bind_addr[:2])]
-        self._read, self.wake_fd = os.pipe()
-        os.set_blocking(self.wake_fd, False)
 
     def run(self, stopped: Callable[[], bool]) -> None:
         threading.Thread(target=self._server.serve, daemon=True).start()
-        while not stopped():
-            os.read(self._read, 1)
+        with _signals() as woken:
+            while not stopped():
+                woken.recv(1000)
         self._server.stop()
