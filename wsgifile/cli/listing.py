@@ -24,6 +24,7 @@ __all__ = [
     "in_order",
     "known_sort",
     "preview_page",
+    "text_of_size",
     "text_of_total",
     "visible",
 ]
@@ -206,7 +207,7 @@ def preview_page(path: str, kind: str, size: int) -> str:
             *_head(alt),
             f'<nav aria-label="Path"><h1>{_crumbs(path, "")}</h1></nav>',
             shown,
-            f'<p><a href="{link}" download>Download</a> ({_text_of_size(size)})',
+            f'<p><a href="{link}" download>Download</a> ({text_of_size(size)})',
             "</main>",
             "</html>",
             "",
@@ -299,7 +300,7 @@ def _row(entry: Entry, query: str) -> str:
         name += "/"
     else:
         exact = f"{entry.size:,} {'byte' if entry.size == 1 else 'bytes'}"
-        size = f'<data value="{entry.size}" title="{exact}">{_text_of_size(entry.size)}</data>'
+        size = f'<data value="{entry.size}" title="{exact}">{text_of_size(entry.size)}</data>'
         if kind_of_media(entry.name):
             view = f'<a href="{quote(os.fsencode(name))}?view" {_label(entry.name)}>view</a>'
     # quote() also quotes a colon. Otherwise browsers would read "a:" as a scheme.
@@ -315,11 +316,12 @@ def text_of_total(entries: list[Entry]) -> str:
     sizes = [entry.size for entry in entries if not entry.is_directory]
     return (
         f"Directories: {len(entries) - len(sizes)}."
-        f" Files: {len(sizes)}, {_text_of_size(sum(sizes))}."
+        f" Files: {len(sizes)}, {text_of_size(sum(sizes))}."
     )
 
 
-def _text_of_size(count: float) -> str:
+def text_of_size(count: float) -> str:
+    """As ``12.3 MiB``."""
     if count < 1024:
         return f"{count} B"
     units = iter("KMGTPEZY")
