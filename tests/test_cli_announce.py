@@ -17,7 +17,7 @@ from ports import free_port
 from test_clients import needed
 
 from wsgifile.cli import announce
-from wsgifile.cli.arguments import parser
+from wsgifile.cli.arguments import make_parser
 
 
 def alone() -> list[str]:
@@ -177,7 +177,7 @@ def test_help() -> None:
     lines = result.stdout.splitlines()
     assert 24 <= len(lines) <= 40
     assert max(map(len, lines)) <= 80
-    for action in parser()._actions:
+    for action in make_parser()._actions:
         for option in set(action.option_strings) - {"--host"}:
             assert re.search(rf"(^|[ ,]){option}\b", result.stdout, re.MULTILINE), option
         if isinstance(action, _StoreAction) and isinstance(action.default, (int, str)):

@@ -268,6 +268,9 @@ def test_not_to_be_read(site: Path) -> None:
     command = [*as_nobody(), *COMMAND]
     done = subprocess.run([*command, "data.bin"], cwd=site, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (2, "wsgifile: no permission to read data.bin\n")
+    (site / "empty.d").mkdir(0)
+    done = subprocess.run([*command, "empty.d"], cwd=site, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (2, "wsgifile: no permission to read empty.d\n")
     try:
         with started(*command, str(site), "--port", "0", "--quiet") as (_, line):
             url = line.split()[-1]

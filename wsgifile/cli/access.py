@@ -34,7 +34,7 @@ class Password:
         # Digests are of one length, so the time tells nothing of the secret's own.
         if not hmac.compare_digest(_digest(given), self._digest):
             start_response("401 Unauthorized", _CHALLENGE)
-            return [_SORRY]
+            return [] if environ["REQUEST_METHOD"] == "HEAD" else [_SORRY]
         environ["REMOTE_USER"] = self._user
         return self._app(environ, start_response)
 

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from .. import __version__
 from ..blocks import DEFAULT_BLOCK_SIZE
 
-__all__ = ["Parser", "check", "parser", "port_of_environment"]
+__all__ = ["Parser", "check", "make_parser", "port_of_environment"]
 
 #: By hand, because argparse takes more than a screen for it. A test compares it with the options.
 _HELP = f"""\
@@ -62,7 +62,7 @@ class Parser(argparse.ArgumentParser):
         return _HELP
 
 
-def parser() -> Parser:
+def make_parser() -> Parser:
     """The parser of all arguments."""
     parser = Parser(prog="wsgifile")
     add = parser.add_argument

@@ -75,16 +75,16 @@ def _name(target: str) -> str:
 
 
 def _check(target: str) -> None:
-    """Check that it is a directory, or a file that can be read."""
-    if os.path.isdir(target):
-        return
+    """Check that it is a directory or a file, and that it can be read."""
+    is_directory = os.path.isdir(target)
     if not os.path.exists(target):
         raise LoadError(
             f"{target} does not exist; an application is served alone, and PATH is for --explain"
         )
-    if not os.path.isfile(target):
+    if not (is_directory or os.path.isfile(target)):
         raise LoadError(f"{target} is neither a file nor a directory")
-    if not os.access(target, os.R_OK):
+    # What is in a directory can be served even if it cannot be listed.
+    if not os.access(target, os.X_OK if is_directory else os.R_OK):
         raise LoadError(f"no permission to read {target}")
 
 

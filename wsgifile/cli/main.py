@@ -12,7 +12,7 @@ from .. import FileWrapperMiddleware
 from ..log import one_line
 from .access import Cors, Password
 from .announce import announce, say
-from .arguments import Parser, check, parser, port_of_environment
+from .arguments import Parser, check, make_parser, port_of_environment
 from .load import LoadError, load, need
 from .serving import CertificateError, over_tls, over_waitress
 
@@ -24,8 +24,8 @@ __all__ = ["main"]
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line until Ctrl-C, and return the exit status."""
-    line = parser()
-    args = line.parse_intermixed_args(argv)
+    parser = make_parser()
+    args = parser.parse_intermixed_args(argv)
     # At WARNING this logger reports each request that waits for a thread. With browsers that
     # happens all the time.
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)
@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
     logging.getLogger("waitress").addFilter(_in_one_line)
     targets: list[str] = args.targets or ["."]
     targets, paths = (targets[:1], targets[1:]) if args.explain else (targets, [])
-    check(line, args)
+    check(parser, args)
     try:
         need("waitress")
         if args.cert:
@@ -42,14 +42,14 @@ def main(argv: list[str] | None = None) -> int:
             targets, hidden=args.hidden, follow_symlinks=args.follow_symlinks, zips=args.zip
         )
     except LoadError as error:
-        line.error(str(error))
+        parser.error(str(error))
     if args.explain:
-        return _explain(line, app, *paths, headers=args.header)
-    return _serve(line, args, app, ", ".join(map(one_line, targets)), path)
+        return _explain(parser, app, *paths, headers=args.header)
+    return _serve(parser, args, app, ", ".join(map(one_line, targets)), path)
 
 
 def _serve(
-    line: Parser, args: argparse.Namespace, app: WSGIApplication, target: str, path: str
+    parser: Parser, args: argparse.Namespace, app: WSGIApplication, target: str, path: str
 ) -> int:
     from .access_log import AccessLog
 
@@ -59,13 +59,13 @@ def _serve(
         app = Password(app, args.auth)
     through = FileWrapperMiddleware if args.quiet else AccessLog
     app = through(app, block_size=args.block_size)
-    port = port_of_environment(line) if args.port is None else args.port
+    port = port_of_environment(parser) if args.port is None else args.port
     try:
         server = (over_tls if args.cert else over_waitress)(app, args, port)
     except CertificateError as error:
-        line.error(f"cannot use --cert and --key: {_reason(error)}")
+        parser.error(f"cannot use --cert and --key: {_reason(error)}")
     except (OSError, ValueError) as error:
-        line.error(f"cannot listen on {args.host} port {port}: {_reason(error)}")
+        parser.error(f"cannot listen on {args.host} port {port}: {_reason(error)}")
 
     signals = (signal.SIGINT, signal.SIGTERM)
     stopped = False
@@ -95,12 +95,12 @@ def _in_one_line(record: logging.LogRecord) -> bool:
 
 
 def _explain(
-    line: Parser, app: WSGIApplication, path: str = "/", *, headers: list[tuple[str, str]]
+    parser: Parser, app: WSGIApplication, path: str = "/", *, headers: list[tuple[str, str]]
 ) -> int:
     from .explain import explain
 
     if not path.startswith("/") or not path.isascii() or not path.isprintable() or " " in path:
-        line.error(f"{path!r} is not the path of a URL: that begins with / and is quoted")
+        parser.error(f"{path!r} is not the path of a URL: that begins with / and is quoted")
     for each in explain(app, path, headers):
         print(each)
     return 0
