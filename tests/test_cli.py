@@ -77,8 +77,8 @@ def test_options(site: Path) -> None:
         (["--explain", ".", "/a", "/b"], "--explain takes one TARGET and one PATH"),
         (["data", "nosuch"], "nosuch does not exist; an application is served alone"),
         (["data", "fifo"], "fifo is neither a file nor a directory"),
-        (["data", "./data"], "several targets need names that differ, and 'data' is one"),
-        (["data", "/"], "several targets need names that differ, and '' is one of them"),
+        (["data", "./data"], "two targets have the name data; each needs a name of its own\n"),
+        (["data", "/"], "/ has no name, so it is served alone\n"),
         (["--nosuch"], "unrecognized arguments: --nosuch"),
         (
             ["data", "--hidden"],

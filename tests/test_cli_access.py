@@ -299,13 +299,19 @@ def test_application_over_tls_that_fails(tmp_path: Path) -> None:
     assert "Traceback" in log.read_text()
 
 
+CANNOT = "cannot use --cert and --key: "
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--cert", "nosuch"], "cannot use --cert and --key: No such file or directory\n"),
-        (["--cert", "empty"], "cannot use --cert and --key: "),
-        (["--cert", "cert.pem", "--key", "empty"], "cannot use --cert and --key: "),
-        (["--cert", "cert.pem", "-b", "192.0.2.1"], "cannot listen on 192.0.2.1 port 8080: "),
+        (["--cert", "nosuch"], f"{CANNOT}No such file or directory\n"),
+        (["--cert", "empty"], f"{CANNOT}they are not a certificate and its key, as PEM\n"),
+        (["--cert", "cert.pem", "--key", "empty"], f"{CANNOT}they are not a certificate"),
+        (
+            ["--cert", "cert.pem", "-b", "192.0.2.1"],
+            "cannot listen on 192.0.2.1 port 8080: Cannot assign requested address\n",
+        ),
         (["--key", "cert.pem"], "--key needs --cert\n"),
         (["--auth", "a:b", "--cors"], "--auth and --cors do not go together\n"),
     ],
@@ -319,3 +325,14 @@ def test_options_that_cannot_be_used(site: Path, options: list[str], message: st
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(f"wsgifile: {message}")
     assert done.stderr.count("\n") == 1
+
+
+def test_port_in_use_with_tls(site: Path) -> None:
+    pytest.importorskip("cheroot")
+    certificate(site)
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port = str(sock.getsockname()[1])
+        command = [*COMMAND, "--cert", "cert.pem", "-p", port, "."]
+        done = subprocess.run(command, cwd=site, capture_output=True, text=True, timeout=60)
+    message = f"cannot listen on 127.0.0.1 port {port}: the port is in use"
+    assert (done.returncode, done.stderr) == (2, f"wsgifile: {message}\n")

@@ -58,8 +58,10 @@ def load(targets: list[str], **options: bool) -> tuple[WSGIApplication, str]:
 
     names = [_name(target) for target in targets]
     for name in names:
-        if not name or names.count(name) > 1:
-            raise LoadError(f"several targets need names that differ, and {name!r} is one of them")
+        if not name:
+            raise LoadError("/ has no name, so it is served alone")
+        if names.count(name) > 1:
+            raise LoadError(f"two targets have the name {name}; each needs a name of its own")
     paths = map(os.path.abspath, targets)
     return Several(dict(zip(names, zip(apps, paths, strict=True), strict=True))), "/"
 

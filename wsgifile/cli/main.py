@@ -63,7 +63,7 @@ def _serve(
     try:
         server = (over_tls if args.cert else over_waitress)(app, args, port)
     except CertificateError as error:
-        parser.error(f"cannot use --cert and --key: {_reason(error)}")
+        parser.error(f"cannot use --cert and --key: {error}")
     except (OSError, ValueError) as error:
         parser.error(f"cannot listen on {args.host} port {port}: {_reason(error)}")
 

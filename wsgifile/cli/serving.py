@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from ssl import SSLError
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..log import one_line
@@ -116,6 +117,25 @@ def over_tls(app: WSGIApplication, args: argparse.Namespace, port: int) -> Servi
 
     :raises OSError: if it cannot listen; CertificateError: if it has no valid certificate.
     """
+    adapter, cheroot = _classes()
+    # A slow download has a thread to itself, because cheroot encrypts in it.
+    server = cheroot((args.host, port), app, numthreads=args.threads or 32)
+    server.max_request_header_size = _HEADER
+    try:
+        server.ssl_adapter = adapter(args.cert, args.key or args.cert)
+    except SSLError as error:
+        raise CertificateError("they are not a certificate and its key, as PEM") from error
+    except OSError as error:
+        raise CertificateError(error.strerror) from error
+    try:
+        server.prepare()
+    except OSError as error:
+        raise server.refused or error from None
+    return _Cheroot(server)
+
+
+def _classes() -> tuple[Any, Any]:
+    """cheroot's adapter for TLS and its server, with changes."""
     from cheroot.ssl.builtin import BuiltinSSLAdapter
     from cheroot.wsgi import Server
 
@@ -138,6 +158,16 @@ def over_tls(app: WSGIApplication, args: argparse.Namespace, port: int) -> Servi
         As in cheroot's own, a client that sends nothing is cut off after ten seconds.
         """
 
+        #: What prepare() knows, but raises as a text only.
+        refused: OSError | None = None
+
+        def bind(self, *args: Any) -> Any:
+            try:
+                return super().bind(*args)
+            except OSError as error:
+                self.refused = error
+                raise
+
         def process_conn(self, conn: Any) -> None:
             if getattr(conn, "has_begun", False):
                 super().process_conn(conn)
@@ -150,15 +180,7 @@ def over_tls(app: WSGIApplication, args: argparse.Namespace, port: int) -> Servi
             if not isinstance(sys.exc_info()[1], OSError):
                 super().error_log(one_line(msg), level, traceback)
 
-    # A slow download has a thread to itself, because cheroot encrypts in it.
-    server = Patient((args.host, port), app, numthreads=args.threads or 32)
-    server.max_request_header_size = _HEADER
-    try:
-        server.ssl_adapter = Adapter(args.cert, args.key or args.cert)
-    except OSError as error:  # ssl.SSLError is one.
-        raise CertificateError(error.strerror or str(error)) from error
-    server.prepare()
-    return _Cheroot(server)
+    return Adapter, Patient
 
 
 class _Cheroot:
