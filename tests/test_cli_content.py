@@ -59,7 +59,7 @@ def packed(site: Path) -> Path:
 
 
 def test_compressed_copies(packed: Path) -> None:
-    """A copy is sent to who takes it, with a tag of its own, and caches can tell them apart."""
+    """A client that accepts a copy gets it, with a tag of its own. Caches can tell them apart."""
     with serving(str(packed)) as url:
         tags = set()
         for field, encoding in (

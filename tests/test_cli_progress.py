@@ -126,7 +126,7 @@ def test_download(terminal: Terminal, folder: Path, tmp_path: Path, tls: bool) -
     with logging_to(terminal, folder, *options) as url:
         with stopped(url, "large", tls=tls):
             terminal.wait_for(row("large"))
-            # When the socket takes no more, the speed says so.
+            # When the socket takes no more, the speed says so after five seconds.
             terminal.wait_for(row("large", speed="0 B"))
             with stopped(url, "small", tls=tls):
                 lines = terminal.wait_for('"GET /small ')

@@ -11,6 +11,6 @@ with the extra ``serve``.
   ``archive``: it as a zip archive. ``content`` and ``media``: what a file is. ``answers``: other
   responses. Only these need WebOb.
 - ``access``: a password, and pages of other sites.
-- ``access_log``: a line on stderr for each response.
+- ``access_log``: a line on stderr for each response. ``progress``: a row for those under way.
 - ``explain``: ``--explain``.
 """

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import suppress
 from ssl import SSLError
@@ -141,8 +142,6 @@ class _Line:
     returned: Any = None
     #: Returns the body that sends the file.
     body: Callable[[], Any] = staticmethod(lambda: None)
-    #: The time and the bytes sent at the last look.
-    _looked: tuple[float, int] | None = None
     #: The response until now, in one line; "" until the second look, as most are over soon.
     row = ""
 
@@ -153,6 +152,9 @@ class _Line:
             environ[name] for name in ("REQUEST_METHOD", "REQUEST_URI", "SERVER_PROTOCOL")
         )
         self._began = time.time()
+        #: When the last looks were, and the bytes sent until then. The speed is the average since
+        #: the first of them, because a socket often takes megabytes at once and then nothing.
+        self._looks: deque[tuple[float, int]] = deque([(time.monotonic(), 0)], maxlen=5)
 
     def end(self, error: BaseException | None) -> None:
         """The response was no file, or there was no response."""
@@ -197,10 +199,11 @@ class _Line:
             sent, count = sent + (body.sent or 0), body.send.plan.count
         elif self.status is not None:
             count = _content_length(self.headers)
-        if self._looked is not None:
-            speed = (sent - self._looked[1]) / (now - self._looked[0])
+        if len(self._looks) > 1:
+            then, before = self._looks[0]
+            speed = (sent - before) / (now - then)
             self.row = as_row(self._client, self._request, sent, count, speed)
-        self._looked = now, sent
+        self._looks.append((now, sent))
 
 
 def _aborted(error: BaseException | None, missing: str = "") -> str:
