@@ -61,7 +61,7 @@ class Archive:
             offset += len(entry.header) + member.size + entry.length_of_descriptor
         self._end = offset
         #: Number of bytes.
-        self.length = offset + len(self._directory(lambda entry: 0))
+        self.length: int = offset + len(self._directory(lambda entry: 0))
 
     def etag(self) -> str:
         """A strong ETag, of the name, size and date of every file."""
