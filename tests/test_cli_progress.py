@@ -221,6 +221,32 @@ def test_stderr_that_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert progress._drawing(["a"] * 30).count("\n") == 10  # As on a terminal of usual size.
 
 
+def test_line_inside_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The garbage collector may end a response while a line is written."""
+    written: list[str] = []
+    monkeypatch.setattr(progress, "write", written.append)
+
+    class Ends:
+        @property
+        def row(self) -> str:
+            under_way.clear()
+            made.write("inner\n")
+            return ""
+
+        def look(self) -> None:
+            pass
+
+    under_way: list[Ends] = []
+    made = progress.Progress(under_way)  # type: ignore[arg-type]
+    under_way.append(Ends())
+    writer = threading.Thread(target=made.write, args=("outer\n",), daemon=True)
+    writer.start()
+    writer.join(20)
+    assert not writer.is_alive()
+    made._end()
+    assert written == ["\r\x1b[Jinner\n", "\r\x1b[Jouter\n"]
+
+
 def test_row_is_one_line_of_ascii() -> None:
     """Otherwise a client could write to any place of the terminal."""
     assert progress._drawing(["\x1b[2J\n\r\x9b é 漢"]) == (

@@ -57,7 +57,8 @@ class Progress:
         self._under_way = under_way
         #: Whether there are rows on the terminal.
         self._shows = False
-        self._lock = threading.Lock()
+        # Reentrant: if the garbage collector ends a response inside write(), that writes a line.
+        self._lock = threading.RLock()
         self._ended = threading.Event()
         threading.Thread(target=self._run, daemon=True).start()
         atexit.register(self._end)
