@@ -9,7 +9,6 @@ import signal
 import socket
 import ssl
 import subprocess
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -245,10 +244,8 @@ def test_clients_that_keep_silent(site: Path, tmp_path: Path) -> None:
     log = tmp_path / "log"
     with encrypting(site, "--threads", "2", log=log) as url:
         silent = [connect(url) for _ in range(6)]
-        began = time.monotonic()
+        # If each of them held a thread for ten seconds, this one would give up after twenty.
         assert fetch(url + "empty")[2] == b""
-        # A thread would wait for one of them for ten seconds.
-        assert time.monotonic() - began < 8
         for each in silent:
             each.close()
         lines = logged(log, 1)

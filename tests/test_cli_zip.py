@@ -6,6 +6,7 @@ import io
 import os
 import subprocess
 import time
+import urllib.request
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -182,13 +183,11 @@ def test_curl_resumes_a_zip(folder: Path, tmp_path: Path) -> None:
     (folder / "film").write_bytes(os.urandom(20_000_000))
     part, log = tmp_path / "part", tmp_path / "log"
     with serving(str(folder), "--zip", log=log) as url:
-        cut = [curl, "-s", "--max-time", "1", "--limit-rate", "4M", "-o", str(part), url + "?zip"]
-        assert subprocess.run(cut).returncode == 28
-        begun = part.stat().st_size
-        assert 0 < begun < 20_000_000
+        with urllib.request.urlopen(url + "?zip", timeout=20) as answer:
+            part.write_bytes(answer.read(1_000_000))
         subprocess.run([curl, "--fail", "-sC", "-", "-o", str(part), url + "?zip"], check=True)
         lines = [line for line in logged(log, 2) if line[1] == "206"]
-    assert int(lines[0][2]) == part.stat().st_size - begun
+    assert int(lines[0][2]) == part.stat().st_size - 1_000_000
     with zipfile.ZipFile(part) as packed:
         assert packed.testzip() is None
         assert packed.read("files/film") == (folder / "film").read_bytes()
