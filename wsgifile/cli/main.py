@@ -14,7 +14,7 @@ from .access import Cors, Password
 from .announce import announce, say
 from .arguments import Parser, check, make_parser, port_of_environment
 from .load import LoadError, load, need
-from .serving import CertificateError, over_tls, over_waitress
+from .serving import CertificateError, over_tls, over_waitress, woken_by_signals
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -82,10 +82,11 @@ def _serve(
     for number in signals:
         signal.signal(number, stop)
     scheme = "https" if args.cert else "http"
-    exposed = announce(server.addresses, target, path, scheme=scheme, open_it=args.open)
-    if args.auth and exposed and not args.cert:
-        say("the password crosses the network in the clear; --cert encrypts it")
-    server.run(lambda: stopped)
+    with woken_by_signals() as woken:
+        exposed = announce(server.addresses, target, path, scheme=scheme, open_it=args.open)
+        if args.auth and exposed and not args.cert:
+            say("the password crosses the network in the clear; --cert encrypts it")
+        server.run(lambda: stopped, woken)
     return 0
 
 

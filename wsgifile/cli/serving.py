@@ -17,7 +17,7 @@ from ..log import one_line
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
-__all__ = ["CertificateError", "Serving", "over_tls", "over_waitress"]
+__all__ = ["CertificateError", "Serving", "over_tls", "over_waitress", "woken_by_signals"]
 
 #: Number of bytes of a response that is not a file which a client may leave unread before the
 #: thread waits. They are in a temporary file, so this bounds the disk space of a connection.
@@ -36,13 +36,16 @@ class Serving(Protocol):
     #: Each host and port.
     addresses: list[tuple[str, int]]
 
-    def run(self, stopped: Callable[[], bool]) -> None:
-        """Serve until a signal has made stopped() true, and end what is under way."""
+    def run(self, stopped: Callable[[], bool], woken: socket.socket) -> None:
+        """Serve until stopped() is true, and end what is under way.
+
+        :param woken: can be read when stopped() may have changed.
+        """
         ...
 
 
 @contextmanager
-def _signals() -> Iterator[socket.socket]:
+def woken_by_signals() -> Iterator[socket.socket]:
     """A socket that has something to read when a signal has come.
 
     Python writes to it also just before a wait begins. A handler would then run after the wait.
@@ -88,10 +91,10 @@ class _Waitress:
             (server.effective_host, server.effective_port)
         ]
 
-    def run(self, stopped: Callable[[], bool]) -> None:
+    def run(self, stopped: Callable[[], bool], woken: socket.socket) -> None:
+        _drain(woken, self._sockets)
         # As server.run() does it, but step by step.
-        with _signals() as woken, suppress(KeyboardInterrupt, SystemExit):
-            _drain(woken, self._sockets)
+        with suppress(KeyboardInterrupt, SystemExit):
             while not stopped():
                 self._server.asyncore.loop(timeout=1.0, map=self._sockets, count=1)
         self._server.task_dispatcher.shutdown()
@@ -188,9 +191,8 @@ class _Cheroot:
         self._server = server
         self.addresses = [tuple(server.bind_addr[:2])]
 
-    def run(self, stopped: Callable[[], bool]) -> None:
+    def run(self, stopped: Callable[[], bool], woken: socket.socket) -> None:
         threading.Thread(target=self._server.serve, daemon=True).start()
-        with _signals() as woken:
-            while not stopped():
-                woken.recv(1000)
+        while not stopped():
+            woken.recv(1000)
         self._server.stop()
