@@ -42,6 +42,13 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
         _running = False
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_teardown(nextitem: pytest.Item | None) -> None:
+    """After the last test, what belongs to the whole session ends too, such as servers."""
+    global _running
+    _running = _running and nextitem is not None
+
+
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """With ``-m quick`` the other modules are not even imported, which takes longer."""
     if config.getoption("markexpr") != "quick" or collection_path.suffix != ".py":

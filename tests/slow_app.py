@@ -75,9 +75,15 @@ def wait_until_idle() -> None:
         time.sleep(0.01)
 
 
+def log(text: str) -> None:
+    """A line, in one write, as other threads and processes write to the same log."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
 def hold(name: str) -> None:
     """Keep the worker until there is a file of this name."""
-    print("held:", name, flush=True)
+    log(f"held: {name}")
     while not os.path.exists(name):
         time.sleep(0.01)
 
@@ -102,7 +108,7 @@ def files(environ: WSGIEnvironment, start_response: StartResponse) -> Any:
     path = environ["PATH_INFO"]
     if path in CALLS:
         answer = str(CALLS[path]()).encode()
-        print("asked for", path, flush=True)
+        log(f"asked for {path}")
         start_response("200 OK", [("Content-Length", str(len(answer)))])
         return [answer]
     if path == "/read":
@@ -113,7 +119,7 @@ def files(environ: WSGIEnvironment, start_response: StartResponse) -> Any:
     close = file.close
 
     def closed() -> None:
-        print("the file is closed", flush=True)
+        log("the file is closed")
         close()
 
     file.close = closed
@@ -132,7 +138,7 @@ leave = Body.leave
 
 def leave_and_tell(body: Body, client: Client) -> bool:
     free = leave(body, client)
-    print("it leaves" if free else "it stays", flush=True)
+    log("it leaves" if free else "it stays")
     return free
 
 
@@ -140,7 +146,7 @@ Body.leave = leave_and_tell  # type: ignore[assignment, method-assign]
 
 
 def on_sent(transfer: Transfer) -> None:
-    print("sent", transfer.sender, transfer.sent, repr(transfer.error), flush=True)
+    log(f"sent {transfer.sender} {transfer.sent} {transfer.error!r}")
 
 
 app = FileWrapperMiddleware(files, on_sent=on_sent)

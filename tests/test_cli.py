@@ -158,6 +158,26 @@ def test_second_ctrl_c(tmp_path: Path) -> None:
             assert process.returncode == -signal.SIGINT
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="ctypes.CDLL(None) is for POSIX")
+def test_ctrl_c_before_the_loop_waits(tmp_path: Path) -> None:
+    """It ends the wait, although Python would run no handler before the end of the wait."""
+    (tmp_path / "app.py").write_text(
+        "import ctypes, os, select, signal\nfrom functools import partial\n"
+        "from types import SimpleNamespace\nfrom waitress import wasyncore\n\n"
+        "def interrupted(r, w, e, timeout):\n"
+        "    wasyncore.select = select\n"
+        "    kill = partial(ctypes.CDLL(None).kill, os.getpid(), int(signal.SIGINT))\n"
+        # map() calls both in C, so no handler can run between them. The wait has no timeout.
+        "    calls = [kill, partial(select.select, r, w, e)]\n"
+        "    return [*map(partial.__call__, calls)][-1]\n\n"
+        "wasyncore.select = SimpleNamespace(select=interrupted)\n\n"
+        "def app(environ, start_response):\n    pass\n"
+    )
+    with started(*COMMAND, "app:app", "--port", "0", cwd=tmp_path) as (process, _):
+        assert process.communicate(timeout=20) == ("", "")
+        assert process.returncode == 0
+
+
 def test_ctrl_c_while_a_client_connects(tmp_path: Path) -> None:
     """The client's connection, which comes after it, does not keep the program alive."""
     (tmp_path / "app.py").write_text(

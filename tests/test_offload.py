@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import pytest
+from respond import sends
 
 pytest.importorskip("h11")
 
@@ -181,16 +182,6 @@ def app(through: Through) -> Iterator[App]:
     app.transfers.clear()
     app.files = 0
     app.respond = None
-
-
-def sends(open_file: Any, *headers: tuple[str, str], status: str = "200 OK") -> WSGIApplication:
-    """An application that sends this file."""
-
-    def respond(environ: WSGIEnvironment, start_response: StartResponse) -> Any:
-        start_response(status, list(headers))
-        return open_file()
-
-    return respond
 
 
 @pytest.fixture
@@ -693,7 +684,7 @@ def test_networks(networks: list[str], inside: list[str], outside: list[str]) ->
         (lambda: Proxies(["10.0.0.1/8"]), ValueError, "has host bits set"),
         (lambda: Proxies(["localhost"]), ValueError, "trusted_proxies .* not 'localhost'"),
         (
-            lambda: FileWrapperMiddleware(sends(None), trusted_proxies=["unix"]),
+            lambda: FileWrapperMiddleware(sends(lambda: None), trusted_proxies=["unix"]),
             ValueError,
             "trusted_proxies is for offload",
         ),

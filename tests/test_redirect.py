@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import launch
 import pytest
+from respond import sends
 
 pytest.importorskip("h11")
 pytest.importorskip("boto3")
@@ -86,16 +87,6 @@ class Unread:
 
     def close(self) -> None:
         self.closed += 1
-
-
-def sends(
-    open_file: Callable[[], Any], *headers: tuple[str, str], status: str = "200 OK"
-) -> WSGIApplication:
-    def app(environ: WSGIEnvironment, start_response: StartResponse) -> Any:
-        start_response(status, list(headers))
-        return open_file()
-
-    return app
 
 
 def ask(app: WSGIApplication, method: str = "GET", **environ: Any) -> Any:

@@ -8,6 +8,7 @@ import io
 import os
 import socket
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from importlib.util import find_spec
@@ -314,6 +315,42 @@ def test_call_size_has_to_be_worth_it() -> None:
     assert call_size.size == LARGEST
 
 
+def test_call_size_of_samples_that_vary() -> None:
+    """The machine may do something else during a sample, and two of three of a size."""
+    call_size, samples = CallSize(), 0
+    while samples < 3 * len(SIZES):
+        small = call_size.size != LARGEST
+        late = samples < 2 * len(SIZES)
+        call_size.add(4 * LARGEST, 3.0 if late and not small else 2.0 if small else 1.0)
+        samples += 1
+    assert call_size.size == LARGEST
+
+
+def test_call_size_of_many_threads() -> None:
+    """They share it without a lock: nothing but samples is lost, and no response fails."""
+    call_size, failed = CallSize(), []
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+
+    def send() -> None:
+        try:
+            for _ in range(20_000):
+                call_size.add(4 * LARGEST, 1.0)
+        except Exception as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=send) for _ in range(4)]
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert not failed
+    assert call_size.size in SIZES
+
+
 def test_sendfile_keeps_other_errors() -> None:
     """A client that closes the connection is no reason to read the file."""
     ours, theirs = socket.socketpair()
@@ -453,7 +490,7 @@ def test_gunicorn_that_is_told_not_to(tmp_path: Path) -> None:
         "    start_response('200 OK', [])\n"
         "    return open(sys.executable, 'rb')\n"
         "def on_sent(transfer):\n"
-        "    print(transfer.sender, transfer.error, flush=True)\n"
+        "    print(f'{transfer.sender} {transfer.error}\\n', end='', flush=True)\n"
         "app = FileWrapperMiddleware(app, on_sent=on_sent)\n"
     )
     port, log = free_port(), tmp_path / "log"

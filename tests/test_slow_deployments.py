@@ -399,6 +399,8 @@ FAULTS: dict[str, tuple[Command, str, str, dict[str, int]]] = {
     "wsgiref": (script("wsgiref"), "wsgiref", "os.sendfile", {**CALLS, "dup": 2}),
     "uwsgi": (uwsgi(), "pyuwsgi", "wsgi.file_wrapper", CALLS),
 }
+#: Further calls, when the response has left already: uWSGI's log is told of it.
+LOGGING = {"uwsgi": {"dup2": 2}}
 
 
 @pytest.mark.parametrize("name", FAULTS)
@@ -419,18 +421,26 @@ def test_no_more_descriptors(tmp_path: Path, name: str, monkeypatch: pytest.Monk
                 # From this call on, and this one only.
                 meets(port, log, f"{call}/{errno.EMFILE}/{number}", worker)
                 meets(port, log, f"{call}/{errno.EMFILE}/{-number}", worker)
+            logging = LOGGING.get(name, {}).get(call, 0)
+            for number in range(count + 1, count + logging + 1):
+                meets(port, log, f"{call}/{errno.EMFILE}/{number}", "background", fails=True)
+                meets(port, log, f"{call}/{errno.EMFILE}/{-number}", "background", fails=True)
             # There is no such call any more.
-            meets(port, log, f"{call}/{errno.EMFILE}/{count + 1}", "background")
+            meets(port, log, f"{call}/{errno.EMFILE}/{count + logging + 1}", "background")
         assert ask(port, "/descriptors") == before
 
 
-def meets(port: int, log: Path, fault: str, sender: str) -> None:
-    """A client stops, and its response meets this fault."""
+def meets(port: int, log: Path, fault: str, sender: str, *, fails: bool = False) -> None:
+    """A client stops, and its response meets this fault.
+
+    :param fails: whether a call fails although the response leaves.
+    """
     log.write_text("")
     sock = begin(port, f"/fault/{fault}")
     # The thread that sends makes such calls too, once it has the connection.
     first = logged(log, "a call has failed", "the file is closed")
-    assert first == ("the file is closed" if sender == "background" else "a call has failed")
+    leaves = sender == "background" and not fails
+    assert first == ("the file is closed" if leaves else "a call has failed")
     gets_all(sock)
     logged(log, f"sent {sender} {SIZE} None")
     ask(port, "/disarm")

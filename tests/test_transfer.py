@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from respond import sends
 
 pytest.importorskip("h11")
 
@@ -32,7 +33,7 @@ from wsgifile.recognise import FileSlice
 from wsgifile.sockets import sendfile
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+    from _typeshed.wsgi import WSGIApplication
 
 DATA = bytes(range(256)) * 1000
 
@@ -60,16 +61,6 @@ def log(caplog: pytest.LogCaptureFixture) -> Callable[[int], list[str]]:
         for record in caplog.records
         if record.levelno == level and record.name == "wsgifile"
     ]
-
-
-def sends(
-    make: Callable[[], Any], *headers: tuple[str, str], status: str = "200 OK"
-) -> WSGIApplication:
-    def app(environ: WSGIEnvironment, start_response: StartResponse) -> Any:
-        start_response(status, list(headers))
-        return make()
-
-    return app
 
 
 def ask(

@@ -173,9 +173,6 @@ class Body(CloseOnce):
             self._send_left(file_slice, sock)
             return
         client.may_leave = self._may_leave = self.send.background > 0
-        if client.has_room(file_slice.stop - self._one_slice().position):
-            self._send_left(file_slice, sock)
-            return
         with client.brief_waits():
             self._send_left(file_slice, sock)
             while client.behind and not self.leave(client):
@@ -183,7 +180,8 @@ class Body(CloseOnce):
 
     def _send_left(self, file_slice: FileSlice, sock: Any) -> None:
         """Send what is left. It ends early if the client falls behind, or the file is short."""
-        client, blocks = self._client, self._one_slice()
+        client, blocks = self._client, self.blocks
+        assert isinstance(blocks, BlockReader)  # It is one slice.
         assert self.sent is not None
         left = FileSlice(file_slice.file, blocks.position, file_slice.stop)
         wait = None if client is None else client.wait
@@ -193,10 +191,6 @@ class Body(CloseOnce):
             self.server.count_sent(sent)
             if client is not None and not client.keeps_up():
                 return
-
-    def _one_slice(self) -> BlockReader:
-        assert isinstance(self.blocks, BlockReader)
-        return self.blocks
 
     def _room(self, size: int) -> int:
         """Up to size bytes, as many as the client takes at once; 0: we send nothing more.

@@ -2,7 +2,7 @@
 
 If the client runs on the same machine, small calls can have each page reach the client while
 it is still in the processor's cache. One processor sends 1.8 times as fast in calls of 18 KiB
-as in calls of 2 MiB, and another one a third as fast. So the process tries both ends and what
+as in calls of 1 MiB, and another one a third as fast. So the process tries both ends and what
 lies between while it sends, and keeps to the best.
 """
 
@@ -14,12 +14,13 @@ __all__ = ["LARGEST", "CallSize"]
 SIZES = (2 << 20, 256 << 10, 64 << 10, 18 << 10)
 #: Where it starts. The largest size that is worth a call of its own.
 LARGEST = SIZES[0]
-#: Number of bytes to send by each size, to measure it.
-_SAMPLE = 8 << 20
+#: Number of bytes to send by each size, to measure it, and how often: it takes a millisecond or
+#: two, in which many things can happen.
+_SAMPLE, _SAMPLES = 8 << 20, 3
 #: Number of bytes to send by the best size, before all are measured again.
 _KEEP = 8 << 30
-#: A smaller size has to cost this much less than the largest. A sample varies by some percent.
-_WORTH = 0.85
+#: A smaller size has to cost this much less than the largest, because samples vary.
+_WORTH = 0.75
 
 
 class CallSize:
@@ -28,23 +29,34 @@ class CallSize:
     def __init__(self) -> None:
         #: Number of bytes to send in one call.
         self.size: int = LARGEST
-        #: Seconds for a byte, by size.
+        #: The least seconds for a byte in the samples, by size.
         self._costs: dict[int, float] = {}
+        #: Number of samples. The sizes take turns, so what happens meanwhile happens to all.
+        self._samples = 0
         self._sent = 0
         self._seconds = 0.0
 
     def add(self, count: int, seconds: float) -> None:
         """Count bytes were sent in calls of this size, in seconds of processor time."""
-        self._sent += count
-        self._seconds += seconds
-        measured = len(self._costs) == len(SIZES)
-        if self._sent < (_KEEP if measured else _SAMPLE):
+        # Another thread may begin anew at any moment, so these are looked at here only.
+        sent, seconds = self._sent + count, self._seconds + seconds
+        self._sent, self._seconds = sent, seconds
+        kept = self._samples >= _SAMPLES * len(SIZES)
+        if sent < (_KEEP if kept else _SAMPLE):
             return
-        if measured:
-            self._costs.clear()
+        if kept:
+            self._costs, self._samples = {}, 0
         else:
-            cost = self._seconds / self._sent
-            self._costs[self.size] = cost * _WORTH if self.size == LARGEST else cost
-        left = [size for size in SIZES if size not in self._costs]
-        self.size = left[0] if left else min(self._costs, key=self._costs.__getitem__)
+            self._costs[self.size] = min(self._cost(self.size), seconds / sent)
+            self._samples += 1
         self._sent, self._seconds = 0, 0.0
+        if self._samples < _SAMPLES * len(SIZES):
+            self.size = SIZES[self._samples % len(SIZES)]
+        else:
+            self.size = min(SIZES, key=self._weighted)
+
+    def _cost(self, size: int) -> float:
+        return self._costs.get(size, float("inf"))
+
+    def _weighted(self, size: int) -> float:
+        return self._cost(size) * (_WORTH if size == LARGEST else 1)

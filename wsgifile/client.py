@@ -63,7 +63,7 @@ class Client:
     :param fd: the connection's descriptor.
     :param options: the connection.
     :param timeout: seconds that the client may take nothing.
-    :param alive: called in each second of waiting.
+    :param alive: called while the client takes its time, at least once a second.
     :param kept: whether the server keeps the connection for the next request.
     """
 
@@ -124,17 +124,13 @@ class Client:
         # Python's own sockets, if they have a timeout, wait for the same before they send.
         return max(1, min(size, self._free(size))) if self.wait() else None
 
-    def has_room(self, size: int) -> bool:
-        """Whether the connection takes all of size bytes at once."""
-        return self._free(0) >= size
-
-    def _free(self, unknown: int) -> int:
-        """The number of bytes that the connection takes, or unknown if the system cannot tell."""
+    def _free(self, size: int) -> int:
+        """The number of bytes that the connection takes, or size if the system cannot tell."""
         try:
             info = self._options.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size)
             _, _, allocated, limit, _, queued, *_ = _MEMINFO.unpack(info)
         except (OSError, struct.error):
-            return unknown
+            return size
         # A packet occupies up to twice the number of its bytes.
         return int(limit - max(allocated, queued)) // 2
 

@@ -61,8 +61,6 @@ _NOT_OF_REDIRECT = _OF_SUCCESS | {
 #: With one of these fields we must not cut a part out of the response: it is a part
 #: already, or the field was computed for the whole (RFC 9530, section 2).
 _INDIVISIBLE = frozenset({"content-digest", "content-md5", "content-range"})
-#: With one of these, too, a part of the body may not be a part of what the header describes.
-_MAY_DIVIDE = _INDIVISIBLE | {"accept-ranges", "content-encoding"}
 
 #: With one of these fields the application itself leaves the response to a proxy.
 _BY_PROXY = frozenset({"x-accel-redirect", "x-lighttpd-send-file", "x-sendfile", "x-sendfile2"})
@@ -93,6 +91,15 @@ class Plan:
     """
 
     __slots__ = ("count", "described", "headers", "offload", "parts", "sized", "status")
+    # Declared because type checkers may infer other types from the assignments.
+    status: str
+    headers: Headers
+    parts: tuple[Part, ...]
+    sized: bool
+    offload: str | None
+    described: tuple[Part, ...] | None
+    #: Number of bytes to send; None: all until the end of the file.
+    count: int | None
 
     def __init__(
         self,
@@ -109,8 +116,7 @@ class Plan:
         self.sized = sized
         self.offload = offload
         self.described = described
-        #: Number of bytes to send; None: all until the end of the file.
-        self.count: int | None = 0
+        self.count = 0
         for part in parts:
             if isinstance(part, bytes):
                 self.count += len(part)
@@ -157,7 +163,7 @@ def make_plan(
         # RFC 9110, section 8.6 forbids the field for 1xx and 204. It is of no use for 304,
         # and some servers wait for the bytes.
         return Plan(status, _without(headers, {"content-length"}), _nothing(region), False)
-    stop = region.end if region.limit is None else region.stop
+    stop = region.stop
     if promised is not None:
         stop = _promised_stop(promised, region, method=method, written=written, fields=fields)
     # What alters the body does not see a file with a length of the application's.
@@ -246,12 +252,12 @@ def _as_requested(
     offload: Leave | None,
 ) -> Plan:
     """What a client expects of a file: this 200, or a 206, 302, 304, 412 or 416 in its place."""
-    left = None if offload is None else _left(plan, fields, region, offload)
+    divisible = _is_divisible(fields)
+    left = _left(plan, fields, region, offload) if divisible and offload is not None else None
     if left is not None:
         return left
     if not _is_ok_slice_of_file(plan, fields, region):
         return plan
-    divisible = _MAY_DIVIDE.isdisjoint(fields) or _is_divisible(fields)
     own = _own_validators(plan, fields, region) if options.validators else []
     plan.headers += own
     ranges = options.ranges and divisible
@@ -303,11 +309,7 @@ def _left(
     plan: Plan, fields: Mapping[str, str], region: FileRegion, offload: Leave
 ) -> Plan | None:
     """What is sent in the place of a whole file that is left to somebody else, if it is."""
-    if (
-        not (_MAY_DIVIDE.isdisjoint(fields) or _is_divisible(fields))
-        or not _BY_PROXY.isdisjoint(fields)
-        or not _is_whole_file(plan, region)
-    ):
+    if not (_BY_PROXY.isdisjoint(fields) and _is_whole_file(plan, region)):
         return None
     field = offload(region, fields)
     if field is None:

@@ -166,12 +166,12 @@ SERVERS = {
     ),
     "fastwsgi": Known(
         faults={
-            "test_close_raises": "it crashes when close() raises",
             "test_trickle": "it collects what is small",
         },
         release="0.0.9",
         # On rare occasions it does not crash.
         sometimes={
+            "test_close_raises": "it crashes when close() raises",
             "test_length_larger-hidden": "it crashes when an iterator raises",
             "test_next_request_at_once-hidden": "it crashes when an iterator raises",
             "test_next_request_before_truncation-hidden": "it crashes when an iterator raises",

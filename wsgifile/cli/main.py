@@ -8,6 +8,7 @@ import logging
 import os
 import re
 import signal
+import socket
 import sys
 import threading
 import webbrowser
@@ -196,7 +197,12 @@ def _serve(parser: _Parser, args: argparse.Namespace, app: WSGIApplication, path
     for each in sockets.values():
         each.channel_class = Channel
 
-    wake = next(each.pull_trigger for each in sockets.values() if hasattr(each, "pull_trigger"))
+    wakes, woken = socket.socketpair()
+    wakes.setblocking(False)
+    # Python writes to it when a signal comes, also just before the loop begins to wait. A handler
+    # would then run after the wait.
+    signal.set_wakeup_fd(wakes.fileno(), warn_on_full_buffer=False)
+    _drain(woken, sockets)
     signals = (signal.SIGINT, signal.SIGTERM)
     stopped = False
 
@@ -205,7 +211,6 @@ def _serve(parser: _Parser, args: argparse.Namespace, app: WSGIApplication, path
         # it.
         nonlocal stopped
         stopped = True
-        wake()
         for number in signals:
             signal.signal(number, signal.SIG_DFL)  # A second Ctrl-C ends the process at once.
 
@@ -220,9 +225,26 @@ def _serve(parser: _Parser, args: argparse.Namespace, app: WSGIApplication, path
     with suppress(KeyboardInterrupt, SystemExit):
         while not stopped:
             server.asyncore.loop(timeout=1.0, map=sockets, count=1)
+    signal.set_wakeup_fd(-1)
     server.task_dispatcher.shutdown()
     server.close()
+    wakes.close()
+    woken.close()
     return 0
+
+
+def _drain(sock: socket.socket, sockets: dict[int, Any]) -> None:
+    """Have waitress's main loop wake up when this socket has something to read, and read it."""
+    from waitress.wasyncore import dispatcher
+
+    class Drain(dispatcher):  # type: ignore[misc]
+        def handle_read(self) -> None:
+            self.recv(1000)
+
+        def writable(self) -> bool:
+            return False
+
+    Drain(sock, sockets)
 
 
 def _in_one_line(record: logging.LogRecord) -> bool:

@@ -59,9 +59,7 @@ def find(environ: WSGIEnvironment, start_response: Any) -> Server:
         module, name = "fastwsgi" if "fastwsgi" in sys.modules else None, ""
     known = _class_of(module, name)
     if known is None:
-        key = None
-        if not environ.keys().isdisjoint(registry.ENVIRONS):
-            key = next(filter(environ.__contains__, registry.ENVIRONS))
+        key = next(filter(environ.__contains__, registry.ENVIRONS), None)
         known = _hidden_class_of(key)
     return known(environ, start_response)
 

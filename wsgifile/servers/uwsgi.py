@@ -117,11 +117,7 @@ class Server(Base):
         uwsgi = import_module("uwsgi")
         if not getattr(uwsgi, "has_threads", False):
             return Declined("threads are off in uWSGI's settings")
-        options = _options()
-        changed = list(filter(_CHANGED.fullmatch, options))
-        for name in ("protocol", "socket-protocol"):
-            if options.get(name, b"http") not in _PLAIN:
-                changed.append(name)
+        changed = _changed()
         return Declined(f"{changed[0]} is set in uWSGI") if changed else None
 
     @property
@@ -245,6 +241,16 @@ def _connection_fd() -> int:
     return int(import_module("uwsgi").connection_fd())
 
 
+def _changed() -> list[str]:
+    """The options by which the connection does not get the bytes that uWSGI is given."""
+    options = _options()
+    changed = list(filter(_CHANGED.fullmatch, options))
+    for name in ("protocol", "socket-protocol"):
+        if options.get(name, b"http") not in _PLAIN:
+            changed.append(name)
+    return changed
+
+
 def _options() -> dict[str, Any]:
     """What uWSGI was started with, by name; a list if it was given several times."""
     options: dict[str, Any] = getattr(sys.modules.get("uwsgi"), "opt", {})
@@ -312,7 +318,7 @@ class SelfSendingFile(Body):
             try:
                 # The header passes through uWSGI, and so does what the client takes at once.
                 while self._sendfile():
-                    if self._client is not None and not self.server.alters_body:
+                    if self._client is not None and not _changed():
                         self._send_directly()
             except TimeoutError as error:
                 self._begun, self._late = True, error
