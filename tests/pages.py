@@ -29,7 +29,7 @@ def blocks(text: str, language: str = "python") -> Iterator[tuple[str, str]]:
 def commands(text: str) -> Iterator[list[str]]:
     """The lines of the blocks of commands, split as a shell does."""
     for block in re.findall(r"^::\n\n((?:    .+\n)+)", text, re.MULTILINE):
-        for line in block.splitlines():
+        for line in block.replace("\\\n", "").splitlines():
             yield shlex.split(line)
 
 
