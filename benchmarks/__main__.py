@@ -62,19 +62,18 @@ def arguments() -> argparse.Namespace:
     parser = Parser(__doc__)
     add = parser.add_argument
     add("--long", action="store_true", help="all contenders, 1 GiB, all small files: an hour")
-    nine = [server for server in SERVERS if server != "granian"]
     add("--servers", type=some_of(SERVERS), metavar="A,B", help=",".join(SERVERS))
     add("--contenders", type=some_of(CONTENDERS), metavar="A,B", help=",".join(CONTENDERS))
     ways = some_of(RECEIVERS)
     add("--receiver", type=ways, default=["loopback"], metavar="A,B", help=",".join(RECEIVERS))
-    sizes = "ours also with calls of os.sendfile of these sizes alone"
-    add("--call-size", type=numbers, default=[], metavar="BYTES,BYTES", help=sizes)
+    add("--call-size", type=numbers, default=[], metavar="A,B", help="ours also by such calls")
     add("--size", type=numbers, metavar="BYTES,BYTES", help="of the large file (256 MiB)")
     add("--seconds", type=int, default=1, metavar="S", help="of each run of wrk (1)")
     add("--only", choices=("big", "small"), help="only the large file, or only the small ones")
+    add("--cold", action="store_true", help="the large file is not in memory")
     add("--plots", metavar="DIR", help="draw SVG files there (needs matplotlib)")
     args = parser.parse(size=[64 * MIB], repeats=2)
-    args.servers = args.servers or (list(SERVERS) if args.long else nine)
+    args.servers = args.servers or [one for one in SERVERS if args.long or one != "granian"]
     args.contenders = [*(args.contenders or (LONG if args.long else SHORT))]
     args.contenders += [f"ours, {size}" for size in args.call_size]
     args.size = args.size or [GIB if args.long else 256 * MIB]
@@ -124,11 +123,11 @@ def measure_server(
         started = start_all(stack, server, receiver, args.contenders, files)
         for size in args.size if args.only != "small" else []:
             title = where if len(args.size) == 1 else f"{where}, {size / MIB:,.0f} MiB"
-            options = {"count": max(1, 256 * MIB // size), **RECEIVERS[receiver]}
+            cold = f"{files}/{size}" if args.cold else None
+            options = {"count": max(1, 256 * MIB // size), "cold": cold, **RECEIVERS[receiver]}
             less = list(started) if receiver == "windows" else [BY_LINES]
-            sized = {name: part(size) if name in less else size for name in started}
             big = {
-                name: partial(measure.big, one, sized[name], **options)
+                name: partial(measure.big, one, part(size) if name in less else size, **options)
                 for name, one in started.items()
             }
             found[title] = {"big": measure.in_turn(title, args.repeats, big, lambda one: one())}
@@ -145,11 +144,11 @@ def measure_server(
 
 
 def show(results: dict[str, Any], args: argparse.Namespace) -> None:
-    big, small = {}, {}
-    for server, found in results["servers"].items():
-        if "big" in found:
-            big[server,] = found["big"]
-        small |= {(server, case): got for case, got in found.get("small", {}).items()}
+    found = results["servers"].items()
+    big = {(server,): one["big"] for server, one in found if "big" in one}
+    small = {
+        (name, case): got for name, one in found for case, got in one.get("small", {}).items()
+    }
     if big:
         sizes = ", ".join(f"{size / MIB:,.0f}" for size in args.size)
         measure.show(

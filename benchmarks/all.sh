@@ -28,9 +28,11 @@ run small -m benchmarks --long --only small --contenders bare,by_hand,ours,plain
     --json "$results/small.json" --plots "$results"
 run receivers -m benchmarks --only big --servers $four \
     --receiver discard,windows,unix,unix-nginx,veth --json "$results/receivers.json"
+run cold -m benchmarks --only big --cold --servers $four,uwsgi --contenders ours,by_hand,nginx \
+    --repeats 9
 run offload -m benchmarks --long --servers waitress --receiver unix-nginx \
     --contenders ours,offload --json "$results/offload.json"
-run sizes -m benchmarks --only big --servers waitress --contenders ours \
+run sizes -m benchmarks --only big --servers waitress --contenders ours,floor \
     --size 1048576,10485760,104857600,1073741824,10737418240
 run call_size -m benchmarks --only big --servers $four --receiver loopback,unix,veth \
     --contenders ours --call-size 18432,65536,262144,1048576,4194304

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from argparse import Namespace
 from collections import defaultdict
@@ -20,10 +21,14 @@ Figures = dict[str, list[float | None]]
 
 
 def big(
-    server: Measured, size: int, *, count: int = 1, parallel: int = 1, **options: object
+    server: Measured, size: int, *, cold: str | None, count: int, parallel: int = 1, **more: object
 ) -> dict[str, float]:
-    """A file is received, with these options of the client ``receive``."""
-    options = {"count": count, "parallel": parallel, **options}
+    """A file is received, with these options of the client; cold: this is dropped before."""
+    options = {"count": count, "parallel": parallel, **more}
+    if cold is not None:
+        with open(cold, "rb") as file:
+            os.fsync(file.fileno())  # What has not been written cannot be dropped.
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     both = [server] if server.front is None else [server, server.front]
     before = [one.cpu() for one in both]
     seen = run_client("receive", server.address, f"/{size}", **options)

@@ -290,6 +290,10 @@ TABLES: dict[str, dict[str, Cell]] = {
         **both("readers.txt", "cpu_share", "waitress, 500 slow readers: CPU share"),
         **QUEUE,
     },
+    "cold": {
+        f"{server}: ours / by hand": target("cold.txt", f"{server}, big: gb_per_s, ours / by_hand")
+        for server in (*BESIDE_NGINX, "uwsgi")
+    },
     "disk": {
         name: one
         for server in ("waitress", "gevent", "eventlet")
@@ -325,6 +329,8 @@ TABLES: dict[str, dict[str, Cell]] = {
         "large file, ours / nginx": missed("big.txt", "ours / nginx"),
         "other ways to receive, ours / by hand": missed("receivers.txt", "ours / by_hand"),
         "other ways to receive, ours / nginx": missed("receivers.txt", "ours / nginx"),
+        "from the disk, ours / by hand": missed("cold.txt", "ours / by_hand"),
+        "from the disk, ours / nginx": missed("cold.txt", "ours / nginx"),
         "slow readers": missed("readers.txt", "^(waitress, )?ours:"),
         "clients that stop": missed("stopped.txt"),
         "slow disk": missed("disk.txt"),
