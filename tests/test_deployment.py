@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -205,16 +206,24 @@ def test_tls(place: Place) -> None:
         assert "background" not in place.log.read_text()
 
 
-def test_hup(place: Place) -> None:
-    """The downloads of the workers that end go on, and new ones serve meanwhile."""
-    with served(place, "Restarts of gunicorn", place.port) as process:
+@pytest.mark.parametrize("preload", [True, False])
+def test_hup(place: Place, preload: bool) -> None:
+    """The downloads of the workers that end go on, and new ones serve meanwhile: with new code?"""
+    [words] = commands(SECTIONS["Restarts of gunicorn"])
+    command = place.command([word for word in words if preload or word != "--preload"])
+    with running(command, place.port, place.log, cwd=place.root) as process:
         logged(place.log, "Booting worker", times=2)
         sock = begin(place.port, "/")
         place.says("background")
+        app = place.root / "app.py"
+        app.write_text(app.read_text().replace("video/mp4", "video/new"))
         process.send_signal(signal.SIGHUP)
         logged(place.log, "Booting worker", times=4)
         serves(place.port)
         gets_all(sock)
+        logged(place.log, "Worker exiting", times=2)
+        with urllib.request.urlopen(f"http://127.0.0.1:{place.port}/", timeout=30) as answer:
+            assert answer.headers["Content-Type"] == ("video/mp4" if preload else "video/new")
     assert "Traceback" not in place.log.read_text()
 
 
