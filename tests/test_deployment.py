@@ -41,18 +41,18 @@ class Place:
         self.log = root / "log"
         self.socket = str(root / "app.sock")
         self.port, self.front = free_port(), free_port()
-
-    def here(self, text: str) -> str:
-        for old, new in {
+        self.instead = {
             "/srv/app/.venv/bin": str(BIN),
             "/run/app/app.sock": self.socket,
             "app:8000": f"127.0.0.1:{self.port}",
             "8000": str(self.port),
             "8443": str(self.port),
             "listen 80;": f"listen 127.0.0.1:{self.front};",
-        }.items():
-            text = text.replace(old, new)
-        return text
+        }
+
+    def here(self, text: str) -> str:
+        # At once: a port may have another one in its digits.
+        return re.sub("|".join(self.instead), lambda found: self.instead[found[0]], text)
 
     def command(self, words: list[str]) -> list[str]:
         """This command, run by the Python of the tests."""

@@ -77,7 +77,7 @@ def test_worker_timeout(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(APP)
     (tmp_path / "film.mp4").write_bytes(bytes(24_000_000))
     port, log = free_port(), tmp_path / "log"
-    with running(gunicorn("--timeout", "1")(port), port, log, cwd=tmp_path):
+    with running(gunicorn("--timeout", "4")(port), port, log, cwd=tmp_path):
         with begin(port, "/file"), begin(port, "/file"):  # The one worker takes both.
             begin(port, "/generator").close()
         assert "WORKER TIMEOUT" not in log.read_text()
