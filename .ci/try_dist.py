@@ -1,10 +1,10 @@
 """Install a wheel or an sdist into an empty environment, and use it.
 
 First without anything else: it must bring no other package, and its command must say in one
-line what to install. Then with the extra ``serve``, to get a file from the command. All this
-happens outside of the checkout, so that nothing can come from there. For a wheel, pyright
-checks that everything exported has a type. An sdist has all files of the checkout: its
-documentation builds, and its quick tests pass.
+line what to install. Then with the extra ``serve``, to get a file from the command, and with
+``tls`` and ``qr``. All this happens outside of the checkout, so that nothing can come from there.
+For a wheel, pyright checks that everything exported has a type. An sdist has all
+files of the checkout: its documentation builds, and its quick tests pass.
 """
 
 from __future__ import annotations
@@ -35,12 +35,16 @@ def main(dist: str) -> None:
         assert packages(pip) - before == {"wsgifile"}
         subprocess.run([python, "-W", "error", "-c", "import wsgifile"], cwd=scratch, check=True)
         for arguments in ([], ["--explain"]):
-            done = subprocess.run([command, *arguments, "."], capture_output=True, text=True)
-            message = "wsgifile: waitress is not installed: pip install waitress WebOb\n"
-            assert (done.returncode, done.stdout, done.stderr) == (2, "", message)
+            refused("waitress is not installed: pip install waitress WebOb", command, *arguments)
         subprocess.run([*pip, "install", "-q", f"{dist}[serve]"], check=True)
         subprocess.run([*pip, "check"], check=True)
         get_file(command, scratch)
+        tls = [command, "--cert", os.path.join(scratch, "nosuch")]
+        refused("cheroot is not installed: pip install cheroot", *tls)
+        subprocess.run([*pip, "install", "-q", f"{dist}[tls,qr]"], check=True)
+        subprocess.run([*pip, "check"], check=True)
+        refused("cannot use --cert and --key: No such file or directory", *tls)
+        subprocess.run([python, "-c", "import segno"], cwd=scratch, check=True)
         if dist.endswith(".tar.gz"):
             use_sources(dist, scratch)
         else:
@@ -69,6 +73,12 @@ def use_sources(dist: str, scratch: str) -> None:
         ["pytest", "-q", "-m", "quick", "-p", "no:cacheprovider"],
     ):
         subprocess.run([*python, *arguments], cwd=root, env=environ, check=True)
+
+
+def refused(message: str, *command: str) -> None:
+    """The command says this in one line, and ends."""
+    done = subprocess.run([*command, "."], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"wsgifile: {message}\n")
 
 
 def packages(pip: list[str]) -> set[str]:

@@ -16,9 +16,8 @@ from urllib.parse import urlsplit
 import pytest
 from command_line import COMMAND, get, raw, serving, started
 from ports import connect, free_port
-from test_clients import needed
 
-from wsgifile.cli import main as command_line
+from wsgifile.cli import announce
 
 
 def test_file_whose_name_is_no_utf_8(site: Path) -> None:
@@ -67,18 +66,27 @@ def test_options(site: Path) -> None:
         (["json:nosuch"], "json has no nosuch"),
         (["json:__doc__"], "json:__doc__ is not callable, so it is no WSGI application"),
         (["fifo"], "fifo is neither a file nor a directory"),
-        (["--port", "x"], "argument --port: 'x' is not a number from 0 to 65535"),
-        (["--port", "65536"], "argument --port: '65536' is not a number from 0 to 65535"),
+        (["--port", "x"], "argument -p/--port: 'x' is not a number from 0 to 65535"),
+        (["--port", "65536"], "argument -p/--port: '65536' is not a number from 0 to 65535"),
         (["--threads", "0"], "argument --threads: '0' is not a number from 1 to 1024"),
         (
             ["--block-size", "-1"],
             "argument --block-size: '-1' is not a number from 1 to 1073741824",
         ),
+        (["--header", "A: b"], "--header is for --explain"),
+        (["--explain", ".", "/a", "/b"], "--explain takes one TARGET and one PATH"),
+        (["data", "nosuch"], "nosuch does not exist; an application is served alone"),
+        (["data", "fifo"], "fifo is neither a file nor a directory"),
+        (["data", "./data"], "two targets have the name data; each needs a name of its own\n"),
+        (["data", "/"], "/ has no name, so it is served alone\n"),
         (["--nosuch"], "unrecognized arguments: --nosuch"),
-        (["data", "--hidden"], "--hidden and --follow-symlinks are for directories, not data"),
+        (
+            ["data", "--hidden"],
+            "--hidden, --follow-symlinks and --zip are for directories, not data",
+        ),
         (
             ["json:loads", "--follow-symlinks"],
-            "--hidden and --follow-symlinks are for directories",
+            "--hidden, --follow-symlinks and --zip are for directories",
         ),
         (["json:loads", "--host", "host.invalid"], "cannot listen on host.invalid port 8080: "),
         (["json:loads", "--host", "192.0.2.1"], "cannot listen on 192.0.2.1 port 8080: "),
@@ -235,45 +243,9 @@ def test_browser_that_fails(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(webbrowser, "open", lambda url: url.endswith("/1"))
-    command_line._open("http://127.0.0.1/1")
-    command_line._open("http://127.0.0.1/")
+    announce._open("http://127.0.0.1/1")
+    announce._open("http://127.0.0.1/")
     assert capsys.readouterr().err == "wsgifile: no browser has opened http://127.0.0.1/\n"
-
-
-@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
-def test_exposed(site: Path, host: str) -> None:
-    """A warning says that other machines can reach the files. The test has its own network."""
-    alone = [needed("unshare"), "--user", "--net", "--map-root-user"]
-    if subprocess.run([*alone, "true"], capture_output=True).returncode:
-        pytest.skip("this system lets us have no network of our own")
-    command = [*alone, *COMMAND, "--host", host, "--port", "8080", "--quiet", str(site)]
-    with started(*command) as (process, line):
-        shown = f"[{host}]" if ":" in host else host
-        assert line == f"Serving {site} on http://{shown}:8080/\n"
-        process.send_signal(signal.SIGINT)
-        message = f"{site} is open to anyone who can reach {host} port 8080"
-        assert process.communicate(timeout=20) == ("", f"wsgifile: {message}\n")
-
-
-def test_help() -> None:
-    """The help fits in 60 lines of 80 columns, and names the options."""
-    result = subprocess.run(
-        [*COMMAND, "--help"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env={**os.environ, "COLUMNS": "80"},
-    )
-    assert result.returncode == 0
-    lines = result.stdout.splitlines()
-    assert len(lines) <= 60
-    assert max(map(len, lines)) <= 80
-    for option in ("host", "port", "open", "hidden", "follow-symlinks", "quiet", "threads"):
-        assert f"  --{option} " in result.stdout
-    for word in ("TARGET", "--block-size", "8080", "--explain", "--header", "PORT", "BROWSER"):
-        assert word in result.stdout
-    for part in ("usage:", "examples:", "environment:", "exit status:"):
-        assert f"{part}" in result.stdout
 
 
 @pytest.mark.parametrize(
@@ -285,6 +257,7 @@ def test_help() -> None:
         ("webob", "WebOb", ["."]),
         ("webob", "WebOb", ["data.bin"]),
         ("webob", "WebOb", ["--explain", "."]),
+        ("cheroot", "cheroot", ["--cert", "nosuch"]),
     ],
 )
 def test_not_installed(site: Path, module: str, package: str, args: list[str]) -> None:
@@ -294,7 +267,8 @@ def test_not_installed(site: Path, module: str, package: str, args: list[str]) -
     )
     command = [sys.executable, "-c", code, *args]
     result = subprocess.run(command, cwd=site, capture_output=True, text=True)
-    message = f"wsgifile: {package} is not installed: pip install waitress WebOb\n"
+    packages = package if package == "cheroot" else "waitress WebOb"
+    message = f"wsgifile: {package} is not installed: pip install {packages}\n"
     assert (result.returncode, result.stdout, result.stderr) == (2, "", message)
 
 

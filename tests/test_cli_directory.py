@@ -22,7 +22,9 @@ from command_line import COMMAND, ask, get, links, raw, serving, started
 from test_clients import needed
 
 from wsgifile.cli import directory
+from wsgifile.cli import site as site_module
 from wsgifile.cli.directory import directory_app
+from wsgifile.cli.site import open_below
 
 
 def test_directory(site: Path) -> None:
@@ -266,6 +268,9 @@ def test_not_to_be_read(site: Path) -> None:
     command = [*as_nobody(), *COMMAND]
     done = subprocess.run([*command, "data.bin"], cwd=site, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (2, "wsgifile: no permission to read data.bin\n")
+    (site / "empty.d").mkdir(0)
+    done = subprocess.run([*command, "empty.d"], cwd=site, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (2, "wsgifile: no permission to read empty.d\n")
     try:
         with started(*command, str(site), "--port", "0", "--quiet") as (_, line):
             url = line.split()[-1]
@@ -291,14 +296,14 @@ def test_no_descriptor_left(site: Path, monkeypatch: pytest.MonkeyPatch) -> None
         raise OSError(errno.EMFILE, "Too many open files")
 
     app = webtest.TestApp(directory_app(str(site)))
-    monkeypatch.setattr(directory, "_open", no_more)
+    monkeypatch.setattr(directory, "open_below", no_more)
     with pytest.raises(OSError, match="Too many open files"):
         app.get("/data.bin")
 
 
 def test_without_descriptors_of_directories(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """If the system cannot open relative to a directory, as on Windows, paths are used."""
-    monkeypatch.setattr(directory, "_BY_DESCRIPTOR", False)
+    monkeypatch.setattr(site_module, "_BY_DESCRIPTOR", False)
     app = webtest.TestApp(directory_app(str(site)))
     assert app.get("/data.bin").body == (site / "data.bin").read_bytes()
     assert "data.bin" in app.get("/").text
@@ -312,7 +317,7 @@ def test_forbidden(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         raise PermissionError
 
     app = webtest.TestApp(directory_app(str(site)))
-    monkeypatch.setattr(directory, "_open", not_for_us)
+    monkeypatch.setattr(directory, "open_below", not_for_us)
     app.get("/data.bin", status=403)
 
 
@@ -321,7 +326,7 @@ def test_another_kind_of_file_by_now(site: Path) -> None:
     held = len(os.listdir("/proc/self/fd"))
     answers = iter([True, False])
     with pytest.raises(FileNotFoundError):
-        directory._open(str(site), "data.bin", lambda mode: next(answers))
+        open_below(str(site), "data.bin", lambda mode: next(answers))
     assert len(os.listdir("/proc/self/fd")) == held
 
 

@@ -226,7 +226,7 @@ def test_log_that_nobody_reads(site: Path) -> None:
                 connection.request("GET", path)
                 assert len(connection.getresponse().read()) == length
             connection.request("GET", "/nosuch")
-            assert b"not be found" in connection.getresponse().read()
+            assert b"nothing here" in connection.getresponse().read()
         connection.close()
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 0

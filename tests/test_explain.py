@@ -492,7 +492,10 @@ def test_path_without_explain(tmp_path: Path) -> None:
         timeout=60,
     )
     assert done.returncode == 2
-    assert done.stderr == "wsgifile: PATH and --header are for --explain\n"
+    message = (
+        "json:loads does not exist; an application is served alone, and PATH is for --explain"
+    )
+    assert done.stderr == f"wsgifile: {message}\n"
 
 
 def test_explain_on_a_terminal(tmp_path: Path, path: str) -> None:

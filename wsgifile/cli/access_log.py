@@ -1,27 +1,33 @@
 """The access log: a line on stderr for each response of the application.
 
+On a terminal, :class:`~.progress.Progress` shows what is under way.
+
 One layer stands on both sides of the middleware. What the middleware passes on unchanged is
 no file: it is counted on its way to the server, and has its line when the server closes it.
 Anything else is a file, and has its line when the middleware calls ``on_sent``: waitress
 sends it long after the application's thread has gone on to the next request.
 
 The layer hands the server's own start_response to the middleware, and the middleware's body
-to the server. Otherwise files would leave in a slower way.
+to the server. Otherwise files would leave in a slower way. While that body is sent, it knows how
+many bytes the server has taken.
 """
 
 from __future__ import annotations
 
-import os
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import suppress
+from ssl import SSLError
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 from waitress.channel import ClientDisconnected
 
 from .. import FileWrapperMiddleware, Transfer
 from ..log import one_line
+from .progress import Progress, as_row, write
 
 if TYPE_CHECKING:
     from _typeshed import OptExcInfo
@@ -41,9 +47,13 @@ class AccessLog:
         #: Requests whose response may be a file, by the id() of their environ. The line is
         #: not kept in environ itself, because the application may clear that.
         self._lines: dict[int, _Line] = {}
+        #: All whose response is not over, the oldest first.
+        self._under_way: dict[_Line, None] = {}
+        self._write = Progress(self._under_way).write if Progress.is_possible() else write
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        line = self._lines[id(environ)] = _Line(environ)
+        line = self._lines[id(environ)] = _Line(environ, self._end)
+        self._under_way[line] = None
         try:
             app_iter = self._middleware(environ, start_response)
         except BaseException as error:
@@ -51,6 +61,8 @@ class AccessLog:
             raise
         returned, line.returned = line.returned, None
         if app_iter is not returned:
+            # Some servers drop it instead of closing it, so nothing else may hold it.
+            line.body = ref(app_iter)
             return app_iter
         del self._lines[id(environ)]
         counted = _SizedBlocks if isinstance(app_iter, Sized) else _Blocks
@@ -78,6 +90,10 @@ class AccessLog:
 
     def _file_sent(self, transfer: Transfer) -> None:
         self._lines.pop(id(transfer.environ)).end_file(transfer)
+
+    def _end(self, line: _Line, text: str) -> None:
+        self._under_way.pop(line, None)
+        self._write(text)
 
 
 class _Blocks:
@@ -124,13 +140,21 @@ class _Line:
     sent = 0
     #: What the application returned, until the middleware has returned.
     returned: Any = None
+    #: Returns the body that sends the file.
+    body: Callable[[], Any] = staticmethod(lambda: None)
+    #: The response until now, in one line; "" until the second look, as most are over soon.
+    row = ""
 
-    def __init__(self, environ: WSGIEnvironment) -> None:
+    def __init__(self, environ: WSGIEnvironment, end: Callable[[_Line, str], object]) -> None:
+        self._end = end
         self._client = environ["REMOTE_ADDR"]
         self._request = " ".join(
             environ[name] for name in ("REQUEST_METHOD", "REQUEST_URI", "SERVER_PROTOCOL")
         )
         self._began = time.time()
+        #: When the last looks were, and the bytes sent until then. The speed is the average since
+        #: the first of them, because a socket often takes megabytes at once and then nothing.
+        self._looks: deque[tuple[float, int]] = deque([(time.monotonic(), 0)], maxlen=5)
 
     def end(self, error: BaseException | None) -> None:
         """The response was no file, or there was no response."""
@@ -159,7 +183,6 @@ class _Line:
         self._write(status, None, sender, _aborted(error))
 
     def _write(self, status: object, sent: int | None, sender: str, aborted: str) -> None:
-        """Write to stderr. If that is closed, it is no reason for a response to fail."""
         # As Apache does, so that no client can forge the rest of the line.
         request = self._request.replace("\\", "\\\\").replace('"', '\\"')
         date = time.strftime("%d/%b/%Y:%H:%M:%S %z", time.localtime(self._began))
@@ -167,17 +190,27 @@ class _Line:
             f'{self._client} - - [{date}] "{request}" {str(status)[:3]}'
             f" {'-' if sent is None else sent} {sender} {time.time() - self._began:.3f}s{aborted}"
         )
-        with suppress(OSError, ValueError, AttributeError):
-            # One write, so that no other line gets in between. Past the buffer of
-            # sys.stderr, which would fail at exit if nobody reads it.
-            os.write(sys.stderr.fileno(), f"{one_line(line)}\n".encode(errors="replace"))
+        self._end(self, f"{one_line(line)}\n")
+
+    def look(self) -> None:
+        """Update the row. This is called at regular intervals."""
+        body, now, sent, count = self.body(), time.monotonic(), self.sent, None
+        if body is not None:
+            sent, count = sent + (body.sent or 0), body.send.plan.count
+        elif self.status is not None:
+            count = _content_length(self.headers)
+        if len(self._looks) > 1:
+            then, before = self._looks[0]
+            speed = (sent - before) / (now - then)
+            self.row = as_row(self._client, self._request, sent, count, speed)
+        self._looks.append((now, sent))
 
 
 def _aborted(error: BaseException | None, missing: str = "") -> str:
     """Why the response ended early, for the end of the line."""
     if error is None and not missing:
         return ""
-    gone = error is None or isinstance(error, ClientDisconnected)
+    gone = error is None or isinstance(error, (ClientDisconnected, ConnectionError, SSLError))
     return f" aborted{missing}: {'the connection was closed' if gone else repr(error)}"
 
 
@@ -185,7 +218,13 @@ def _bytes_on_the_wire(status: str, headers: Any, given: int) -> int:
     """How many of the given bytes waitress sends."""
     if status.startswith(("1", "204", "304")):
         return 0  # These have no body.
+    length = _content_length(headers)
+    return given if length is None else min(given, length)
+
+
+def _content_length(headers: Any) -> int | None:
     for name, value in headers:
         if name.lower() == "content-length":
-            return min(given, int(value))
-    return given
+            with suppress(ValueError):
+                return int(value)
+    return None

@@ -6,46 +6,39 @@ the rest.
 WebOb's DirectoryApp and FileApp are not used, because they answer ``/../`` with the index.html
 of the directory above (seen with each WebOb from 1.8.7 to 1.8.11), show the full path of a
 missing file in the 404 page, and send only the first of several ranges.
-
-These are not served and not listed, as if they did not exist: targets of symbolic links
-outside the directory, names that begin with a dot and everything below them (also outside the
-directory, and also if a link gives them another name), and anything that is neither a file nor
-a directory.
 """
 
 from __future__ import annotations
 
 import errno
-import mimetypes
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
-from urllib.parse import parse_qs, quote
+from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import parse_qs
 
-from webob import Request, Response, exc
+from webob import Request, Response
 from webob.dec import wsgify
 
-from ..conditions import Validators
-from .listing import POLICY, Entry, Listing, in_order, known_sort, text_of_size
+from .answers import Unchanged, error, moved, not_allowed, not_found, page, preview
+from .content import compressed, content_type, has_copies
+from .download import zipped
+from .listing import Listing, in_order, known_sort, text_of_total, visible
+from .media import kind_of_media
+from .site import Site, entries_of, open_below
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+    from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
 
-__all__ = ["directory_app", "file_app"]
+__all__ = ["MOST_OF_QUERY", "directory_app", "file_app", "path_info"]
 
-#: If not, as on Windows, files are opened by their path.
-_BY_DESCRIPTOR = os.open in os.supports_dir_fd and os.scandir in os.supports_fd
-#: These also open a directory that can be entered but not listed.
-_THROUGH = getattr(os, "O_PATH", os.O_RDONLY) | getattr(os, "O_DIRECTORY", 0)
-_NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 #: Linux's PATH_MAX. No longer path is looked up, because the time for that grows with the
 #: square of the length.
 _PATH_MAX = 4096
 #: Number of bytes of the query that are parsed. Links in our pages are shorter.
-_QUERY = 1000
+MOST_OF_QUERY = 1000
 #: Number of entries that a page of a listing has.
 _PAGE = 2_000
 #: A directory of at most this number can be sorted by size and date. That takes a stat() for
@@ -57,45 +50,41 @@ _MOST = 100_000
 _T = TypeVar("_T")
 
 
-class _Unchanged(Response):  # type: ignore[misc]
-    """A response that goes out as it is.
-
-    WebOb's own ``__call__`` drops the file from the answer to HEAD, so the middleware could
-    not add the file's length and ETag. It also makes Location absolute, with the host that
-    the client asked for.
-    """
-
-    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        start_response(self.status, self.headerlist)
-        return self.app_iter  # type: ignore[no-any-return]
-
-
 def directory_app(
-    root: str, *, hidden: bool = False, follow_symlinks: bool = False
+    root: str, *, hidden: bool = False, follow_symlinks: bool = False, zips: bool = False
 ) -> WSGIApplication:
     """An application for the files below root. A directory gets its index.html, or a listing.
 
     :param hidden: whether to serve names that begin with a dot.
     :param follow_symlinks: whether to serve targets of symbolic links outside root.
+    :param zips: whether ``?zip`` gives a directory as one archive.
     """
-    site = _Site(os.path.abspath(root), hidden, follow_symlinks)
+    site = Site(os.path.abspath(root), hidden, follow_symlinks)
 
     @wsgify  # type: ignore[untyped-decorator]
     def directory(request: Request) -> Response:
-        wanted = _path_info(request)
+        wanted = path_info(request.environ)
+        begin = _of_environ(request.environ, "SCRIPT_NAME")
 
         def find() -> Response:
             where = site.find(wanted)
             if not os.path.isdir(os.path.join(*where)):
-                return exc.HTTPNotFound() if wanted.endswith("/") else _send(*where, wanted)
+                if wanted.endswith("/"):
+                    return not_found()
+                if request.query_string == "view" and kind_of_media(wanted):
+                    return preview(*where, begin + wanted)
+                return _send_best(request, site, where, wanted)
             if not wanted.endswith("/"):
                 # Relative links of the page would start from the directory above.
-                return _moved(wanted.rpartition("/")[2], request.query_string)
+                return moved(wanted.rpartition("/")[2], request.query_string)
+            if zips and request.query_string == "zip":
+                return zipped(request, site, where, begin + wanted)
             index = wanted + "index.html"
             try:
-                return _send(*site.find(index), index)
+                return _send_best(request, site, site.find(index), index)
             except FileNotFoundError:
-                return _page(request, _listing(site, where, wanted, request.query_string))
+                listing = _listing(site, where, begin + wanted, request.query_string)
+                return page(request, listing._replace(zips=zips))
 
         return _found(request, find)
 
@@ -109,180 +98,108 @@ def file_app(path: str) -> WSGIApplication:
 
     @wsgify  # type: ignore[untyped-decorator]
     def file(request: Request) -> Response:
-        if _path_info(request) not in names:
-            return exc.HTTPNotFound()
+        if path_info(request.environ) not in names:
+            return not_found()
         return _found(request, lambda: _send(os.path.realpath(path), "", path))
 
     return file  # type: ignore[no-any-return]
 
 
-def _path_info(request: Request) -> str:
+def path_info(environ: WSGIEnvironment) -> str:
+    """The path of the request, below where the site begins."""
+    return _of_environ(environ, "PATH_INFO") or "/"
+
+
+def _of_environ(environ: WSGIEnvironment, name: str) -> str:
     # Decoded like names of files, because not all names are UTF-8.
-    return os.fsdecode(request.environ.get("PATH_INFO", "").encode("latin-1")) or "/"
+    return os.fsdecode(environ.get(name, "").encode("latin-1"))
 
 
 def _found(request: Request, find: Callable[[], Response]) -> Response:
     """What find() returns, or the response for the error that it raises."""
     if request.method not in ("GET", "HEAD"):
-        return exc.HTTPMethodNotAllowed(headers=[("Allow", "GET, HEAD")])
+        return not_allowed()
     if len(request.environ.get("PATH_INFO", "")) >= _PATH_MAX:  # A character is a byte.
-        return exc.HTTPNotFound()
+        return not_found()
     try:
         return find()
     except PermissionError:
-        return exc.HTTPForbidden()
+        return error("403 Forbidden", "This may not be read.")
     except ValueError:  # A NUL in the path.
-        return exc.HTTPNotFound()
-    except OSError as error:
-        if error.errno in (errno.EMFILE, errno.ENFILE):
+        return not_found()
+    except OSError as failure:
+        if failure.errno in (errno.EMFILE, errno.ENFILE):
             raise
-        return exc.HTTPNotFound()
+        return not_found()
 
 
-class _Site(NamedTuple):
-    root: str
-    hidden: bool
-    follow_symlinks: bool
+def _send(root: str, name: str, shown: str, *more: tuple[str, str]) -> Response:
+    """The file, with the type that the last name of the path shown means.
 
-    def find(self, wanted: str) -> tuple[str, str]:
-        """Where this path is: a directory, and a path below it without symbolic links.
-
-        :raises FileNotFoundError: if it must not be served.
-        """
-        # At each request: root may be a link that is changed to release a new version.
-        root = os.path.realpath(self.root)
-        path = os.path.abspath(os.path.join(root, wanted.lstrip("/")))
-        self._below(root, path)
-        return self.served(root, os.path.realpath(path))
-
-    def served(self, root: str, real: str) -> tuple[str, str]:
-        """The same for a path without symbolic links."""
-        if self.follow_symlinks and not _is_below(root, real):
-            # Its whole path counts. The last name alone would not show that ~/.ssh/key is
-            # hidden. The user of the command line named root, but not the way to this.
-            self._refuse_hidden(real)
-            return real, ""
-        return root, self._below(root, real)
-
-    def _below(self, root: str, path: str) -> str:
-        """The path relative to root."""
-        if not _is_below(root, path):
-            raise FileNotFoundError(errno.ENOENT, "outside")
-        name = os.path.join(path, "")[len(os.path.join(root, "")) : -1]
-        self._refuse_hidden(name)
-        return name
-
-    def _refuse_hidden(self, name: str) -> None:
-        if not self.hidden and any(part.startswith(".") for part in name.split(os.sep)):
-            raise FileNotFoundError(errno.ENOENT, "hidden")
-
-
-def _is_below(root: str, path: str) -> bool:
-    """Whether path is root, or below it."""
-    return os.path.join(path, "").startswith(os.path.join(root, ""))
-
-
-def _open(root: str, name: str, is_wanted: Callable[[int], bool]) -> int | str:
-    """A descriptor of the file or directory, if its mode is what is_wanted.
-
-    No symbolic link is followed on the way from root, so a link that was put there after the
-    check leads nowhere. Nothing of another kind is opened: a pipe would wait, and opening a
-    device may have any effect. If the system cannot open relative to a directory, this is the
-    path instead of a descriptor.
+    :param more: fields of the header.
     """
-    if not _BY_DESCRIPTOR:
-        found = os.path.join(root, name)
-        _check(os.stat(found), is_wanted)
-        return found
-    *through, last = [root, *name.split(os.sep)] if name else [root]
-    at = None
-    try:
-        for part in through:
-            outer, at = at, os.open(part, _THROUGH | _NO_FOLLOW, dir_fd=at)
-            if outer is not None:
-                os.close(outer)
-        _check(os.stat(last, dir_fd=at, follow_symlinks=False), is_wanted)
-        fd = os.open(last, os.O_RDONLY | os.O_NONBLOCK | _NO_FOLLOW, dir_fd=at)
-    finally:
-        if at is not None:
-            os.close(at)
-    try:
-        _check(os.stat(fd), is_wanted)
-    except FileNotFoundError:
-        os.close(fd)
-        raise
-    return fd
-
-
-def _check(status: os.stat_result, is_wanted: Callable[[int], bool]) -> None:
-    if not is_wanted(status.st_mode):
-        raise FileNotFoundError(errno.ENOENT, "another kind of file")
-
-
-def _send(root: str, name: str, shown: str) -> Response:
-    """The file, with the type that the last name of the path shown means."""
-    found = _open(root, name, stat.S_ISREG)
+    found = open_below(root, name, stat.S_ISREG)
     opener = None if isinstance(found, str) else lambda *_: found
     file = open(os.path.join(root, name) if name else root, "rb", opener=opener)  # noqa: SIM115
     headers = [
-        ("Content-Type", _content_type(shown)),
+        ("Content-Type", content_type(shown, file)),
         # Browsers may keep it, but ask each time whether it has changed.
         ("Cache-Control", "no-cache"),
         # No other site can use a file of data as a script or a style.
         ("X-Content-Type-Options", "nosniff"),
+        *more,
     ]
-    return _Unchanged(headerlist=headers, app_iter=file)
+    return Unchanged(headerlist=headers, app_iter=file)
 
 
-def _content_type(path: str) -> str:
-    # guess_type() takes a URL, and believes what a data: URL says of its type. This is none,
-    # not even for a file named "data:text/html,".
-    name = os.path.basename(os.path.normpath(path))
-    content_type, encoding = mimetypes.guess_type(f"./{name}")
-    if encoding is not None:
-        # Not as Content-Encoding, which browsers undo: a file saved as .tar.gz would not be
-        # a gzip file any more.
-        content_type = "application/gzip" if encoding == "gzip" else None
-    if content_type is None:
-        return "application/octet-stream"
-    return f"{content_type}; charset=utf-8" if content_type.startswith("text/") else content_type
+def _send_best(request: Request, site: Site, where: tuple[str, str], wanted: str) -> Response:
+    """The file, or a compressed copy of it that the client takes."""
+    if not has_copies(wanted):
+        return _send(*where, wanted)
+    copy = compressed(site, wanted, where, request.environ.get("HTTP_ACCEPT_ENCODING", ""))
+    varies = ("Vary", "Accept-Encoding")
+    if copy is None:
+        return _send(*where, wanted, varies)
+    encoding, where = copy
+    return _send(*where, wanted, varies, ("Content-Encoding", encoding))
 
 
-def _listing(site: _Site, where: tuple[str, str], wanted: str, query: str) -> Listing:
+def _listing(site: Site, where: tuple[str, str], shown: str, query: str) -> Listing:
     """A page of what a directory has that is served."""
-    asked = parse_qs(query[:_QUERY])
+    asked = parse_qs(query[:MOST_OF_QUERY])
     sort = known_sort(asked.get("sort", [""])[0])
-    page = asked.get("page", [""])[0]
-    number = int(page) if page.isdecimal() and len(page) < 10 else 1
-    path = os.path.normpath(f"/{wanted.strip('/')}").rstrip("/") + "/"
+    wanted = asked.get("page", [""])[0]
+    number = int(wanted) if wanted.isdecimal() and len(wanted) < 10 else 1
+    text = visible(asked.get("q", [""])[0])
+    path = os.path.normpath(f"/{shown.strip('/')}").rstrip("/") + "/"
     columns: tuple[str, ...] = ("name", "size", "date")
-    found = _open(*where, stat.S_ISDIR)
+    found = open_below(*where, stat.S_ISDIR)
     try:
         with os.scandir(found) as scan:
             read = list(islice(scan, _MOST + 1))
-        shown = [entry for entry in read[:_MOST] if site.hidden or not entry.name.startswith(".")]
-        served = partial(_entries, site, os.path.join(*where))
-        if len(shown) > _SORTED:
+        named = [
+            entry
+            for entry in read[:_MOST]
+            if site.lists(entry.name) and text.casefold() in entry.name.casefold()
+        ]
+        served = partial(entries_of, site, os.path.join(*where))
+        if len(named) > _SORTED:
             # Sizes and dates are asked for only to show them, as the kinds of links.
             columns, sort = ("name",), sort if sort.endswith("name") else "name"
-            ordered = in_order(shown, sort, lambda entry: entry.is_dir(follow_symlinks=False))
+            ordered = in_order(named, sort, lambda entry: entry.is_dir(follow_symlinks=False))
             number, pages, chosen = _chosen(ordered, number)
             lines = list(served(chosen))
-            total = f"Names: {len(shown):,}. There are too many to sort by size or date."
+            total = f"Names: {len(named):,}. There are too many to sort by size or date."
         else:
-            entries = in_order(served(shown), sort, lambda entry: entry.is_directory)
+            entries = in_order(served(named), sort, lambda entry: entry.is_directory)
             number, pages, lines = _chosen(entries, number)
-            sizes = [entry.size for entry in entries if not entry.is_directory]
-            total = (
-                f"Directories: {len(entries) - len(sizes)}."
-                f" Files: {len(sizes)}, {text_of_size(sum(sizes))}."
-            )
+            total = text_of_total(entries)
     finally:
         if isinstance(found, int):
             os.close(found)
     if len(read) > _MOST:
         total += f" This is not all: only {_MOST:,} names of a directory are read."
-    return Listing(path, sort, columns, number, pages, total, lines)
+    return Listing(path, sort, columns, number, pages, total, lines, text)
 
 
 def _chosen(entries: list[_T], number: int) -> tuple[int, int, list[_T]]:
@@ -290,45 +207,3 @@ def _chosen(entries: list[_T], number: int) -> tuple[int, int, list[_T]]:
     pages = max(1, -(-len(entries) // _PAGE))
     number = min(max(1, number), pages)
     return number, pages, entries[(number - 1) * _PAGE : number * _PAGE]
-
-
-def _entries(site: _Site, directory: str, found: Iterable[os.DirEntry[str]]) -> Iterator[Entry]:
-    """Those that are served, while the directory is open."""
-    root = os.path.realpath(site.root)
-    for entry in found:
-        try:
-            if entry.is_symlink():
-                site.served(root, os.path.realpath(os.path.join(directory, entry.name)))
-            status = entry.stat()
-        except OSError:  # It is gone, or a link to nothing that is served.
-            continue
-        is_directory = stat.S_ISDIR(status.st_mode)
-        if is_directory or stat.S_ISREG(status.st_mode):
-            yield Entry(entry.name, is_directory, status.st_size, status.st_mtime)
-
-
-def _moved(name: str, query: str) -> Response:
-    """A redirect to the same path with a slash at the end."""
-    location = f"./{quote(os.fsencode(name))}/"
-    if query:
-        location += "?" + quote(query, "!#$%&'()*+,/:;=?@[]~", "latin-1")
-    headers = [("Location", location), ("Content-Length", "0")]
-    return _Unchanged(status=301, headerlist=headers, app_iter=[])
-
-
-def _page(request: Request, listing: Listing) -> Response:
-    etag = listing.etag()
-    status = Validators(etag, None).refuse(request.environ)
-    if status is None:
-        response = Response(listing.page(), content_type="text/html", charset="utf-8")
-    else:
-        response = Response(status=status, body=b"", content_type=None)
-    response.headers.update(
-        {
-            "Cache-Control": "no-cache",
-            "Content-Security-Policy": POLICY,
-            "ETag": etag,
-            "X-Content-Type-Options": "nosniff",
-        }
-    )
-    return response
