@@ -3,8 +3,8 @@
 First without anything else: it must bring no other package, and its command must say in one
 line what to install. Then with the extra ``serve``, to get a file from the command, and with
 ``tls`` and ``qr``. All this happens outside of the checkout, so that nothing can come from there.
-For a wheel, pyright checks that everything exported has a type. An sdist has all
-files of the checkout: its documentation builds, and its quick tests pass.
+For a wheel, pyright checks that everything exported has a type. An sdist has all files of the
+checkout: its documentation builds, and its quick tests pass.
 """
 
 from __future__ import annotations

@@ -483,6 +483,19 @@ def test_explain_takes_options_anywhere(tmp_path: Path, path: str) -> None:
     assert "206 Partial Content, 10 bytes" in done.stdout
 
 
+def test_chdir(tmp_path: Path, path: str) -> None:
+    """The target and its files are looked for there; a directory that is not there is an error."""
+    (tmp_path / "site").mkdir()
+    Path(path).rename(tmp_path / "site/data")
+    (tmp_path / "site/apps_to_explain.py").write_text(APPS)
+    done = explain(tmp_path, "--chdir", "site", "apps_to_explain:plain", "/")
+    assert "sent:                 256000 bytes by wsgi.file_wrapper" in done.stdout
+    assert f"'{tmp_path}/site/data'" in done.stdout
+    done = explain(tmp_path, "--chdir", "nosuch", "apps_to_explain:plain", "/")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "wsgifile: cannot go to nosuch: No such file or directory\n"
+
+
 def test_path_without_explain(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "wsgifile", "json:loads", "/x"],
