@@ -3,7 +3,8 @@
 First without anything else: it must bring no other package, and its command must say in one
 line what to install. Then with the extra ``serve``, to get a file from the command, and with
 ``tls`` and ``qr``. All this happens outside of the checkout, so that nothing can come from there.
-For a wheel, pyright checks that everything exported has a type.
+For a wheel, pyright checks that everything exported has a type. An sdist has all files of the
+checkout: its documentation builds, and its quick tests pass.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import re
 import signal
 import subprocess
 import sys
+import tarfile
 import tempfile
 import urllib.request
 import venv
@@ -43,7 +45,9 @@ def main(dist: str) -> None:
         subprocess.run([*pip, "check"], check=True)
         refused("cannot use --cert and --key: No such file or directory", *tls)
         subprocess.run([python, "-c", "import segno"], cwd=scratch, check=True)
-        if dist.endswith(".whl"):
+        if dist.endswith(".tar.gz"):
+            use_sources(dist, scratch)
+        else:
             # As if that environment were active, which is where pyright looks for packages.
             path = os.pathsep.join([programs, os.environ["PATH"]])
             subprocess.run(
@@ -51,6 +55,24 @@ def main(dist: str) -> None:
                 env={**os.environ, "PATH": path, "VIRTUAL_ENV": environment},
                 check=True,
             )
+
+
+def use_sources(dist: str, scratch: str) -> None:
+    """Build the documentation of an sdist, and run its quick tests, outside of the checkout."""
+    with tarfile.open(dist) as archive:
+        archive.extractall(scratch, filter="data")
+    root = os.path.join(scratch, os.path.basename(dist).removesuffix(".tar.gz"))
+    listed = subprocess.run(["git", "ls-files", "-z"], check=True, capture_output=True, text=True)
+    files = set(listed.stdout.split("\0")) - {"", ".gitignore"}
+    missing = {name for name in files if not os.path.exists(os.path.join(root, name))}
+    assert not missing, missing
+    python = [sys.executable, "-m"]
+    environ = {**os.environ, "PYTHONPATH": root}
+    for arguments in (
+        ["sphinx", "-q", "-W", "-n", "-b", "html", "docs", f"{scratch}/html"],
+        ["pytest", "-q", "-m", "quick", "-p", "no:cacheprovider"],
+    ):
+        subprocess.run([*python, *arguments], cwd=root, env=environ, check=True)
 
 
 def refused(message: str, *command: str) -> None:

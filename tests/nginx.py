@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-__all__ = ["command"]
+__all__ = ["PARAMS", "command"]
 
 NGINX = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
 
@@ -28,6 +28,19 @@ http {{
     uwsgi_temp_path {root}/uwsgi;
     {http}
 }}
+"""
+
+#: Debian's /etc/nginx/uwsgi_params, as far as the application looks at it.
+PARAMS = """
+uwsgi_param REQUEST_METHOD $request_method;
+uwsgi_param REQUEST_URI $request_uri;
+uwsgi_param PATH_INFO $document_uri;
+uwsgi_param QUERY_STRING $query_string;
+uwsgi_param SERVER_PROTOCOL $server_protocol;
+uwsgi_param SERVER_PORT $server_port;
+uwsgi_param SERVER_NAME $server_name;
+uwsgi_param REMOTE_ADDR $remote_addr;
+uwsgi_param REMOTE_PORT $remote_port;
 """
 
 

@@ -338,7 +338,9 @@ def test_a_call_fails_under_a_default_timeout(
     """Python makes each new socket non-blocking then, and with it the server's."""
     ours, _ = pair
     monkeypatch.setattr(socket, "socketpair", failing(EMFILE))
-    rest = Rest(ours.fileno(), [memoryview(DATA)], None, 1, 1, 0, print, False, lambda: Grace(0))
+    rest = Rest(
+        ours.fileno(), [memoryview(DATA)], None, 1, 1, 0, print, False, False, lambda: Grace(0)
+    )
     socket.setdefaulttimeout(20)
     try:
         assert isinstance(take(rest), Declined)

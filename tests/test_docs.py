@@ -5,11 +5,9 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
-import shlex
 import signal
 import subprocess
 import sys
-import textwrap
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -18,27 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pages import DOCS, ROOT, blocks, commands, sections
 from ports import free_port, running, serving
 
 import wsgifile
 from wsgifile.registry import SERVERS
 
-ROOT = Path(__file__).parents[1]
-GUIDES = sorted((ROOT / "docs/guide").glob("*.rst"))
-PAGES = [ROOT / "README.rst", *sorted((ROOT / "docs").rglob("*.rst"))]
-#: A block of Python. Its caption, if it has one, is the name of the file to save it in.
-BLOCK = re.compile(
-    r"^( *)\.\. code-block:: python\n(?:\1   :caption: (.+)\n)?\n((?:\1   .*\n|\n)+)", re.MULTILINE
-)
+GUIDES = sorted((DOCS / "guide").glob("*.rst"))
+PAGES = [ROOT / "README.rst", *sorted(DOCS.rglob("*.rst"))]
 DATA = bytes(range(256)) * 1200
 #: The sender that waitress uses for a file of more than 64 KiB.
 FAST = "wsgi.file_wrapper"
-
-
-def blocks(page: Path) -> Iterator[tuple[str, str]]:
-    """The blocks of Python in a page: each one's file name, or "", and its code."""
-    for _, caption, code in BLOCK.findall(page.read_text()):
-        yield caption, textwrap.dedent(code).rstrip() + "\n"
 
 
 def test_build(tmp_path: Path) -> None:
@@ -46,7 +34,7 @@ def test_build(tmp_path: Path) -> None:
     pytest.importorskip("sphinx")
     pytest.importorskip("furo")
     command = [sys.executable, "-m", "sphinx", "-W", "-n", "-q", "-b", "html"]
-    command += ["-d", str(tmp_path / "doctrees"), str(ROOT / "docs"), str(tmp_path / "html")]
+    command += ["-d", str(tmp_path / "doctrees"), str(DOCS), str(tmp_path / "html")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
     assert "FileWrapperMiddleware" in (tmp_path / "html/api.html").read_text()
@@ -54,9 +42,10 @@ def test_build(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_python_compiles(page: Path) -> None:
-    # BLOCK finds every block of the page.
-    assert page.read_text().count("code-block:: python") == len(list(blocks(page)))
-    for caption, code in blocks(page):
+    text = page.read_text()
+    # Every block of the page is found.
+    assert text.count("code-block:: python") == len(list(blocks(text)))
+    for caption, code in blocks(text):
         compile(code, caption or str(page), "exec")
 
 
@@ -64,7 +53,7 @@ def test_python_compiles(page: Path) -> None:
 def example(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """A directory with the files that a guide shows, and with a film to send."""
     pytest.importorskip(request.param.stem)
-    for name, code in blocks(request.param):
+    for name, code in blocks(request.param.read_text()):
         if name:
             (tmp_path / name).write_text(code)
     (tmp_path / "files").mkdir()
@@ -140,7 +129,7 @@ def test_test_of_an_example(example: Path) -> None:
     assert "1 passed" in done.stdout
 
 
-PAGE = ROOT / "docs/servers.rst"
+PAGE = DOCS / "servers.rst"
 #: The application for the servers of that page. Its commands use port 8000.
 APP = """
 import logging
@@ -167,27 +156,23 @@ MODULES = {
 
 def server_commands() -> Iterator[tuple[str, list[str], str]]:
     """For each command of the page: the server's module, the command, and the sender named."""
-    parts = re.split(r"^.+\n-{3,}\n", PAGE.read_text(), flags=re.MULTILINE)
-    for part in parts:
+    for part in sections(PAGE.read_text()).values():
         # The sender begins a paragraph.
         sender = re.search(r"^``(wsgi\.file_wrapper|os\.sendfile|read)``[.,:]", part, re.MULTILINE)
         if sender is None:
             continue
-        for _, caption, code in BLOCK.findall(part):
+        for caption, code in blocks(part):
             if not caption:
-                code = textwrap.dedent(code)
                 name = re.findall(r"^(?:import|from) (\w+)", code, re.MULTILINE)
                 [server] = set(name) - {"app", "asyncio", "concurrent"}
                 yield server, [sys.executable, "-c", code], sender[1]
-        for literal in re.findall(r"^::\n\n((?:    .+\n)+)", part, re.MULTILINE):
-            for line in literal.splitlines():
-                server, *arguments = shlex.split(line)
-                if server == "mod_wsgi-express":
-                    continue  # Apache writes its own log, and serves nothing when run as root.
-                command = [os.path.join(os.path.dirname(sys.executable), server), *arguments]
-                if server == "python":  # python -m server
-                    server = arguments[1]
-                yield MODULES.get(server, server), command, sender[1]
+        for server, *arguments in commands(part):
+            if server == "mod_wsgi-express":
+                continue  # Apache writes its own log, and serves nothing when run as root.
+            command = [os.path.join(os.path.dirname(sys.executable), server), *arguments]
+            if server == "python":  # python -m server
+                server = arguments[1]
+            yield MODULES.get(server, server), command, sender[1]
 
 
 @pytest.mark.parametrize(
@@ -201,7 +186,7 @@ def test_server(server: str, command: list[str], sender: str, tmp_path: Path) ->
         pytest.skip(f"{server} is not installed")
     (tmp_path / "app.py").write_text(APP)
     (tmp_path / "film.mp4").write_bytes(DATA)
-    for name, code in blocks(PAGE):
+    for name, code in blocks(PAGE.read_text()):
         if name:
             (tmp_path / name).write_text(code)
     port = free_port()
@@ -225,7 +210,7 @@ def test_servers_that_are_known() -> None:
 
 def test_options() -> None:
     """Each option of the constructor is documented with its default."""
-    text = (ROOT / "docs/options.rst").read_text()
+    text = (DOCS / "options.rst").read_text()
     defaults = wsgifile.FileWrapperMiddleware.__init__.__kwdefaults__
     assert defaults is not None
     for name, default in defaults.items():

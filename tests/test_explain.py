@@ -23,7 +23,7 @@ def path(tmp_path: Path) -> str:
 
 
 APPS = """
-import gzip, io, os, time, zlib
+import gzip, io, os, sys, time, zlib
 from wsgifile import FileWrapperMiddleware, Redirect, XAccelRedirect
 HERE = os.path.dirname(os.path.abspath(__file__))
 
@@ -163,17 +163,25 @@ def configures(environ, start_response):
     return plain(environ, start_response)
 
 def django(environ, start_response):
-    from django.conf import settings
-    settings.configure(ROOT_URLCONF="empty", ALLOWED_HOSTS=["*"])
-    from django.http import FileResponse
     from django.core.handlers.wsgi import WSGIHandler
-    from django.urls import path
-    import sys, types
-    sys.modules["empty"] = types.ModuleType("empty")
-    sys.modules["empty"].urlpatterns = [path("", lambda request: FileResponse(opened()))]
-    import django
-    django.setup()
     return WSGIHandler()(environ, start_response)
+
+def django_views():
+    import django, sys, types
+    from django.conf import settings
+    from django.http import FileResponse, HttpResponse
+    from django.urls import path
+    settings.configure(ROOT_URLCONF="views", ALLOWED_HOSTS=["*"])
+    sys.modules["views"] = types.ModuleType("views")
+    sys.modules["views"].urlpatterns = [
+        path("", lambda request: FileResponse(opened())),
+        path("joined", lambda request: HttpResponse(opened())),
+        path("other", lambda request: HttpResponse(opened().read(1000))),
+    ]
+    django.setup()
+
+if sys.argv[-2] == "apps_to_explain:django":
+    django_views()
 """
 
 
@@ -351,9 +359,13 @@ def django(environ, start_response):
             "django",
             (),
             [
-                "the application: 200 OK, returned wsgifile.wrapper.SizedFileWrapper around _io.",
+                "the application: 200 OK, returned django.http.response.FileResponse by"
+                " wsgi.file_wrapper around _io.BufferedReader$",
                 "recognised: a file on disk, _io.BufferedReader",
                 "sent: 256000 bytes by wsgi.file_wrapper",
+                "the client: 200 OK, 256000 bytes$",
+                "HEAD: 200 OK, Content-Length: 256000$",
+                "Range: bytes=0-99: 206 Partial Content, bytes 0-99/256000$",
             ],
         ),
     ],
@@ -373,6 +385,37 @@ def test_explain(
     found = iter(lines)
     for pattern in expected:
         assert any(re.match(pattern, line) for line in found), (pattern, lines)
+
+
+@pytest.mark.parametrize(("view", "told"), [("joined", True), ("other", False)])
+def test_explain_of_what_django_has_read(tmp_path: Path, path: str, view: str, told: bool) -> None:
+    """HttpResponse(open()) is no file any more. The file that was opened shows what to do."""
+    pytest.importorskip("django")
+    (tmp_path / "apps_to_explain.py").write_text(APPS)
+    lines = explain(tmp_path, "apps_to_explain:django", f"/{view}").stdout
+    assert "returned django.http.response.HttpResponse, which has no read()" in lines
+    assert (f"the application has opened '{path}' and read all of it;" in lines) is told
+    assert ("return the file: FileResponse (Django), send_file (Flask)" in lines) is told
+    assert "200 OK, Content-Length: none\n" in lines
+    assert "200 OK, the whole, because it has no ranges\n" in lines
+
+
+@pytest.mark.parametrize(
+    ("app", "options", "asked"),
+    [
+        ("plain", (), ["HEAD", "Range"]),
+        ("plain", ("-H", "RANGE: bytes=0-9"), []),
+        ("plain", ("-H", "Range: lines=0-9"), ["HEAD"]),
+        ("raises", (), []),
+    ],
+)
+def test_what_else_explain_asks(
+    tmp_path: Path, path: str, app: str, options: tuple[str, ...], asked: list[str]
+) -> None:
+    """After a 200, HEAD and a part, unless the user has asked for a part."""
+    (tmp_path / "apps_to_explain.py").write_text(APPS)
+    lines = explain(tmp_path, f"apps_to_explain:{app}", "/", *options).stdout.splitlines()
+    assert [found[1] for line in lines if (found := re.match("  (HEAD|Range):", line))] == asked
 
 
 def explain(cwd: Path, *args: str) -> subprocess.CompletedProcess[str]:
@@ -438,6 +481,19 @@ def test_explain_takes_options_anywhere(tmp_path: Path, path: str) -> None:
     done = explain(tmp_path, ".", "-H", "Range: bytes=0-9", "/data")
     assert done.stderr == ""
     assert "206 Partial Content, 10 bytes" in done.stdout
+
+
+def test_chdir(tmp_path: Path, path: str) -> None:
+    """The target and its files are looked for there; a directory that is not there is an error."""
+    (tmp_path / "site").mkdir()
+    Path(path).rename(tmp_path / "site/data")
+    (tmp_path / "site/apps_to_explain.py").write_text(APPS)
+    done = explain(tmp_path, "--chdir", "site", "apps_to_explain:plain", "/")
+    assert "sent:                 256000 bytes by wsgi.file_wrapper" in done.stdout
+    assert f"'{tmp_path}/site/data'" in done.stdout
+    done = explain(tmp_path, "--chdir", "nosuch", "apps_to_explain:plain", "/")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "wsgifile: cannot go to nosuch: No such file or directory\n"
 
 
 def test_path_without_explain(tmp_path: Path) -> None:

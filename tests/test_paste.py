@@ -60,8 +60,9 @@ def test_filter(load: Callable[..., Any]) -> None:
 
 @pytest.mark.parametrize(("text", "value"), [("true", True), ("no", False), ("OFF", False)])
 def test_filter_switches(load: Callable[..., Any], text: str, value: bool) -> None:
-    app = load(f"ranges = {text}\nvalidators = {text}")
-    assert (app.options.ranges, app.options.validators) == (value, value)
+    app = load(f"ranges = {text}\nvalidators = {text}\nsendfile = {text}")
+    options = app.options
+    assert (options.ranges, options.validators, options.sendfile) == (value, value, value)
     answer = webtest.TestApp(app).get("/")
     assert ("Accept-Ranges" in answer.headers, "ETag" in answer.headers) == (value, value)
 

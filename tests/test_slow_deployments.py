@@ -136,19 +136,6 @@ FRONTS: dict[str, tuple[str, str]] = {
     ),
 }
 
-#: Debian's /etc/nginx/uwsgi_params, as far as the application looks at it.
-PARAMS = """
-uwsgi_param REQUEST_METHOD $request_method;
-uwsgi_param REQUEST_URI $request_uri;
-uwsgi_param PATH_INFO $document_uri;
-uwsgi_param QUERY_STRING $query_string;
-uwsgi_param SERVER_PROTOCOL $server_protocol;
-uwsgi_param SERVER_PORT $server_port;
-uwsgi_param SERVER_NAME $server_name;
-uwsgi_param REMOTE_ADDR $remote_addr;
-uwsgi_param REMOTE_PORT $remote_port;
-"""
-
 
 @pytest.mark.parametrize("name", FRONTS)
 def test_behind_nginx(tmp_path: Path, name: str) -> None:
@@ -156,7 +143,7 @@ def test_behind_nginx(tmp_path: Path, name: str) -> None:
     directives, upstream = FRONTS[name]
     command, module = UPSTREAMS[upstream]
     path, front = str(tmp_path / "socket"), free_port()
-    (tmp_path / "params").write_text(PARAMS)
+    (tmp_path / "params").write_text(nginx.PARAMS)
     http = f"""
         upstream up {{ server unix:{path}; keepalive 4; }}
         server {{ listen 127.0.0.1:{front}; location / {{ {directives} }} }}

@@ -101,6 +101,8 @@ class Rest:
     on_end: OnEnd
     #: Whether an error has to end the connection by a reset.
     reset: bool
+    #: Whether the file has to be read.
+    read: bool
     #: Makes what tells how long the server waits for requests when the process ends.
     grace: Callable[[], Grace]
 
@@ -123,7 +125,7 @@ class _Delivery:
     #: Number of bytes sent, with those that the worker has sent.
     sent: int
     lookahead: Lookahead = field(default_factory=lambda: Lookahead(0))
-    #: Whether os.sendfile has refused the file, so that it is read.
+    #: Whether the file is read, as os.sendfile has refused it, or may not be used.
     read: bool = False
     #: Whether another thread reads the file's next bytes from the disk.
     fetching: bool = False
@@ -277,6 +279,7 @@ class _Sender:
             reset=rest.reset,
             deadline=time.monotonic() + rest.timeout,
             sent=rest.sent,
+            read=rest.read,
         )
 
     def _run(self) -> None:

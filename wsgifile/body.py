@@ -244,6 +244,7 @@ class Body(CloseOnce):
                 sent=self.sent,
                 on_end=_ignored if watch is None else partial(watch.end, send, "background"),
                 reset=server.resets,
+                read=send.no_sendfile is not None,
                 grace=server.grace,
             )
         )

@@ -74,6 +74,8 @@ class FileWrapperMiddleware:
     :param background: the largest number of responses in one process that are sent in the
         background. A response goes there when its client falls behind, so that a slow client
         keeps no worker. 0: none. None: a quarter of the limit of file descriptors.
+    :param sendfile: whether the kernel may send files by itself, by os.sendfile or by a server's
+        wrapper. False: files are read, for file systems on which the kernel sends old bytes.
     :raises TypeError: if an argument has another type than this says.
     :raises ValueError: if block_size is less than 1, read_ahead or background less than 0, or
         send_timeout not more than 0, for a network that is not one, or for trusted_proxies
@@ -93,6 +95,7 @@ class FileWrapperMiddleware:
         on_sent: Callable[[Transfer], object] | None = None,
         send_timeout: float = 60.0,
         background: int | None = None,
+        sendfile: bool = True,
     ) -> None:
         if not callable(app):
             raise TypeError(f"app must be a WSGI application, a callable, not {app!r}")
@@ -110,6 +113,7 @@ class FileWrapperMiddleware:
             on_sent=on_sent,
             send_timeout=send_timeout,
             background=background,
+            sendfile=sendfile,
         )
         self._background = default_limit() if background is None else background
 
@@ -195,6 +199,7 @@ class FileWrapperMiddleware:
             watch,
             options.send_timeout,
             self._background,
+            options.sendfile,
         )
         body = open_body(send, server)
         response.status, response.headers = plan.status, plan.headers

@@ -28,6 +28,7 @@ class Options:
     send_timeout: float = 60.0
     #: None: by the limit of file descriptors.
     background: int | None = None
+    sendfile: bool = True
 
     def __post_init__(self) -> None:
         check_int("block_size", self.block_size, 1)
@@ -36,7 +37,7 @@ class Options:
         check_seconds("send_timeout", self.send_timeout)
         if self.background is not None:
             check_int("background", self.background, 0)
-        for name in ("ranges", "validators"):
+        for name in ("ranges", "validators", "sendfile"):
             value = getattr(self, name)
             if not isinstance(value, bool):
                 raise TypeError(f"{name} must be True or False, not {value!r}")

@@ -3,6 +3,8 @@
 The question matters where one thread serves many clients: the main loop of waitress, and
 everything on gevent and eventlet. Linux answers it by preadv2(2) with RWF_NOWAIT, on the
 usual file systems of local disks.
+
+And does the memory of the kernel hold what the file holds? os.sendfile sends from there.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 
-__all__ = ["Lookahead", "may_block", "prefetch"]
+__all__ = ["Lookahead", "is_stale", "may_block", "prefetch"]
 
 #: File systems that cannot answer but are in memory, or usually on a local disk. There a
 #: reader waits for milliseconds, not for another computer.
@@ -32,6 +34,9 @@ _LOCAL = frozenset(
         "zfs",
     }
 )
+#: File systems of which the kernel sends what it has in memory, when the file has changed since:
+#: the shared folders of VirtualBox (its tickets 9069 and 12597). read() gives what is there now.
+_STALE = frozenset({"vboxsf"})
 #: Probe one page every _STEP bytes. What is in memory of a file are long stretches, and a
 #: probe that finds nothing makes the kernel read.
 _STEP = 4 << 20
@@ -45,8 +50,8 @@ _BYTE = [bytearray(1)]
 
 _NOWAIT = getattr(os, "RWF_NOWAIT", 0)
 
-#: What may_block() found, by device.
-_remote: dict[int, bool] = {}
+#: The type of the file system, by device; None: not known.
+_types: dict[int, str | None] = {}
 
 
 def _is_cached(fd: int, offset: int) -> bool | None:
@@ -67,11 +72,22 @@ def may_block(fd: int) -> bool:
     """
     if not _NOWAIT or _is_cached(fd, 0) is not None:
         return False
-    device = os.fstat(fd).st_dev
-    if device not in _remote:
-        kind = _file_system(fd)
-        _remote[device] = kind is not None and kind not in _LOCAL
-    return _remote[device]
+    kind = _type_of(fd, os.fstat(fd).st_dev)
+    return kind is not None and kind not in _LOCAL
+
+
+def is_stale(fd: int, device: int) -> bool:
+    """Whether the kernel itself may send old bytes of this file.
+
+    :param device: that of the file, as fstat() has it.
+    """
+    return _type_of(fd, device) in _STALE
+
+
+def _type_of(fd: int, device: int) -> str | None:
+    if device not in _types:
+        _types[device] = _file_system(fd)
+    return _types[device]
 
 
 def _file_system(fd: int) -> str | None:

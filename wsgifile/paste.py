@@ -10,6 +10,7 @@
     read_ahead = 2
     send_timeout = 60
     background = 200
+    sendfile = true
 
 If a proxy in front can send files, one of the first four of these, with one directory on
 each line (:class:`~wsgifile.XSendfile` explains what is quoted). ``redirect`` names a function
@@ -84,6 +85,7 @@ _OPTIONS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "read_ahead": ("read_ahead", int),
     "send_timeout": ("send_timeout", float),
     "background": ("background", int),
+    "sendfile": ("sendfile", asbool),
     "x_accel_redirect": ("offload", _x_accel_redirect),
     "x_sendfile": ("offload", lambda text: XSendfile(_lines(text))),
     "x_sendfile_quoted": ("offload", lambda text: XSendfile(_lines(text), quoted=True)),

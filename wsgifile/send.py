@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from .blocks import BlockReader, ChainedReader, FileLike, name_of
 from .log import logger, one_line
+from .page_cache import is_stale
 from .plan import Part, Plan
 from .read_ahead import FIRST_OF_STORE, ReadAhead
 from .recognise import FileRegion, FileSlice
@@ -96,6 +97,8 @@ class Send:
     send_timeout: float = 60.0
     #: The largest number of responses of this process that are sent in the background.
     background: int = 0
+    #: Whether the kernel may send the file by itself.
+    sendfile: bool = True
 
     @property
     def offset(self) -> int | None:
@@ -104,6 +107,16 @@ class Send:
         if len(parts) > 1 or isinstance(parts[0], bytes) or not self.region.seek:
             return None
         return parts[0][0]
+
+    @property
+    def no_sendfile(self) -> Declined | None:
+        """Whether the bytes have to be read, although the kernel could send them by itself."""
+        if not self.sendfile:
+            return Declined("sendfile is off")
+        kernel, status = self.region.kernel, self.region.status
+        if kernel is not None and status is not None and is_stale(kernel.fileno(), status.st_dev):
+            return Declined("the kernel may send old bytes of a file on this file system")
+        return None
 
     def blocks(self) -> BlockReader | ChainedReader | ReadAhead:
         """The bytes to send, by read()."""

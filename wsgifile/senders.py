@@ -98,7 +98,8 @@ def server_wrapper(
     send: Send, server: Server, file_slice: FileSlice
 ) -> Iterable[bytes] | Declined:
     """The server's own wsgi.file_wrapper, made safe."""
-    return server.wrap(send, file_slice)
+    declined = None if server.wrapper_reads else send.no_sendfile
+    return server.wrap(send, file_slice) if declined is None else declined
 
 
 def os_sendfile(send: Send, server: Server, file_slice: FileSlice) -> Body | Declined:
@@ -111,6 +112,9 @@ def os_sendfile(send: Send, server: Server, file_slice: FileSlice) -> Body | Dec
     call = run_in_thread(sock)
     if call is not None and may_block(file_slice.file.fileno()):
         return ReadInThread(send, server, call)
+    declined = send.no_sendfile
+    if declined is not None:
+        return declined
     return SendfileBody(send, server, file_slice, sock)
 
 

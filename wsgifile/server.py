@@ -31,6 +31,8 @@ class Server:
     loop: tuple[str, str] | None = None
     #: The sender of a body that wrap() returns, as in :class:`~wsgifile.Transfer`.
     wrapped = "wsgi.file_wrapper"
+    #: Whether that body reads the file if the kernel may not send it by itself.
+    wrapper_reads = False
     #: Whether the connection has to end by a reset after an error.
     resets = False
     #: Whether the server changes the bytes, as a route of uWSGI that compresses. Then their

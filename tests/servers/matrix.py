@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import re
+import textwrap
 from collections.abc import Iterator
 
 import launch
@@ -18,6 +19,8 @@ _MARKS = {
 }
 #: If several tests share a cell of the table, the worst result is shown.
 _ORDER = ["passed", "skipped", "xfailed", "failed"]
+#: The page's columns. The theme has room for so many.
+_WIDTH = 90
 #: The property of a report that has the arguments of Matrix.add().
 CELL = "matrix"
 
@@ -55,16 +58,20 @@ class Matrix:
             yield f"{number:2d}  {name + ' ' + launch.version(name):40s} {told}"
         yield ""
         width = max(map(len, self.outcomes)) + 1
-        yield " " * width + " ".join(f"{number:2d}" for number in range(1, len(servers) + 1))
+        numbers = [f"{number:2d}" for number in range(1, len(servers) + 1)]
+        for digits in zip(*numbers, strict=True):  # One below the other: the page is narrow.
+            yield f"{'':{width}s}{' '.join(digits)}".rstrip()
         for case in sorted(self.outcomes):
             marks = (_MARKS.get(self.outcomes[case].get(name, ""), " ") for name in servers)
-            yield f"{case:{width}s}" + " ".join(f" {mark}" for mark in marks).rstrip()
+            yield f"{case:{width}s}{' '.join(marks)}".rstrip()
         yield ""
         yield ". passed    x fails as known    F failed    s skipped"
         for name in servers:
             for reason, cases in self.reasons.get(name, {}).items():
-                yield f"{name}: {reason}:"
-                yield f"    {', '.join(cases)}"
+                yield from textwrap.wrap(f"{name}: {reason}:", _WIDTH, subsequent_indent="  ")
+                yield from textwrap.wrap(
+                    ", ".join(cases), _WIDTH, initial_indent="    ", subsequent_indent="    "
+                )
 
     def page(self) -> str:
         """The lines as a page of the documentation."""

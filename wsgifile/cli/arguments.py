@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from .. import __version__
 from ..blocks import DEFAULT_BLOCK_SIZE
 
-__all__ = ["Parser", "check", "make_parser", "port_of_environment"]
+__all__ = ["Parser", "check", "go_to", "make_parser", "port_of_environment"]
 
 #: By hand, because argparse takes more than a screen for it. A test compares it with the options.
 _HELP = f"""\
@@ -39,7 +39,8 @@ serving:
   --threads N          threads for the application (default: 4, or 32 for https)
   --block-size BYTES   to read at once if files are read (default: {DEFAULT_BLOCK_SIZE})
 
-  --explain            ask for PATH once, show how it was sent and why, and exit
+  --chdir DIR          go there first: TARGET and its imports are from there
+  --explain            ask for PATH, show how it was sent and why, and exit
   -H, --header 'NAME: VALUE'   a header field of that request
   --version, -h, --help
 
@@ -82,6 +83,7 @@ def make_parser() -> Parser:
     add("--quiet", action="store_true")
     add("--threads", type=_int_between(1, 1024))
     add("--block-size", type=_int_between(1, 2**30), default=DEFAULT_BLOCK_SIZE)
+    add("--chdir")
     add("--explain", action="store_true")
     add("-H", "--header", action="append", default=[], type=_header)
     return parser
@@ -104,6 +106,14 @@ def check(parser: Parser, args: argparse.Namespace) -> None:
     ):
         if wrong:
             parser.error(message)
+
+
+def go_to(parser: Parser, directory: str) -> None:
+    """Make this the current directory."""
+    try:
+        os.chdir(directory)
+    except OSError as error:
+        parser.error(f"cannot go to {directory}: {error.strerror}")
 
 
 def port_of_environment(parser: Parser) -> int:

@@ -1,7 +1,7 @@
-"""``wsgifile --explain``: make one request, and show how the response was sent, and why.
+"""``wsgifile --explain``: make a request, and show how the response was sent, and why.
 
-The request goes to waitress on the loopback interface, because the way of a file depends on
-the server.
+Then the same is asked by HEAD, and for a part. The requests go to waitress on the loopback
+interface, because the way of a file depends on the server.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ import copy
 import http.client
 import inspect
 import logging
+import os
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from importlib import import_module
 from types import GeneratorType, MethodType
 from typing import TYPE_CHECKING, Any
@@ -36,6 +38,7 @@ from ..send import Send, Watch, watchers
 from ..senders import SMALL
 from ..server import Server
 from ..servers.unknown import Server as Unknown
+from ..wrapper import FileWrapper
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -44,6 +47,8 @@ __all__ = ["explain", "senders_of"]
 
 #: Seconds to wait for a byte of the response.
 _PATIENCE = 60.0
+#: The part that is asked for, too.
+_PART = "bytes=0-99"
 
 
 class _Spy:
@@ -123,22 +128,26 @@ def explain(app: WSGIApplication, path: str, headers: list[tuple[str, str]]) -> 
     ends: list[tuple[Send, Watch, Transfer]] = []
     with _warnings() as warnings, _serving(served) as port:
         watchers.append(lambda *end: ends.append(end))
-        try:
-            got = _get(port, path, headers)
-        except (OSError, http.client.HTTPException) as error:
-            got = f"got no complete answer: {error!r}"
+        with _opened() as opened:
+            got = _ask(port, "GET", path, headers)
         _wait(lambda: not spy.is_file or ends or served.refused)
         watchers.pop()
-    yield f"GET {path}, from waitress"
-    yield _line("the application", f"{spy.status or 'no status'}, returned {spy.returned}")
-    if not isinstance(app, FileWrapperMiddleware):
-        yield _line("wsgifile", "added here, because the application does not have it outermost")
-    yield from _outcome(spy, served.refused, ends)
-    if outer.options.trusted_proxies is not None:
-        yield _line("trusted_proxies", _trusts(outer.options.trusted_proxies))
-    for message in warnings:
-        yield _line("warning", message)
-    yield _line("the client", got)
+        yield f"GET {path}, from waitress"
+        yield _line("the application", f"{spy.status or 'no status'}, returned {spy.returned}")
+        if not isinstance(app, FileWrapperMiddleware):
+            yield _line(
+                "wsgifile", "added here, because the application does not have it outermost"
+            )
+        yield from _outcome(spy, served.refused, ends)
+        if not (ends or spy.hides_file):
+            yield from _read_by_application(opened, got.count)
+        if outer.options.trusted_proxies is not None:
+            yield _line("trusted_proxies", _trusts(outer.options.trusted_proxies))
+        for message in warnings:
+            yield _line("warning", message)
+        yield _line("the client", got.told())
+        if got.status == 200:
+            yield from _asked_otherwise(port, path, headers)
 
 
 def _trusts(proxies: Proxies) -> str:
@@ -188,6 +197,26 @@ def _passed_on(hides_file: bool) -> Iterator[str]:
         "advice", "move FileWrapperMiddleware inside of the WSGI middleware that did this;"
     )
     yield _line("", "in a view, return the file: FileResponse (Django), send_file (Flask)")
+
+
+def _read_by_application(opened: list[object], count: int) -> Iterator[str]:
+    """Which file the application has read by itself, and what to return in its place."""
+    for path in opened:
+        with suppress(OSError):
+            if count and isinstance(path, str | bytes) and os.stat(path).st_size == count:
+                yield _line("advice", f"the application has opened {path!r} and read all of it;")
+                yield _line("", "return the file: FileResponse (Django), send_file (Flask)")
+                return
+
+
+def _asked_otherwise(port: int, path: str, headers: list[tuple[str, str]]) -> Iterator[str]:
+    """How the same is answered to HEAD, and to a request for a part."""
+    got = _ask(port, "HEAD", path, headers)
+    yield _line("HEAD", got.told(f"Content-Length: {got.fields.get('content-length', 'none')}"))
+    if not any(name.lower() == "range" for name, _ in headers):
+        got = _ask(port, "GET", path, [*headers, ("Range", _PART)], only=206)
+        part = got.fields.get("content-range", "the whole, because it has no ranges")
+        yield _line(f"Range: {_PART}", got.told(part))
 
 
 def _line(label: str, text: str) -> str:
@@ -278,6 +307,8 @@ def _describe(app_iter: object) -> str:
     """Its type, and why it is no file if it is none."""
     inside = unwrap(app_iter)
     what = _kind(app_iter)
+    if isinstance(app_iter, FileWrapper):
+        what = f"{_framework(app_iter.filelike)}wsgi.file_wrapper"
     if isinstance(app_iter, GeneratorType):
         code = app_iter.gi_code
         what = f"a generator, {code.co_name} of {code.co_filename}:{code.co_firstlineno}"
@@ -286,6 +317,12 @@ def _describe(app_iter: object) -> str:
     if _is_file(app_iter):
         return what
     return f"{what}, which {'is no file' if type(app_iter) in NOT_FILES else 'has no read()'}"
+
+
+def _framework(file: object) -> str:
+    """The response of Django that handed the file to wsgi.file_wrapper: close() is its own."""
+    response = getattr(getattr(file, "close", None), "__self__", file)
+    return "" if response is file else f"{_kind(response)} by "
 
 
 def _kind(thing: object) -> str:
@@ -307,6 +344,21 @@ def _origin(function: Any) -> str:
 
 
 @contextmanager
+def _opened() -> Iterator[list[object]]:
+    """What is opened meanwhile, by whatever the process runs: names of files, or descriptors."""
+    opened: list[object] = []
+    active = True
+    # The hook stays until the process ends.
+    sys.addaudithook(
+        lambda event, args: opened.append(args[0]) if active and event == "open" else None
+    )
+    try:
+        yield opened
+    finally:
+        active = False
+
+
+@contextmanager
 def _serving(app: WSGIApplication) -> Iterator[int]:
     server = create_server(app, host="127.0.0.1", port=0, threads=1)
     loop = threading.Thread(target=server.run, daemon=True)
@@ -320,25 +372,62 @@ def _serving(app: WSGIApplication) -> Iterator[int]:
         loop.join(5)
 
 
-def _get(port: int, path: str, headers: list[tuple[str, str]]) -> str:
+@dataclass
+class _Got:
+    """What the client got."""
+
+    status: int = 0
+    reason: str = ""
+    #: The header, by lower-case names.
+    fields: dict[str, str] = field(default_factory=dict)
+    #: Number of bytes of the body.
+    count: int = 0
+    #: Number of bytes that were promised and did not come.
+    missing: int = 0
+    error: Exception | None = None
+
+    def told(self, what: str = "") -> str:
+        """The status, and what came: by default, the number of bytes."""
+        if self.error is not None:
+            return f"got no complete answer: {self.error!r}"
+        missing = f", and {self.missing} less than promised" if self.missing else ""
+        return f"{self.status} {self.reason}, {what or f'{self.count} bytes{missing}'}"
+
+
+def _ask(port: int, method: str, path: str, headers: list[tuple[str, str]], only: int = 0) -> _Got:
+    """Make a request.
+
+    :param only: the body is read only with this status; 0: with any.
+    """
+    got = _Got()
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_PATIENCE)
     try:
         skip_host = any(name.lower() == "host" for name, _ in headers)
-        connection.putrequest("GET", path, skip_host=skip_host, skip_accept_encoding=True)
+        connection.putrequest(method, path, skip_host=skip_host, skip_accept_encoding=True)
         for name, value in headers:
             connection.putheader(name, value)
         connection.endheaders()
         response = connection.getresponse()
-        count, told = 0, time.monotonic()
-        while data := response.read1(1 << 20):
-            count += len(data)
-            if sys.stderr.isatty() and time.monotonic() - told > 1:
-                told = time.monotonic()
-                print(f"\r{count >> 20} MiB\r", end="", file=sys.stderr, flush=True)
-        missing = f", and {response.length} less than promised" if response.length else ""
-        return f"{response.status} {response.reason}, {count} bytes{missing}"
+        got.status, got.reason = response.status, response.reason
+        got.fields = {name.lower(): value for name, value in response.getheaders()}
+        if only in (0, got.status):
+            _read(response, got)
+    except (OSError, http.client.HTTPException) as error:
+        got.error = error
     finally:
         connection.close()
+    return got
+
+
+def _read(response: http.client.HTTPResponse, got: _Got) -> None:
+    """Count the bytes of the body, and show the number on a terminal."""
+    told = time.monotonic()
+    while data := response.read1(1 << 20):
+        got.count += len(data)
+        if sys.stderr.isatty() and time.monotonic() - told > 1:
+            told = time.monotonic()
+            print(f"\r{got.count >> 20} MiB\r", end="", file=sys.stderr, flush=True)
+    got.missing = response.length or 0
 
 
 def _wait(done: Callable[[], object]) -> None:

@@ -12,7 +12,7 @@ from .. import FileWrapperMiddleware
 from ..log import one_line
 from .access import Cors, Password
 from .announce import announce, say
-from .arguments import Parser, check, make_parser, port_of_environment
+from .arguments import Parser, check, go_to, make_parser, port_of_environment
 from .load import LoadError, load, need
 from .serving import CertificateError, over_tls, over_waitress, woken_by_signals
 
@@ -34,6 +34,8 @@ def main(argv: list[str] | None = None) -> int:
     targets: list[str] = args.targets or ["."]
     targets, paths = (targets[:1], targets[1:]) if args.explain else (targets, [])
     check(parser, args)
+    if args.chdir is not None:
+        go_to(parser, args.chdir)
     try:
         need("waitress")
         if args.cert:

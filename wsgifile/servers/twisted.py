@@ -41,6 +41,7 @@ class Server(Base):
 
     loop: tuple[str, str] | None = ("twisted.web.wsgi", "appIterator")
     wrapped = "read"
+    wrapper_reads = True
 
     def __init__(self, environ: WSGIEnvironment, start_response: StartResponse) -> None:
         super().__init__(environ, start_response)

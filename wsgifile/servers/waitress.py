@@ -52,6 +52,7 @@ class Server(Base):
     """waitress.task. Its start_response is a function in WSGITask.execute."""
 
     loop: tuple[str, str] | None = ("waitress.task", "app_iter")
+    wrapper_reads = True
 
     def __init__(self, environ: WSGIEnvironment, start_response: StartResponse) -> None:
         super().__init__(environ, start_response)
@@ -76,7 +77,10 @@ class Server(Base):
             return Declined("reading from this file system may block the main loop")
         channel = self._channel
         can_sendfile = (
-            hasattr(os, "sendfile") and type(channel) is Channel and is_standard(channel.socket)
+            hasattr(os, "sendfile")
+            and type(channel) is Channel
+            and is_standard(channel.socket)
+            and send.no_sendfile is None
         )
         return Buffer(send, self, file_slice, channel if can_sendfile else None)
 
