@@ -11,6 +11,7 @@ The other programs, which have a --help of their own:
   benchmarks/overhead.py      what is added to a response that is no file, in-process
   benchmarks/small_file.py    a file of 4 KiB, in-process
   benchmarks/read_ahead.py    sources and clients that both take their time, in-process
+  benchmarks/object_stores.py files of S3 and of web servers, by six libraries
   benchmarks/plots.py         draws the JSON of this program and of slow_clients.py
 """
 

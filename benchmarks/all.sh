@@ -23,6 +23,7 @@ run() {
 run overhead benchmarks/overhead.py
 run small_file benchmarks/small_file.py
 run read_ahead benchmarks/read_ahead.py
+run object_stores benchmarks/object_stores.py --repeats 3
 run big -m benchmarks --long --only big --json "$results/big.json" --plots "$results"
 run small -m benchmarks --long --only small --contenders bare,by_hand,ours,plain,nginx \
     --json "$results/small.json" --plots "$results"

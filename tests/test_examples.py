@@ -96,7 +96,7 @@ def metrics(client: Client, copy: Path) -> None:
 
 def in_the_store(client: Client, copy: Path) -> None:
     """The store sends the film, in whole and in part."""
-    says("/", '<video src="/film"', '<a href="/source"')(client, copy)
+    says("/", '<video src="/film"', '<video src="/sent"', '<a href="/source"')(client, copy)
     for _ in range(2):  # The first response is over when the second one comes.
         answer = client.get("/film")
         assert (answer.status, answer.body) == (302, b"")
@@ -202,9 +202,9 @@ TABLE = {
         refused=(400, 404),
     ),
     "object_store.py": Example(
-        {"/source": "object_store.py"},
+        {"/source": "object_store.py", "/sent": "film.mp4"},
         ("read", "read"),
-        needs=("boto3", "moto.server", "flask", "django"),
+        needs=("boto3", "s3fs", "moto.server", "flask", "django"),
         check=in_the_store,
     ),
     "slow_source.py": Example({"/": bytes(range(256)) * 16384}, ("read",)),

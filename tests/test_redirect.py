@@ -459,8 +459,17 @@ def bare(environ, start_response):
 
 ours = FileWrapperMiddleware(bare, offload=Redirect(store.url_for))
 
+def opened(environ, start_response):
+    import s3fs  # After a server has forked.
+    store_url = "http://127.0.0.1:{port}"
+    files = s3fs.S3FileSystem(key="test", secret="test", endpoint_url=store_url)
+    start_response("200 OK", [("Content-Type", "video/mp4")])
+    return files.open(presigned.BUCKET + "/" + {key!r})
+
+sent = FileWrapperMiddleware(opened)
+
 def app(environ, start_response):
-    side = bare if environ["PATH_INFO"] == "/bare" else ours
+    side = {{"/bare": bare, "/sent": sent}}.get(environ["PATH_INFO"], ours)
     return side(environ, start_response)
 """
 SERVERS = ["waitress", "gunicorn", "gunicorn_gthread", "uwsgi_http11", "cheroot", "gevent"]
@@ -469,7 +478,10 @@ SERVERS += ["wsgiref", "tornado", "twisted", "hypercorn"]
 
 @contextlib.contextmanager
 def served(store: Store, directory: Path, name: str, key: str = KEY) -> Iterator[int]:
-    """Run a server with this object at /: the port. /bare is without wsgifile."""
+    """Run a server with this object at /: the port. /bare is without wsgifile.
+
+    /sent sends what s3fs opens, without a redirect.
+    """
     if not launch.SERVERS[name].installed():
         pytest.skip(f"{name} is not installed")
     path = directory / "redirecting.py"
@@ -537,16 +549,22 @@ def film(store: Store, tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 def partial(store: Store) -> int:
     """How often the store has answered with a part of the film."""
-    return len(re.findall(r'GET /films/film\?.*" 206 ', store.log.read_text()))
+    return len(re.findall(r'GET /films/film[? ].*" 206 ', store.log.read_text()))
 
 
-def test_ffprobe(store: Store, film: bytes, tmp_path: Path) -> None:
+#: By a redirect, and as a file of the store that wsgifile reads.
+WAYS = ["", "sent"]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_ffprobe(store: Store, film: bytes, tmp_path: Path, way: str) -> None:
     """It seeks to the index at the film's end."""
+    pytest.importorskip("s3fs")
     ffprobe, before = needed("ffprobe"), partial(store)
     with served(store, tmp_path, "waitress", "film") as port:
         asked = [ffprobe, "-v", "error", "-of", "json", "-show_format"]
         done = subprocess.run(
-            [*asked, f"http://127.0.0.1:{port}/"], check=True, capture_output=True, timeout=60
+            [*asked, f"http://127.0.0.1:{port}/{way}"], check=True, capture_output=True, timeout=60
         )
     said = json.loads(done.stdout)["format"]
     assert float(said["duration"]) == pytest.approx(60, abs=0.5)
@@ -554,13 +572,15 @@ def test_ffprobe(store: Store, film: bytes, tmp_path: Path) -> None:
     assert partial(store) > before
 
 
-def test_chromium(store: Store, film: bytes, tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", WAYS)
+def test_chromium(store: Store, film: bytes, tmp_path: Path, way: str) -> None:
     """It plays from the middle."""
+    pytest.importorskip("s3fs")
     chromium, before = needed("chromium"), partial(store)
     with served(store, tmp_path, "gunicorn_gthread", "film") as port:
         browser = Browser(chromium, tmp_path / "profile")
         try:
-            browser.call("Page.navigate", url=f"http://127.0.0.1:{port}/")
+            browser.call("Page.navigate", url=f"http://127.0.0.1:{port}/{way}")
             browser.wait_for("!!window.document.querySelector('video')")
             browser.evaluate("film = document.querySelector('video'); 0")
             browser.wait_for("film.readyState >= 2")

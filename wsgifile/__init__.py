@@ -6,8 +6,8 @@ The modules, in the order in which a response travels:
   what the application returns. ``options``: how it was configured.
 - ``wrapper``: that file wrapper.
 - ``recognise``: whether the response is a file, and whether its descriptor holds the same
-  bytes. ``layers``: what frameworks and agents put around a file. ``hidden``: a file in
-  something that we do not know.
+  bytes. ``layers``: what frameworks and agents put around a file. ``sources``: what is known
+  of files in object stores and archives. ``hidden``: a file in something that we do not know.
 - ``plan``: the status, the header and the byte ranges to send, by what the client asked for.
 - ``send``: what is to be sent, as a value.
 - ``senders``: the server's own wrapper, then os.sendfile, then the read loop. ``body``: what

@@ -97,6 +97,11 @@ class BlockReader:
         #: Whether the file has yet to be moved to that position.
         self.seek_first: bool = seek_first
         self.exact = exact
+        #: Number of bytes to read at once, at least, where there are as many.
+        self.read_size: int = 0
+        #: Whether to read on at stop, before the last block is handed on. That has the file
+        #: compare a checksum, and raise its error.
+        self.check_end: bool = False
         self._read = _read_method(filelike)
         self._rest = memoryview(b"")
 
@@ -125,6 +130,8 @@ class BlockReader:
         if not data and self.stop is not None and self.exact:
             raise ShortFileError(self.filelike, self.stop - self.start, self.position - self.start)
         self.position += len(data)
+        if self.check_end and self.position == self.stop:
+            self._next(1)
         return data
 
     def _next(self, size: int) -> bytes:
@@ -135,7 +142,7 @@ class BlockReader:
             if self.seek_first:
                 self.filelike.seek(self.position)  # type: ignore[attr-defined]
                 self.seek_first = False
-            data = self._call_read(size)
+            data = self._call_read(max(size, min(self.read_size, self.remaining or 0)))
         except OSError as error:
             raise FileReadError.of(self.filelike, error) from error
         except StopIteration:

@@ -73,7 +73,7 @@ class OneBlock(CloseOnce, list[bytes]):
             self.sender = "none"
         self.sent: int | None = len(block)
 
-    def described(self) -> BlockReader | ChainedReader | None:
+    def described(self) -> BlockReader | ChainedReader | ReadAhead | None:
         """The bytes that the header describes, for another middleware of ours outside."""
         # Somebody may have put another block into this list.
         return self.send.described() if [*map(id, self)] == [id(self._block)] else None

@@ -17,7 +17,15 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
 
-__all__ = ["UNDATED", "Validators", "date_of_file", "etag_of_file", "path_of_file"]
+__all__ = [
+    "UNDATED",
+    "Validators",
+    "date_of_file",
+    "etag_of_file",
+    "is_etag",
+    "path_of_file",
+    "seconds_of_date",
+]
 
 #: The year 1990, in nanoseconds since the epoch. An earlier time of modification says
 #: nothing, because packagers give the same one to all files (OSTree 0, Nix 1, zip archives
@@ -26,6 +34,11 @@ UNDATED = 631_152_000 * 10**9
 
 #: Weakness and opaque tag. A tag contains no quote, so findall() takes linear time.
 _ETAG = re.compile(r'(W/)?("[!#-~\x80-\xff]*")')
+
+
+def is_etag(value: str) -> bool:
+    """Whether this is an ETag as the header has it."""
+    return _ETAG.fullmatch(value) is not None
 
 
 @lru_cache(1024)
@@ -128,8 +141,8 @@ class Validators:
         if '"' in if_range:
             own = _ETAG.fullmatch(self.etag or "")
             return own is not None and not own[1] and if_range.strip() == own[2]
-        date = _seconds(if_range)
-        return date is not None and date == _seconds(self.last_modified)
+        date = seconds_of_date(if_range)
+        return date is not None and date == seconds_of_date(self.last_modified)
 
     def _matches(self, listed: str, *, strong: bool) -> bool:
         """Whether the ETag is among those listed.
@@ -145,11 +158,11 @@ class Validators:
 
     def _changed_since(self, date: str | None) -> bool | None:
         """Whether it was modified after date; None if either is missing or malformed."""
-        then, modified = _seconds(date), _seconds(self.last_modified)
+        then, modified = seconds_of_date(date), seconds_of_date(self.last_modified)
         return None if then is None or modified is None else modified > then
 
 
-def _seconds(date: str | None) -> int | None:
+def seconds_of_date(date: str | None) -> int | None:
     """An HTTP date (section 5.6.7) in seconds since the epoch; None: missing or malformed."""
     if date is None:
         return None

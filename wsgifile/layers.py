@@ -73,7 +73,11 @@ _REWOUND = {
     "django.core.files.base.File": True,
     "django.core.files.uploadedfile.InMemoryUploadedFile": True,
     "mmap.mmap": True,
+    "storages.backends.s3.S3File": True,
 }
+
+#: Types that are seekable, and that download the whole file if they are asked for that.
+_LAZY = {"storages.backends.s3.S3File": True}
 
 
 # Not frozen, like the other dataclasses here: frozen ones take four times as long to make.
@@ -140,7 +144,7 @@ def unwrap(app_iter: Any) -> Inner | None:
         if inner is None or not _is_as_made(file):
             break
         iterated = found is None or (found.iterated and found.start is None)
-        if iterated and rewinds(type(file)) and is_seekable(file):  # type: ignore[arg-type]
+        if iterated and _goes_back(file, inner):
             inner.start = 0
         if found is not None:
             inner = found.through(inner)
@@ -179,6 +183,14 @@ def rewinds(kind: type) -> bool:
     return bool(inherited(kind, _REWOUND, ITERATING_METHODS))
 
 
+def _goes_back(file: Any, inner: Inner) -> bool:
+    """Whether iterating file begins at the beginning of what is inside it."""
+    kind: Any = type(file)  # (mypy takes types for unhashable.)
+    if not rewinds(kind):
+        return False
+    return inherited(type(inner.file), _LAZY, frozenset()) or is_seekable(file)
+
+
 def name_of_type(kind: type) -> str:
     """The key of a type in the tables here."""
     return f"{kind.__module__}.{kind.__qualname__}"
@@ -215,6 +227,7 @@ def _block_reader(reader: BlockReader) -> Inner | None:
         reader.filelike,
         start=reader.position if reader.seek_first else None,
         count=reader.remaining,
+        block_size=max(1, reader.read_size),
     )
 
 
@@ -308,6 +321,11 @@ def _traced_iterable(traced: Any) -> Inner | None:
     return Inner(traced.__wrapped__, close_in_thread=True)
 
 
+def _storages_file(file: Any) -> Inner | None:
+    # Its property would download it.
+    return None if file._file is None else Inner(file._file, iterated=True)
+
+
 def _ranged_file(variables: dict[str, Any]) -> Inner:
     # Its iterator seeks, and reads up to a stop that may be infinite.
     ranged = variables["self"]
@@ -337,6 +355,7 @@ _LAYERS: dict[str, Callable[[Any], Inner | None]] = {
     "sentry_sdk.integrations.wsgi._ScopedResponse": lambda it: Inner(it._response),
     "servestatic.responders.SlicedFile": _sliced_file,
     "smart_open.utils.FileLikeProxy": lambda it: Inner(it.__wrapped__, iterated=True),
+    "storages.backends.s3.S3File": _storages_file,
     "tempfile.SpooledTemporaryFile": lambda it: Inner(it._file, iterated=True),
     "tempfile._TemporaryFileWrapper": (
         lambda it: Inner(it.file, iterated=True, temporary=bool(it._closer.delete))

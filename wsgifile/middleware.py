@@ -58,7 +58,8 @@ class FileWrapperMiddleware:
         Last-Modified.
     :param read_ahead: number of blocks to read ahead of the client, in another thread, of a
         file-like object whose ``read()`` may wait: of an object store, a pipe, a decompressor.
-        0: none, because some file-like objects may be used only by the thread that made them.
+        None: two of files of fsspec, boto3 and urllib3, which any thread may use. Of others
+        none, because some may be used only by the thread that made them. 0: none of any file.
         Files on disk do not need it: the kernel reads ahead.
     :param offload: :class:`~wsgifile.XAccelRedirect` or :class:`~wsgifile.XSendfile`, by which
         a proxy in front sends whole files below some directories; or
@@ -88,7 +89,7 @@ class FileWrapperMiddleware:
         block_size: int = DEFAULT_BLOCK_SIZE,
         ranges: bool = True,
         validators: bool = True,
-        read_ahead: int = 0,
+        read_ahead: int | None = None,
         offload: Offload | None = None,
         trusted_proxies: Iterable[str] | None = None,
         on_sent: Callable[[Transfer], object] | None = None,

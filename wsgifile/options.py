@@ -19,7 +19,8 @@ class Options:
     block_size: int = DEFAULT_BLOCK_SIZE
     ranges: bool = True
     validators: bool = True
-    read_ahead: int = 0
+    #: None: by the type of the file.
+    read_ahead: int | None = None
     offload: Offload | None = None
     #: None: every request comes through the proxy.
     trusted_proxies: Proxies | None = None
@@ -31,7 +32,8 @@ class Options:
 
     def __post_init__(self) -> None:
         check_int("block_size", self.block_size, 1)
-        check_int("read_ahead", self.read_ahead, 0)
+        if self.read_ahead is not None:
+            check_int("read_ahead", self.read_ahead, 0)
         check_seconds("send_timeout", self.send_timeout)
         if self.background is not None:
             check_int("background", self.background, 0)

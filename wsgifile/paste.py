@@ -7,7 +7,7 @@
     block_size = 262144
     ranges = true
     validators = true
-    read_ahead = 0
+    read_ahead = 2
     send_timeout = 60
     background = 200
     sendfile = true

@@ -17,6 +17,7 @@ from .log import logger, one_line, warn_once
 from .options import Options
 from .ranges import ByteRange, select
 from .recognise import FileRegion
+from .sources import goes_forwards
 
 __all__ = ["Headers", "Part", "Plan", "ends_connection", "make_plan", "never_has_body"]
 
@@ -231,14 +232,16 @@ def _promised_stop(
 
 
 def _is_ok_slice_of_file(plan: Plan, fields: Mapping[str, str], region: FileRegion) -> bool:
-    """Whether it is a 200 with bytes of a file, any part of which can be had."""
-    return (
-        plan.sized
-        and plan.count is not None
-        and region.end is not None
-        and region.start + plan.count <= region.end
-        and _BY_PROXY.isdisjoint(fields)
-    )
+    """Whether it is a 200 with bytes of a file, any part of which can be had.
+
+    Where only the application knows the length, of a file that can be moved forwards. Not of a
+    file whose length the kernel should know, and does not, such as one of /proc.
+    """
+    if not (plan.sized and plan.count is not None and _BY_PROXY.isdisjoint(fields)):
+        return False
+    if region.end is None:
+        return region.status is None and goes_forwards(region.filelike)
+    return region.start + plan.count <= region.end
 
 
 def _as_requested(
@@ -292,7 +295,7 @@ def _on_conditions(
     if refusal is not None:
         return _refused(refusal, plan.headers, region)
     if ranges:
-        return _part(plan, fields, region, _selected(environ, validators, plan))
+        return _part(plan, fields, region, _selected(environ, validators, plan, region))
     return plan
 
 
@@ -351,25 +354,39 @@ def _of_redirect(headers: Headers, control: str) -> Headers:
 
 def _own_validators(plan: Plan, fields: Mapping[str, str], region: FileRegion) -> Headers:
     """ETag, and Last-Modified, of a file whose application set neither."""
-    status, control = region.status, fields.get("cache-control")
-    if (
-        status is None
-        or status.st_mtime_ns < UNDATED
-        or not _VALIDATORS.isdisjoint(fields)
-        or (control is not None and "no-store" in control.lower())
+    control = fields.get("cache-control")
+    if not _VALIDATORS.isdisjoint(fields) or (
+        control is not None and "no-store" in control.lower()
     ):
         return []
-    path = path_of_file(region.filelike, status)
-    if path is None:
+    known = _etag_of_source(plan, region) if region.status is None else _etag_of_disk(plan, region)
+    if known is None:
         return []
-    assert plan.count is not None
-    mtime_ns = status.st_mtime_ns
-    etag = ("ETag", etag_of_file(path, plan.count, mtime_ns, region.start))
+    etag, mtime_ns = ("ETag", known[0]), known[1]
     # With a date alone, a cache takes a response for fresh, for longer the older it is (RFC
     # 9111, section 4.2.2). An application that may give the next client another file did
     # not mean that, so the date needs its Cache-Control or Expires.
     date = date_of_file(mtime_ns) if control is not None or "expires" in fields else None
     return [etag] if date is None else [("Last-Modified", date), etag]
+
+
+def _etag_of_disk(plan: Plan, region: FileRegion) -> tuple[str, int] | None:
+    """The ETag of a file that was opened by its path, and its time of modification."""
+    assert region.status is not None
+    assert plan.count is not None
+    mtime_ns = region.status.st_mtime_ns
+    path = path_of_file(region.filelike, region.status) if mtime_ns >= UNDATED else None
+    if path is None:
+        return None
+    return etag_of_file(path, plan.count, mtime_ns, region.start), mtime_ns
+
+
+def _etag_of_source(plan: Plan, region: FileRegion) -> tuple[str, int] | None:
+    """The ETag that a store has given to the object, of which this is all; and its time."""
+    source = region.source
+    if source is None or source.etag is None or region.start or plan.count != region.end:
+        return None
+    return source.etag, source.modified_ns or 0
 
 
 _VALIDATORS = frozenset({"etag", "last-modified"})
@@ -383,12 +400,13 @@ def _refused(status: str, headers: Headers, region: FileRegion) -> Plan:
 
 
 def _selected(
-    environ: Mapping[str, Any], validators: Validators, whole: Plan
+    environ: Mapping[str, Any], validators: Validators, whole: Plan, region: FileRegion
 ) -> list[ByteRange] | None:
     """The ranges that the request asks for; None: it gets the whole.
 
     It also gets the whole if a condition says that the client has parts of another
-    version. Refusing by that condition is up to the application.
+    version. Refusing by that condition is up to the application. And if the ranges go back in
+    a file that can only go forwards.
     """
     wanted = environ.get("HTTP_RANGE")
     if (
@@ -398,7 +416,10 @@ def _selected(
     ):
         return None
     assert whole.count is not None
-    return select(wanted, whole.count)
+    selected = select(wanted, whole.count)
+    if selected is not None and not region.random and selected != sorted(selected):
+        return None
+    return selected
 
 
 def _part(

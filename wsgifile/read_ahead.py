@@ -16,23 +16,30 @@ from collections.abc import Callable
 from .blocks import BlockReader
 from .threads import pool
 
-__all__ = ["ReadAhead"]
+__all__ = ["FIRST_OF_STORE", "ReadAhead"]
 
 #: Size of the first read in bytes. It is small so that the client gets something soon. Each
 #: further read is twice as large, up to the block size.
 FIRST = 16384
+#: The same where each read is a request, so that most files take one.
+FIRST_OF_STORE = 2 * 2**20
 
 
 class ReadAhead:
-    """The blocks of a reader, up to depth of them ahead."""
+    """The blocks of a reader, up to depth of them ahead.
 
-    def __init__(self, blocks: BlockReader, depth: int, block_size: int) -> None:
+    :param first: size of the first block.
+    """
+
+    def __init__(
+        self, blocks: BlockReader, depth: int, block_size: int, first: int = FIRST
+    ) -> None:
         self._blocks = blocks
         self._depth = depth
         self._block_size = block_size
-        self._size = min(FIRST, block_size)
+        self._size = min(first, block_size)
         #: What was read: blocks, and possibly an error after them.
-        self._ready: deque[bytes | BaseException] = deque()
+        self._ready: deque[bytes | memoryview | BaseException] = deque()
         #: Whether there is no more to read, and whether nobody wants any more.
         self._ended = self._closed = False
         #: The thread that is reading, and whether a job for the pool is pending.
@@ -86,9 +93,11 @@ class ReadAhead:
                 # and with some servers the file is closed only when the body is dropped.
                 del block
         if len(block) > size:
-            self._ready.appendleft(block[size:])
+            rest = memoryview(block)  # A block of a store is large, and is not to be copied.
+            self._ready.appendleft(rest[size:])
+            block = rest[:size]
         self._ask()
-        return block[:size]
+        return bytes(block)
 
     def _ask(self) -> None:
         idle = self._reading is None and not self._asked and not self._ended

@@ -33,6 +33,7 @@ from .layers import (
     rewinds,
     unwrap,
 )
+from .sources import Source, describer_of
 
 __all__ = ["NOT_FILES", "FileRegion", "FileSlice", "KernelFile", "recognise"]
 
@@ -113,6 +114,13 @@ class FileRegion:
     reason: str = ""
     #: Whether close() deletes the file.
     temporary: bool = False
+    #: What is known of a file that is neither the kernel's nor a BytesIO.
+    source: Source | None = None
+
+    @property
+    def random(self) -> bool:
+        """Whether going back in the file is as cheap as going on."""
+        return self.end is not None and (self.source is None or self.source.random)
 
     @property
     def stop(self) -> int | None:
@@ -150,12 +158,46 @@ def recognise(app_iter: object) -> FileRegion | None:
     else:
         file, inner = app_iter, _ITERATED
     as_made = kind.is_file and _OF_INSTANCE.isdisjoint(file.__dict__)
-    if not (as_made or _is_readable(file, inner, kind)):
+    source = None if kind.describer is None else kind.describer(file)
+    if not (as_made or _is_readable(file, inner, kind, source)):
         return None
-    return _region(file, inner, kind, as_made)
+    if source is not None and source.size is not None:
+        return _region_of_source(file, inner, kind, source)
+    return _region(file, inner, kind, as_made, source)
 
 
-def _region(file: Any, inner: Inner, kind: _Kind, as_made: bool) -> FileRegion | None:
+def _region_of_source(file: Any, inner: Inner, kind: _Kind, source: Source) -> FileRegion | None:
+    """What inner says of a file whose size is known, as positions in it."""
+    size, start, seek = source.size, inner.start, True
+    assert size is not None
+    if start is None and inner.iterated and kind.may_be_rewound:
+        start = 0
+    elif start is None:
+        start = source.start
+    if start is None:
+        # It cannot tell its position, so it is called 0.
+        if inner.skip:
+            return None
+        start, seek = 0, False
+    start += inner.skip
+    return FileRegion(
+        file,
+        None,
+        start,
+        seek,
+        max(start, size),
+        None if inner.count is None else start + inner.count,
+        inner.block_size,
+        close_in_thread=inner.close_in_thread,
+        reason="it is no file on a disk",
+        temporary=inner.temporary,
+        source=source,
+    )
+
+
+def _region(
+    file: Any, inner: Inner, kind: _Kind, as_made: bool, source: Source | None
+) -> FileRegion | None:
     """What inner says of this file, as positions in it; None: they cannot be reached.
 
     :param as_made: whether no attribute of the instance may change its bytes.
@@ -184,6 +226,7 @@ def _region(file: Any, inner: Inner, kind: _Kind, as_made: bool) -> FileRegion |
         inner.close_in_thread or (inner.iterated and kernel is not None and kind.closes_itself),
         reason,
         inner.temporary,
+        source,
     )
 
 
@@ -204,12 +247,15 @@ class _Kind:
         self.iterates_by_read = _iterates_by_read(kind)
         #: Whether it is a file, unless an attribute of the instance may change its bytes.
         self.is_file = self.built_in is not None and self.iterates_by_read is not None
+        #: What tells more of an instance that is no file of the kernel; None: nothing does.
+        self.describer = describer_of(kind)
         #: Whether iterating it may begin at its beginning.
         self.may_be_rewound = rewinds(kind)
         #: Whether it is no file, whatever the instance, unless something looks through it. An
         #: instance that lies about its class may be a text file to isinstance().
         self.is_only_iterated = (
             self.iterates_by_read is None
+            and self.describer is None
             and not issubclass(kind, io.TextIOBase)
             and not any(
                 {"__class__", "__getattribute__"} & vars(base).keys() for base in kind.__mro__[:-1]
@@ -221,7 +267,7 @@ class _Kind:
 _kind: Callable[[type], _Kind] = lru_cache(256)(_Kind)
 
 
-def _is_readable(file: Any, inner: Inner, kind: _Kind) -> bool:
+def _is_readable(file: Any, inner: Inner, kind: _Kind, source: Source | None) -> bool:
     """Whether it has a read(), which gives the bytes that the application means.
 
     :raises TypeError: for a file opened in text mode, which nobody would encode.
@@ -231,7 +277,9 @@ def _is_readable(file: Any, inner: Inner, kind: _Kind) -> bool:
             return False
         raise TypeError(f'{name_of(file)} is open in text mode: open it with mode "rb" to send it')
     # Its read() is not even looked up if it is not used: that may be code which fails.
-    if inner.iterated and not _iterates_as_it_reads(file, kind):
+    if inner.iterated and not (
+        _iterates_as_it_reads(file, kind) or (source is not None and source.iterates)
+    ):
         return False
     return callable(getattr(file, "read", None)) and (inner.iterated or _reads_bytes(file))
 

@@ -7,14 +7,16 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from .blocks import BlockReader, ChainedReader, name_of
+from .blocks import BlockReader, ChainedReader, FileLike, name_of
 from .log import logger, one_line
 from .page_cache import is_stale
 from .plan import Part, Plan
-from .read_ahead import ReadAhead
+from .read_ahead import FIRST_OF_STORE, ReadAhead
 from .recognise import FileRegion, FileSlice
+from .sources import Forwards
 from .transfer import Declined, Transfer
 
 if TYPE_CHECKING:
@@ -87,8 +89,9 @@ class Send:
     plan: Plan
     #: Number of bytes to read at once.
     block_size: int
-    #: Number of blocks to read ahead, of a file whose read() may block.
-    read_ahead: int
+    #: Number of blocks to read ahead, of a file whose read() may block. None: as is known to
+    #: be good for its type.
+    read_ahead: int | None
     watch: Watch | None = None
     #: Seconds that the client may take nothing.
     send_timeout: float = 60.0
@@ -117,37 +120,56 @@ class Send:
 
     def blocks(self) -> BlockReader | ChainedReader | ReadAhead:
         """The bytes to send, by read()."""
-        reader = self._reader_of(self.plan.parts)
-        # A file whose end is known is on a local disk or in memory.
-        if (
-            isinstance(reader, BlockReader)
-            and self.read_ahead
-            and self.region.end is None
-            and self.plan.count != 0
-        ):
-            return ReadAhead(reader, self.read_ahead, self.block_size)
-        return reader
+        return self._read_ahead(self.read_now())
 
-    def described(self) -> BlockReader | ChainedReader:
+    def read_now(self) -> BlockReader | ChainedReader:
+        """The same, without another thread."""
+        return self._reader_of(self.plan.parts)
+
+    def described(self) -> BlockReader | ChainedReader | ReadAhead:
         """The bytes that the header describes: for HEAD, those that GET would get."""
-        return self._reader_of(self.plan.described or self.plan.parts)
+        return self._read_ahead(self._reader_of(self.plan.described or self.plan.parts))
+
+    def _read_ahead(
+        self, reader: BlockReader | ChainedReader
+    ) -> BlockReader | ChainedReader | ReadAhead:
+        """The bytes of this reader, read ahead of the client if that is any good."""
+        depth, source = self.read_ahead, self.region.source
+        if depth is None:
+            depth = 0 if source is None else source.read_ahead
+        elif self.region.end is not None and source is None:
+            depth = 0  # It is on a local disk or in memory.
+        if not depth or isinstance(reader, ChainedReader) or reader.remaining == 0:
+            return reader
+        if not reader.read_size:
+            return ReadAhead(reader, depth, self.block_size)
+        size, reader.read_size = reader.read_size, 0
+        return ReadAhead(reader, depth, size, FIRST_OF_STORE)
 
     def _reader_of(self, parts: tuple[Part, ...]) -> BlockReader | ChainedReader:
         first, *more = parts
-        if more or isinstance(first, bytes):
-            return ChainedReader(map(self._reader, parts))
-        return self._reader(first)
+        region, in_parts = self.region, bool(more) or isinstance(first, bytes)
+        filelike, seek = region.filelike, region.seek
+        if region.source is not None and region.source.reader is not None:
+            filelike = region.source.reader
+        if not seek and (in_parts or first[0] != region.start):
+            filelike, seek = Forwards(filelike), True
+        if in_parts:
+            return ChainedReader(map(partial(self._reader, filelike, seek), parts))
+        return self._reader(filelike, seek, first)
 
-    def _reader(self, part: Part) -> BlockReader:
+    def _reader(self, filelike: FileLike, seek: bool, part: Part) -> BlockReader:
         if isinstance(part, bytes):
             return BlockReader(io.BytesIO(part), 0, len(part))
         region, (start, stop) = self.region, part
         if stop is None:
             # Nobody was promised how many bytes come, so the file may end before the limit.
-            return BlockReader(
-                region.filelike, start, region.limit, seek_first=region.seek, exact=False
-            )
-        return BlockReader(region.filelike, start, stop, seek_first=region.seek)
+            return BlockReader(filelike, start, region.limit, seek_first=seek, exact=False)
+        reader, source = BlockReader(filelike, start, stop, seek_first=seek), region.source
+        if source is not None:
+            reader.read_size = source.read_size
+            reader.check_end = source.checks_end and stop == region.end
+        return reader
 
     def file_slice(self) -> FileSlice | Declined:
         """The bytes to send as a slice of a kernel file, if they are one."""

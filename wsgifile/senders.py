@@ -72,9 +72,11 @@ def read_small(send: Send, server: Server) -> bytes | None:
 
 
 def read_all(send: Send, count: int) -> bytes | None:
-    """All count bytes to send, of a file whose read() does not block.
+    """All count bytes to send.
 
     None if they cannot be had. Then a Body meets the error again, and can tell the server.
+
+    :raises FileReadError: if a file that is elsewhere cannot be read. Nothing has been sent.
     """
     kernel, data = send.region.kernel, b""
     first, *more = send.plan.parts
@@ -82,10 +84,12 @@ def read_all(send: Send, count: int) -> bytes | None:
         if kernel is not None and _HAS_PREAD and not (more or isinstance(first, bytes)):
             data = os.pread(kernel.fileno(), count, first[0])
         else:
-            blocks = send.blocks()
+            blocks = send.read_now()
             while len(data) < count:
                 data += blocks.next_block(count)
     except (OSError, FileReadError):
+        if send.region.source is not None:
+            raise  # No need to ask a store again: as long as nothing is sent, it is a 500.
         return None
     return data if len(data) == count else None
 

@@ -72,9 +72,15 @@ class FileWrapper:
         the file cannot seek; WebOb then sends the whole file.
         """
         whole = self.reader
-        if not whole.seek_first and not is_seekable(self.filelike):
+        region = None if whole.seek_first else _region(self)
+        if whole.seek_first:
+            base = whole.position
+        elif region is not None and region.seek:
+            base = region.start
+        elif is_seekable(self.filelike):
+            base = self.filelike.tell()  # type: ignore[attr-defined]
+        else:
             return None
-        base = whole.position if whole.seek_first else self.filelike.tell()  # type: ignore[attr-defined]
         ends = [end for end in (stop, whole.remaining) if end is not None]
         part = FileWrapper(self.filelike, self.block_size)
         part.reader = BlockReader(

@@ -1,0 +1,327 @@
+"""What is known of files that are no file of the kernel: in object stores, in archives, in memory.
+
+One table: from the type of a file to what can be said of it without asking anybody, such as
+its length. No library is imported: a type counts as in ``layers``. What a library does not
+offer in public is taken only if it is there.
+
+An object store answers a few large requests faster than many small ones, and a range should
+cost its own bytes. Libraries read on beyond what was asked for, by up to 50 MiB, and some
+download the whole file before the first byte. :class:`Fetched` asks for exactly what it is
+to read.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from types import SimpleNamespace
+from typing import Any
+
+from .blocks import BlockReader, FileLike, is_seekable, name_of
+from .conditions import is_etag, seconds_of_date
+from .layers import READING_METHODS, inherited
+
+__all__ = ["Fetched", "Forwards", "Source", "describer_of", "goes_forwards"]
+
+#: The least number of bytes to ask a store for, unless a client wants fewer. A store that
+#: answers after 30 ms and sends 100 MB/s is waited for a sixth of the time.
+_REQUEST = 16 * 2**20
+#: The same for what the server sends without being asked again. It is urllib3's own.
+_STREAMED = 65536
+#: Number of blocks to read ahead: one is taken by the client, the other one is on its way.
+_AHEAD = 2
+
+#: Caches of fsspec that only read ahead, by their names. Others may be shared or be on a disk.
+_READING_AHEAD = frozenset({"bytes", "none", "readahead"})
+#: fsspec's names of object stores. Their ETags differ for different bytes, also of two objects.
+_OBJECT_STORES = frozenset({"abfs", "abfss", "az", "gcs", "gs", "oss", "s3", "s3a"})
+
+#: What a class may read by, besides seek() and tell().
+_READS = frozenset({"read", "read1", "readall", "readinto"})
+
+
+@dataclass(slots=True)
+class Source:
+    """What is known of a file."""
+
+    #: Number of bytes; None: not known. If it cannot tell its position, from where it stands.
+    size: int | None
+    #: Where it stands. None: it cannot tell.
+    start: int | None = None
+    #: What reads the same bytes at a lower cost, from any position. None: the file itself.
+    reader: FileLike | None = None
+    #: Whether going back is as cheap as going on.
+    random: bool = True
+    #: The ETag of all bytes, and the time of modification in nanoseconds since the epoch.
+    etag: str | None = None
+    modified_ns: int | None = None
+    #: The least number of bytes to read at once.
+    read_size: int = 0
+    #: Number of blocks to read ahead by default. Any thread may read it, if this is not 0.
+    read_ahead: int = 0
+    #: Whether it compares a checksum when read() finds the end.
+    checks_end: bool = False
+    #: Whether iterating it gives the bytes that read() gives.
+    iterates: bool = True
+
+
+class Fetched:
+    """A file of which ranges are fetched, each by one request.
+
+    :param fetch: gives the bytes from its first argument up to its second.
+    """
+
+    def __init__(self, size: int, fetch: Callable[[int, int], bytes]) -> None:
+        self._size = size
+        self._fetch = fetch
+        self._position = 0
+
+    def seek(self, position: int) -> None:
+        self._position = position
+
+    def read(self, size: int) -> bytes:
+        """Up to size more bytes."""
+        stop = min(self._position + size, self._size)
+        if self._position >= stop:
+            return b""
+        data = self._fetch(self._position, stop)
+        self._position += len(data)
+        return data
+
+
+class Forwards:
+    """A file that can only be moved forwards. Where it stands is position 0."""
+
+    def __init__(self, filelike: FileLike) -> None:
+        self._blocks = BlockReader(filelike)
+        self.name = name_of(filelike)
+
+    def seek(self, position: int) -> None:
+        """Go to this position, which is not before the next byte.
+
+        By the file's own seek(), if it has one: that of a decompressor does not copy what it
+        leaves out.
+        """
+        blocks = self._blocks
+        file: Any = blocks.filelike
+        if position > blocks.position and not blocks.has_rest and goes_forwards(file):
+            file.seek(file.tell() + position - blocks.position)
+            blocks.position = position
+        while blocks.position < position:
+            if not blocks.next_block(min(position - blocks.position, _SKIPPED)):
+                return  # It has ended. So read() will find nothing.
+
+    def read(self, size: int) -> bytes:
+        """Up to size more bytes."""
+        return self._blocks.next_block(size)
+
+
+#: Number of bytes to read at once, of those that are left out.
+_SKIPPED = 262144
+
+
+def goes_forwards(file: Any) -> bool:
+    """Whether its seek() can be relied on to go forwards."""
+    kind: Any = type(file)  # (mypy takes types for unhashable.)
+    if not (_seeks_as_it_reads(kind) and READING_METHODS.isdisjoint(_attributes(file))):
+        return False
+    try:
+        return is_seekable(file)
+    except (OSError, ValueError):
+        return False  # It is closed, and reading it will say so.
+
+
+@lru_cache(256)
+def _seeks_as_it_reads(kind: type) -> bool:
+    """Whether positions of its seek() are those of the bytes that its read() gives.
+
+    Not if a class has a read() of its own, which may decrypt, and inherits the seek() of what
+    it reads, or passes it on by __getattr__().
+    """
+    for base in kind.__mro__:
+        if {"seek", "tell"} & vars(base).keys():
+            return True
+        if not _READS.isdisjoint(vars(base)):
+            return False
+    return False
+
+
+@lru_cache(256)
+def describer_of(kind: type) -> Callable[[Any], Source | None] | None:
+    """What describes files of this type, if anything does."""
+    look = inherited(kind, _SOURCES, READING_METHODS)
+    return None if look is None else _Describer(look)
+
+
+class _Describer:
+    """Describes a file, unless something about it is not as expected."""
+
+    def __init__(self, look: Callable[[Any], Source | None]) -> None:
+        self._look = look
+
+    def __call__(self, file: Any) -> Source | None:
+        if not READING_METHODS.isdisjoint(_attributes(file)):
+            return None
+        try:
+            return self._look(file)
+        except Exception:
+            # These are other projects' attributes, which may have changed; or it is closed.
+            return None
+
+
+def _attributes(file: Any) -> dict[str, Any]:
+    return getattr(file, "__dict__", {})
+
+
+def _fsspec(file: Any) -> Source | None:
+    if file.mode != "rb" or not isinstance(file.size, int):
+        return None
+    source = Source(file.size, file.tell())
+    if getattr(file.fs, "async_impl", False):
+        # It asks in a thread of its own, whoever reads. Of others, one connection may be all.
+        source.read_ahead = _AHEAD
+    if getattr(file.cache, "name", None) in _READING_AHEAD:
+        source.reader = Fetched(file.size, _past_cache(file.cache))
+        source.read_size = _REQUEST
+    protocol = file.fs.protocol
+    if not _OBJECT_STORES.isdisjoint([protocol] if isinstance(protocol, str) else protocol):
+        details = file._details or {}  # Not by its property, which may ask the store.
+        source.etag = _etag(details.get("ETag") or details.get("etag"))
+        dates = [details.get(key) for key in ("LastModified", "last_modified", "updated")]
+        source.modified_ns = _nanoseconds(next(filter(None, dates), None))
+    return source
+
+
+def _past_cache(cache: Any) -> Callable[[int, int], bytes]:
+    """What fetches a range of a file of fsspec, and not more. It asks for what is not held."""
+
+    def fetch(start: int, stop: int) -> bytes:
+        held = getattr(cache, "start", None)
+        if held is not None and held <= start < cache.end:
+            data: bytes = cache.cache[start - held : stop - held]
+        else:
+            data = cache.fetcher(start, stop)
+        return data
+
+    return fetch
+
+
+def _fsspec_http(file: Any) -> Source | None:
+    source = _fsspec(file)
+    if source is None or source.reader is None or file.size > file.blocksize:
+        return source
+    # It also works without us if the server does not know ranges.
+    fetch = _past_cache(file.cache)
+    whole: list[bytes] = []
+
+    def fetch_or_take(start: int, stop: int) -> bytes:
+        if not whole:
+            try:
+                return fetch(start, stop)
+            except ValueError:
+                whole.append(fetch(0, file.size))
+        return whole[0][start:stop]
+
+    source.reader = Fetched(file.size, fetch_or_take)
+    return source
+
+
+def _django_storages(file: Any) -> Source | None:
+    # Its own read() first downloads all of it into a temporary file.
+    storage, stored = file._storage, file.obj
+    if file._mode != "rb" or file._file is not None:
+        return None
+    if storage.gzip and stored.content_encoding == "gzip":
+        return None
+    allowed = sys.modules["boto3.s3.transfer"].S3Transfer.ALLOWED_DOWNLOAD_ARGS
+    params = storage.get_object_parameters(file.name)
+    params = {key: value for key, value in params.items() if key in allowed}
+    # Noted once: after each get(), boto3 asks the store again.
+    size, e_tag, modified = file.size, stored.e_tag, stored.last_modified
+
+    def fetch(start: int, stop: int) -> bytes:
+        wanted = f"bytes={start}-{stop - 1}"
+        got = stored.get(**params, Range=wanted, IfMatch=e_tag)
+        data: bytes = got["Body"].read()
+        if len(data) != stop - start:
+            raise OSError(f"{len(data)} bytes instead of {wanted}")
+        return data
+
+    return Source(
+        size,
+        0,
+        Fetched(size, fetch),
+        etag=_etag(e_tag),
+        modified_ns=_nanoseconds(modified),
+        read_size=_REQUEST,
+        read_ahead=_AHEAD,
+    )
+
+
+def _streaming_body(body: Any) -> Source:
+    length, taken = body._content_length, body._amount_read
+    size = None if length is None else int(length) - taken
+    source = Source(size, random=False, read_ahead=_AHEAD, checks_end=True)
+    headers = getattr(body._raw_stream, "headers", {})
+    if not taken and "Content-Range" not in headers:
+        source.etag = _etag(headers.get("ETag"))
+        source.modified_ns = _nanoseconds(headers.get("Last-Modified"))
+    return source
+
+
+def _urllib3(response: Any) -> Source:
+    # As it is on the wire. Iterated, it may be decompressed.
+    source = Source(None, random=False, read_ahead=_AHEAD, iterates=False)
+    if "content-encoding" not in response.headers and not response.tell():
+        source.size = response.length_remaining
+    if source.size is not None:
+        source.iterates = True
+        # If the body ends early, its read() raises an error. read1() gives what has arrived.
+        source.reader, source.read_size = SimpleNamespace(read=response.read), _STREAMED
+    return source
+
+
+def _etag(value: Any) -> str | None:
+    """The ETag as a header has it. Some stores leave the quotes away."""
+    if not isinstance(value, str):
+        return None
+    if is_etag(value):
+        return value
+    return f'"{value}"' if re.fullmatch(r"[!#-~]+", value) else None
+
+
+def _nanoseconds(date: Any) -> int | None:
+    if isinstance(date, datetime) and date.tzinfo is not None:
+        return int(date.timestamp()) * 10**9
+    seconds = seconds_of_date(date) if isinstance(date, str) else None
+    return None if seconds is None else seconds * 10**9
+
+
+#: By module and name of the type.
+_SOURCES: dict[str, Callable[[Any], Source | None]] = {
+    # In the order of their names.
+    "botocore.httpchecksum.StreamingChecksumBody": _streaming_body,
+    "botocore.response.StreamingBody": _streaming_body,
+    "fsspec.implementations.http.HTTPFile": _fsspec_http,
+    "fsspec.spec.AbstractBufferedFile": _fsspec,
+    # This is the only way to know that the body ends early. Before Python 3.11, not all of its
+    # methods count.
+    "http.client.HTTPResponse": (
+        lambda it: Source(it.length if sys.version_info >= (3, 11) else None, random=False)
+    ),
+    "mmap.mmap": lambda it: Source(len(it), it.tell()),
+    "smart_open.http.SeekableBufferedInputBase": (
+        lambda it: Source(it.content_length, it.tell()) if it.content_length >= 0 else None
+    ),
+    "smart_open.s3.Reader": (lambda it: Source(it._raw_reader._content_length, it.tell())),
+    "storages.backends.s3.S3File": _django_storages,
+    "tarfile.ExFileObject": lambda it: Source(it.raw.size, it.tell(), random=False),
+    "urllib3.response.HTTPResponse": _urllib3,
+    # Going back means to begin again. A compressed one, and before Python 3.13 any, is read up
+    # to where it goes.
+    "zipfile.ZipExtFile": lambda it: Source(it._orig_file_size, it.tell(), random=False),
+}
