@@ -134,10 +134,12 @@ def serving(app: Any, **settings: Any) -> Iterator[int]:
     def close() -> None:
         for channel in list(server.active_channels.values()):
             channel.handle_close()  # This also closes the temporary files of its buffer.
+        server.trigger.del_channel()  # This thread may still have to write to it.
+        wasyncore.dispatcher.close(server)  # Its own close() also closes the trigger.
         wasyncore.close_all(server._map)
 
     # The loop does it itself: it does not expect others to close what it waits for.
-    with suppress(OSError):  # The loop was awake, and has closed the trigger already.
-        server.trigger.pull_trigger(close)
+    server.trigger.pull_trigger(close)
     loop.join(20)
+    server.trigger.close()
     assert not loop.is_alive()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
 from argparse import _StoreAction
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -106,18 +108,21 @@ def test_no_network(site: Path, host: str, shown: str) -> None:
 
 def on_a_terminal(*command: str, **env: str) -> str:
     """What a command prints on a terminal, until the line that says it is ready."""
-    pexpect = pytest.importorskip("pexpect")
+    # Not by pexpect, which forks: eventlet, which other tests import, warns of that.
+    ours, theirs = os.openpty()
     environ = {**os.environ, "PYTHONIOENCODING": "utf-8", **env}
-    child = pexpect.spawn(
-        command[0], list(command[1:]), env=environ, encoding="utf-8", timeout=20, echo=False
-    )
-    child.expect("Serving .*\r\n")
-    shown = str(child.after)
-    child.sendintr()
-    child.expect(pexpect.EOF)
-    child.close()
-    assert child.exitstatus == 0
-    return shown + str(child.before)
+    process = subprocess.Popen(command, env=environ, stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    shown, ready = b"", False
+    with suppress(OSError):  # The command has ended.
+        while select.select([ours], [], [], 20)[0]:
+            shown += os.read(ours, 65536)
+            if not ready and re.search(b"Serving .*\r\n", shown):
+                ready = True
+                process.send_signal(signal.SIGINT)
+    os.close(ours)
+    assert process.wait(20) == 0, shown
+    return shown.decode()
 
 
 def qr_code(text: str) -> list[str]:

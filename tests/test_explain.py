@@ -5,10 +5,13 @@ from __future__ import annotations
 import gzip
 import os
 import re
+import socket
 import subprocess
 import sys
+import threading
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -528,3 +531,23 @@ def test_explain_on_a_terminal(tmp_path: Path, path: str) -> None:
     os.close(master)
     assert shown.startswith(b"\r0 MiB\r")
     assert "200 OK, 300000 bytes" in done.stdout
+
+
+def test_loop_ends_before_it_is_told_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may find out by itself, from an earlier byte in its trigger."""
+    from waitress.trigger import trigger
+
+    from wsgifile.cli.explain import _serving
+
+    pull, others = trigger._physical_pull, set(threading.enumerate())
+
+    def pull_late(self: Any) -> None:
+        pull(self)
+        for thread in set(threading.enumerate()) - others:
+            thread.join(20)
+        pull(self)
+
+    with _serving(lambda environ, start_response: []) as port:
+        monkeypatch.setattr(trigger, "_physical_pull", pull_late)
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port), 20)

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import import_module
 from types import GeneratorType, MethodType
 from typing import TYPE_CHECKING, Any
@@ -367,9 +368,17 @@ def _serving(app: WSGIApplication) -> Iterator[int]:
         yield int(server.effective_port)
     finally:
         server.task_dispatcher.shutdown(timeout=1)
-        # The loop itself must do it. It fails if another thread closes its sockets.
-        server.trigger.pull_trigger(lambda: wasyncore.close_all(server._map))
+        # The loop itself must close the sockets, because it fails if another thread does.
+        server.trigger.pull_trigger(partial(_close_all, server))
         loop.join(5)
+        server.trigger.close()
+
+
+def _close_all(server: Any) -> None:
+    """Close all but the trigger: the thread that asks for this may still have to write to it."""
+    server.trigger.del_channel()
+    wasyncore.dispatcher.close(server)  # Its own close() also closes the trigger.
+    wasyncore.close_all(server._map)
 
 
 @dataclass
