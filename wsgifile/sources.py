@@ -28,7 +28,8 @@ from .layers import READING_METHODS, inherited
 __all__ = ["Fetched", "Forwards", "Source", "describer_of", "goes_forwards"]
 
 #: The least number of bytes to ask a store for, unless a client wants fewer. A store that
-#: answers after 30 ms and sends 100 MB/s is waited for a sixth of the time.
+#: answers after 30 ms and sends 100 MB/s is waited for a sixth of the time. A library that reads
+#: smaller blocks, or is told to, has these, so no response takes more memory than without us.
 _REQUEST = 16 * 2**20
 #: The same for what the server sends without being asked again. It is urllib3's own.
 _STREAMED = 65536
@@ -186,7 +187,7 @@ def _fsspec(file: Any) -> Source | None:
         source.read_ahead = _AHEAD
     if getattr(file.cache, "name", None) in _READING_AHEAD:
         source.reader = Fetched(file.size, _past_cache(file.cache))
-        source.read_size = _REQUEST
+        source.read_size = min(_REQUEST, file.blocksize)
     protocol = file.fs.protocol
     if not _OBJECT_STORES.isdisjoint([protocol] if isinstance(protocol, str) else protocol):
         details = file._details or {}  # Not by its property, which may ask the store.
@@ -257,7 +258,7 @@ def _django_storages(file: Any) -> Source | None:
         Fetched(size, fetch),
         etag=_etag(e_tag),
         modified_ns=_nanoseconds(modified),
-        read_size=_REQUEST,
+        read_size=min(_REQUEST, file.buffer_size),
         read_ahead=_AHEAD,
     )
 
