@@ -460,6 +460,15 @@ def test_sub_class_that_is_iterated_and_not_read(make: Callable[[str], Any], met
     assert b"".join(file) == rot(DATA)
 
 
+def test_instance_that_is_iterated_and_not_read() -> None:
+    """The same for a method that was replaced on it."""
+    body = pytest.importorskip("botocore.response").StreamingBody(io.BytesIO(DATA), SIZE)
+    chunks = body.iter_chunks
+    body.iter_chunks = lambda size: map(rot, chunks(size))
+    assert recognise(body) is None
+    assert b"".join(body) == rot(DATA)
+
+
 def test_what_cannot_be_described() -> None:
     """It is read as it stands, and its error is its own."""
     memory = mapped()

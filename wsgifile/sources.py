@@ -198,7 +198,8 @@ class _Describer:
         self._iterates = iterates
 
     def __call__(self, file: Any) -> Source | None:
-        if not READING_METHODS.isdisjoint(_attributes(file)):
+        attributes = _attributes(file)
+        if not READING_METHODS.isdisjoint(attributes):
             return None
         try:
             source = self._look(file)
@@ -207,7 +208,7 @@ class _Describer:
             return None
         if source is None or not (source.size is None or _is_size(source.size)):
             return None
-        source.iterates = source.iterates and self._iterates
+        source.iterates &= self._iterates and ITERATING_METHODS.isdisjoint(attributes)
         return source
 
 
