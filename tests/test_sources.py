@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from wsgifile import FileWrapper, FileWrapperMiddleware, sources
+from wsgifile import FileReadError, FileWrapper, FileWrapperMiddleware, sources
 from wsgifile.recognise import recognise
 
 if TYPE_CHECKING:
@@ -153,6 +153,67 @@ def test_shorter_than_the_application_says() -> None:
         answer(Own(b"short"), SIZED, wanted="bytes=1000-1009")
 
 
+class NoSeek(Own):
+    """Its seek() is there for something that asks whether there is one."""
+
+    def seek(self, position: int) -> int:
+        raise io.UnsupportedOperation("seek")
+
+
+class IdleSeek(Own):
+    """The same."""
+
+    def seek(self, position: int) -> int:
+        return 0
+
+
+class NoPosition(Own):
+    """The same, and so is its tell()."""
+
+    seek = IdleSeek.seek
+
+    def tell(self) -> Any:
+        return None
+
+
+class FirstPosition(Own):
+    """The same."""
+
+    seek = IdleSeek.seek
+
+    def tell(self) -> int:
+        return 0
+
+
+@pytest.mark.parametrize("make", [NoSeek, IdleSeek, NoPosition, FirstPosition])
+def test_seek_that_does_not_work(make: Callable[[], Any]) -> None:
+    """Then it is read up to the range, as the whole file is without us."""
+    _, header, body = answer(make(), SIZED, wanted="bytes=300000-300009")
+    assert body == DATA[300_000:300_010]
+    assert header["Content-Range"] == f"bytes 300000-300009/{SIZE}"
+
+
+class HalfSeek(Own):
+    """Goes elsewhere."""
+
+    def seek(self, position: int) -> int:
+        return self.file.seek(position // 2)
+
+
+class FailingSeek(HalfSeek):
+    """The same, and then it fails."""
+
+    def seek(self, position: int) -> int:
+        super().seek(position)
+        raise OSError("seek")
+
+
+@pytest.mark.parametrize("make", [HalfSeek, FailingSeek])
+def test_seek_that_goes_elsewhere(make: Callable[[], Any]) -> None:
+    with pytest.raises(FileReadError, match="seek"):
+        answer(make(), SIZED, wanted="bytes=300000-300009")
+
+
 class Passes:
     """Decrypts, and passes everything else on to what it reads."""
 
@@ -175,6 +236,23 @@ class Derived(io.BytesIO):
 
     def read(self, size: int | None = -1) -> bytes:
         return DATA[: size or 0] if super().read(size) else b""
+
+
+class Counting(io.BytesIO):
+    """Decrypts, and counts what it has given."""
+
+    def __init__(self) -> None:
+        super().__init__(b"salt" + DATA)
+        super().read(4)
+        self.given = 0
+
+    def read(self, size: int | None = -1) -> bytes:
+        data = super().read(size)
+        self.given += len(data)
+        return data
+
+    def tell(self) -> int:
+        return self.given
 
 
 class Unseekable(Own):
@@ -210,7 +288,9 @@ def patched() -> Any:
     return file
 
 
-@pytest.mark.parametrize("make", [Passes, PassesAll, Derived, Unseekable, Fails, Nothing, patched])
+@pytest.mark.parametrize(
+    "make", [Passes, PassesAll, Derived, Counting, Unseekable, Fails, Nothing, patched]
+)
 def test_positions_that_may_be_of_other_bytes(make: Callable[[], Any]) -> None:
     file = make()
     Nothing.file.seek(0)
@@ -224,7 +304,7 @@ def test_positions_that_may_be_of_other_bytes(make: Callable[[], Any]) -> None:
 
 def test_end_of_what_is_moved() -> None:
     """As any file, it has no bytes behind its end."""
-    fetched = sources.Fetched(SIZE, lambda start, stop: DATA[start:stop])
+    fetched = sources.Fetched(None, SIZE, lambda start, stop: DATA[start:stop])
     fetched.seek(SIZE - 5)
     assert (fetched.read(10), fetched.read(10)) == (DATA[-5:], b"")
     for file in (Own(DATA), Unseekable(DATA)):
@@ -243,14 +323,15 @@ def zip_member(name: str) -> Any:
     return zipfile.ZipFile(file).open(name)
 
 
-def tar_member() -> Any:
+def tar_member(mode: Any = "r") -> Any:
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w") as members:
         info = tarfile.TarInfo("member")
         info.size = SIZE
         members.addfile(info, io.BytesIO(DATA))
     file.seek(0)
-    return tarfile.open(fileobj=file).extractfile("member")
+    archive = tarfile.open(fileobj=file, mode=mode)
+    return archive.extractfile(next(iter(archive)))
 
 
 def mapped() -> Any:
@@ -262,8 +343,14 @@ def mapped() -> Any:
 
 @pytest.mark.parametrize(
     "make",
-    [lambda: zip_member("stored"), lambda: zip_member("packed"), tar_member, mapped],
-    ids=["stored", "packed", "tar", "mmap"],
+    [
+        lambda: zip_member("stored"),
+        lambda: zip_member("packed"),
+        tar_member,
+        lambda: tar_member("r|"),
+        mapped,
+    ],
+    ids=["stored", "packed", "tar", "tar stream", "mmap"],
 )
 def test_archives_and_memory(make: Callable[[], Any]) -> None:
     """They know their length."""
@@ -281,6 +368,105 @@ def test_archives_and_memory(make: Callable[[], Any]) -> None:
 def test_member_goes_forwards_only() -> None:
     assert answer(zip_member("packed"), wanted="bytes=1000-1009,0-9")[0] == "200 OK"
     assert answer(mapped(), wanted="bytes=1000-1009,0-9")[0] == "206 Partial Content"
+
+
+def test_empty_member_is_read() -> None:
+    """An archive may say so of a member that is not empty. Reading it tells."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as members:
+        members.writestr("empty", b"")
+        members.writestr("stored", DATA)
+    archive = zipfile.ZipFile(file)
+    assert answer(archive.open("empty"))[2] == b""
+    archive.getinfo("stored").file_size = 0
+    with pytest.raises(zipfile.BadZipFile, match="CRC"):
+        answer(archive.open("stored"))
+
+
+def rot(data: bytes) -> bytes:
+    """Stands for a cipher."""
+    return data.translate(bytes((byte + 1) % 256 for byte in range(256)))
+
+
+def derived(base: type, method: str) -> type:
+    """A sub-class that encrypts what it gives when it is iterated, by this method."""
+
+    def items(self: Any, *args: Any, **options: Any) -> Any:
+        given = getattr(super(kind, self), method)(*args, **options)
+        if isinstance(given, int):  # Of mmap.
+            given = bytes([given])
+        return rot(given) if isinstance(given, bytes) else map(rot, given)
+
+    kind = type("Encrypts", (base,), {method: items})
+    return kind
+
+
+def body_of_boto3(method: str) -> Any:
+    response = pytest.importorskip("botocore.response")
+    return derived(response.StreamingBody, method)(io.BytesIO(DATA), str(SIZE))
+
+
+def response_of_urllib3(method: str) -> Any:
+    urllib3 = pytest.importorskip("urllib3")
+    headers = {"Content-Length": str(SIZE)}
+    kind = derived(urllib3.HTTPResponse, method)
+    return kind(io.BytesIO(DATA), headers=headers, preload_content=False)
+
+
+def file_of_fsspec(method: str) -> Any:
+    spec = pytest.importorskip("fsspec.spec")
+    kind = derived(spec.AbstractBufferedFile, method)
+    kind._fetch_range = lambda self, start, end: DATA[start:end]  # type: ignore[attr-defined]
+    files = SimpleNamespace(protocol="ftp", invalidate_cache=lambda path: None, _parent=str)
+    return kind(files, "path", size=SIZE)
+
+
+def member_of_tar(method: str) -> Any:
+    member = tar_member()
+    member.__class__ = derived(tarfile.ExFileObject, method)
+    return member
+
+
+def member_of_zip(method: str) -> Any:
+    member = zip_member("stored")
+    member.__class__ = derived(zipfile.ZipExtFile, method)
+    return member
+
+
+def mapped_items(method: str) -> Any:
+    memory = derived(mmap.mmap, method)(-1, SIZE)
+    memory.write(DATA)
+    return memory
+
+
+@pytest.mark.parametrize(
+    ("make", "method"),
+    [
+        (body_of_boto3, "__iter__"),
+        (body_of_boto3, "iter_chunks"),
+        (response_of_urllib3, "__iter__"),
+        (response_of_urllib3, "stream"),
+        (file_of_fsspec, "__next__"),
+        (file_of_fsspec, "readuntil"),
+        (member_of_tar, "__next__"),
+        (member_of_zip, "__next__"),
+        (mapped_items, "__getitem__"),
+    ],
+)
+def test_sub_class_that_is_iterated_and_not_read(make: Callable[[str], Any], method: str) -> None:
+    """Its read() gives other bytes than the application means."""
+    file = make(method)
+    assert recognise(file) is None
+    assert b"".join(file) == rot(DATA)
+
+
+def test_instance_that_is_iterated_and_not_read() -> None:
+    """The same for a method that was replaced on it."""
+    body = pytest.importorskip("botocore.response").StreamingBody(io.BytesIO(DATA), SIZE)
+    chunks = body.iter_chunks
+    body.iter_chunks = lambda size: map(rot, chunks(size))
+    assert recognise(body) is None
+    assert b"".join(body) == rot(DATA)
 
 
 def test_what_cannot_be_described() -> None:
@@ -303,6 +489,11 @@ def test_unseekable_part_of_a_body_from_a_store() -> None:
     assert recognise(ranged) is None
     unknown = response.StreamingBody(io.BytesIO(DATA), None)
     assert answer(unknown)[2] == DATA
+    negative = recognise(FileWrapper(response.StreamingBody(io.BytesIO(DATA), -1)))
+    assert negative is not None
+    assert negative.end is None
+    with pytest.raises(FileReadError, match="is longer than it says"):
+        answer(response.StreamingBody(io.BytesIO(DATA), SIZE - 1))
     part = response.StreamingBody(RawWithHeader({"Content-Range": "bytes 0-9/10"}), "10")
     assert "ETag" not in answer(part)[1]
 
@@ -401,8 +592,9 @@ def test_fsspec_of_one_connection() -> None:
     assert region.source is not None
     assert region.source.read_ahead == 0
     assert answer(file, wanted="bytes=-10")[2] == DATA[-10:]
-    file.size = None
-    assert recognise(file).end is None  # type: ignore[union-attr]
+    for size in (None, -1, True, 1.5):
+        file.size = size
+        assert recognise(file).end is None  # type: ignore[union-attr]
     written = kind(files, "path", mode="wb")
     assert recognise(written).end is None  # type: ignore[union-attr]
     written.closed = True

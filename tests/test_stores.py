@@ -25,6 +25,7 @@ from presigned import client as client_of
 from stores import Counter
 
 from wsgifile import FileReadError, FileWrapperMiddleware
+from wsgifile.blocks import DEFAULT_BLOCK_SIZE
 from wsgifile.read_ahead import FIRST_OF_STORE
 
 if TYPE_CHECKING:
@@ -483,6 +484,16 @@ def test_caches_of_fsspec(s3: Counter, s3fs_files: Any, cache: str) -> None:
     assert (s3.sent == 10) == (cache in ("none", "bytes"))
 
 
+def test_small_blocks_of_fsspec(s3: Counter, s3fs_files: Any) -> None:
+    """They are for what reads little here and there, not for a whole file."""
+    small = answer(app_of(lambda: s3fs_files.open(f"{BUCKET}/small", block_size=100)))
+    assert small.body == SMALL
+    s3.forget()
+    file = s3fs_files.open(f"{BUCKET}/film", block_size=100)
+    assert answer(app_of(lambda: file)).body == DATA
+    assert len(s3.gets) == -(-SIZE // DEFAULT_BLOCK_SIZE)
+
+
 def test_size_given_to_fsspec(s3: Counter, s3fs_files: Any) -> None:
     """Then nothing has told an ETag, and the store is not asked for one."""
     app = app_of(lambda: s3fs_files.open(f"{BUCKET}/film", size=SIZE))
@@ -510,6 +521,15 @@ def test_server_without_ranges(web: Counter) -> None:
     assert len(web.gets) == 2
     large = app_of(lambda: files.open(url, block_size=1000))
     assert answer(large, Range="bytes=1000000-1999999").status == 500
+
+
+def test_server_without_ranges_by_smart_open(web: Counter) -> None:
+    """As without us: it can be had. Ranges are read up to where they begin."""
+    smart_open = pytest.importorskip("smart_open")
+    app = app_of(lambda: smart_open.open(f"{web.url}/whole", "rb"))
+    assert answer(app).body == DATA
+    assert answer(app, Range="bytes=4000000-4000999").body == DATA[4_000_000:4_001_000]
+    assert set(web.ranges) == {None}
 
 
 def test_zip_in_a_store(s3: Counter, s3fs_files: Any) -> None:
@@ -560,6 +580,29 @@ def test_kinds_of_django_storages_files(s3: Counter, django_storage: Any) -> Non
     response = answer(streamed(downloaded), Range="bytes=-1000")
     assert response.body == DATA[-1000:]
     assert answer(streamed(downloaded)).body == DATA
+
+
+def test_decrypting_file_of_django_storages(django_storage: Any) -> None:
+    """A sub-class may put another file in the place of what it downloads."""
+    backend = pytest.importorskip("storages.backends.s3")
+
+    class Decrypts(backend.S3File):  # type: ignore[misc, name-defined]
+        file = io.BytesIO(DATA[::-1])
+
+    app = streaming_response(lambda: Decrypts("film", "rb", django_storage))
+    assert answer(app).body == DATA[::-1]
+
+
+@pytest.mark.parametrize("etag", [None, 'W/"weak"'])
+def test_no_strong_etag_for_django_storages(
+    s3: Counter, django_storage: Any, etag: str | None
+) -> None:
+    """No condition would hold, so all of it is downloaded by one request, as Django does."""
+    file = django_storage.open("small")
+    file.obj.meta.data["ETag"] = etag
+    response = answer(streaming_response(lambda: file))
+    assert (response.status, response.body) == (200, SMALL)
+    assert s3.ranges == [None]
 
 
 def test_short_answer_to_django_storages(

@@ -119,7 +119,8 @@ class BlockReader:
         """Up to size more bytes; ``b""`` at the end.
 
         :raises ShortFileError: if the file ends before stop.
-        :raises FileReadError: if reading or seeking fails.
+        :raises FileReadError: if reading or seeking fails, or if a file whose end is checked
+            does not end at stop.
         :raises TypeError: if ``read`` returns something other than bytes.
         """
         if self.stop is not None:
@@ -130,8 +131,8 @@ class BlockReader:
         if not data and self.stop is not None and self.exact:
             raise ShortFileError(self.filelike, self.stop - self.start, self.position - self.start)
         self.position += len(data)
-        if self.check_end and self.position == self.stop:
-            self._next(1)
+        if self.check_end and self.position == self.stop and self._next(1):
+            raise FileReadError(f"{name_of(self.filelike)} is longer than it says")
         return data
 
     def _next(self, size: int) -> bytes:

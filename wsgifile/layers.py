@@ -54,7 +54,18 @@ READING_METHODS = frozenset(
 
 #: If a class defines one of these, it may give other bytes when it is iterated.
 ITERATING_METHODS = frozenset(
-    {"__getattribute__", "__iter__", "__next__", "chunks", "readline", "streaming_content"}
+    {
+        "__getattribute__",
+        "__getitem__",
+        "__iter__",
+        "__next__",
+        "chunks",
+        "iter_chunks",
+        "readline",
+        "readuntil",
+        "stream",
+        "streaming_content",
+    }
 )
 
 

@@ -21,9 +21,9 @@ from functools import lru_cache
 from types import SimpleNamespace
 from typing import Any
 
-from .blocks import BlockReader, FileLike, is_seekable, name_of
+from .blocks import DEFAULT_BLOCK_SIZE, BlockReader, FileLike, is_seekable, name_of
 from .conditions import is_etag, seconds_of_date
-from .layers import READING_METHODS, inherited
+from .layers import ITERATING_METHODS, READING_METHODS, inherited
 
 __all__ = ["Fetched", "Forwards", "Source", "describer_of", "goes_forwards"]
 
@@ -41,8 +41,8 @@ _READING_AHEAD = frozenset({"bytes", "none", "readahead"})
 #: fsspec's names of object stores. Their ETags differ for different bytes, also of two objects.
 _OBJECT_STORES = frozenset({"abfs", "abfss", "az", "gcs", "gs", "oss", "s3", "s3a"})
 
-#: What a class may read by, besides seek() and tell().
-_READS = frozenset({"read", "read1", "readall", "readinto"})
+#: What a class may read by, besides seek().
+_READS = frozenset({"read", "read1", "readall", "readinto", "tell"})
 
 
 @dataclass(slots=True)
@@ -76,10 +76,14 @@ class Fetched:
     :param fetch: gives the bytes from its first argument up to its second.
     """
 
-    def __init__(self, size: int, fetch: Callable[[int, int], bytes]) -> None:
+    def __init__(self, file: Any, size: int, fetch: Callable[[int, int], bytes]) -> None:
+        self._file = file
         self._size = size
         self._fetch = fetch
         self._position = 0
+
+    def __repr__(self) -> str:
+        return name_of(self._file)
 
     def seek(self, position: int) -> None:
         self._position = position
@@ -99,18 +103,20 @@ class Forwards:
 
     def __init__(self, filelike: FileLike) -> None:
         self._blocks = BlockReader(filelike)
-        self.name = name_of(filelike)
+
+    def __repr__(self) -> str:
+        return name_of(self._blocks.filelike)
 
     def seek(self, position: int) -> None:
         """Go to this position, which is not before the next byte.
 
-        By the file's own seek(), if it has one: that of a decompressor does not copy what it
-        leaves out.
+        By the file's own seek(), if it works: that of a decompressor does not copy what it
+        leaves out. Otherwise by reading.
         """
         blocks = self._blocks
         file: Any = blocks.filelike
-        if position > blocks.position and not blocks.has_rest and goes_forwards(file):
-            file.seek(file.tell() + position - blocks.position)
+        left_out = position - blocks.position
+        if left_out > 0 and not blocks.has_rest and goes_forwards(file) and _skip(file, left_out):
             blocks.position = position
         while blocks.position < position:
             if not blocks.next_block(min(position - blocks.position, _SKIPPED)):
@@ -125,26 +131,47 @@ class Forwards:
 _SKIPPED = 262144
 
 
+def _skip(file: Any, count: int) -> bool:
+    """Go forwards by count bytes. False: it has not moved.
+
+    Many classes have a seek() that does nothing, or always fails, because something asks
+    whether there is one.
+    """
+    before = file.tell()
+    if not isinstance(before, int):
+        return False
+    try:
+        file.seek(before + count)
+    except Exception:
+        if file.tell() != before:
+            raise
+        return False
+    after = file.tell()
+    if after not in (before, before + count):
+        raise OSError(f"seek({before + count}) went to {after}")
+    return bool(after != before)
+
+
 def goes_forwards(file: Any) -> bool:
-    """Whether its seek() can be relied on to go forwards."""
+    """Whether it may be moved forwards."""
     kind: Any = type(file)  # (mypy takes types for unhashable.)
     if not (_seeks_as_it_reads(kind) and READING_METHODS.isdisjoint(_attributes(file))):
         return False
     try:
         return is_seekable(file)
-    except (OSError, ValueError):
-        return False  # It is closed, and reading it will say so.
+    except Exception:
+        return False  # It may be closed. Then reading it will say so.
 
 
 @lru_cache(256)
 def _seeks_as_it_reads(kind: type) -> bool:
     """Whether positions of its seek() are those of the bytes that its read() gives.
 
-    Not if a class has a read() of its own, which may decrypt, and inherits the seek() of what
-    it reads, or passes it on by __getattr__().
+    Not if a class has a read() or tell() of its own, which may decrypt, and inherits the seek()
+    of what it reads, or passes it on by __getattr__().
     """
     for base in kind.__mro__:
-        if {"seek", "tell"} & vars(base).keys():
+        if "seek" in vars(base):
             return True
         if not _READS.isdisjoint(vars(base)):
             return False
@@ -155,23 +182,38 @@ def _seeks_as_it_reads(kind: type) -> bool:
 def describer_of(kind: type) -> Callable[[Any], Source | None] | None:
     """What describes files of this type, if anything does."""
     look = inherited(kind, _SOURCES, READING_METHODS)
-    return None if look is None else _Describer(look)
+    if look is None:
+        return None
+    return _Describer(look, inherited(kind, _SOURCES, ITERATING_METHODS) is not None)
 
 
 class _Describer:
-    """Describes a file, unless something about it is not as expected."""
+    """Describes a file, unless something about it is not as expected.
 
-    def __init__(self, look: Callable[[Any], Source | None]) -> None:
+    :param iterates: whether no sub-class gives other bytes when it is iterated.
+    """
+
+    def __init__(self, look: Callable[[Any], Source | None], iterates: bool) -> None:
         self._look = look
+        self._iterates = iterates
 
     def __call__(self, file: Any) -> Source | None:
-        if not READING_METHODS.isdisjoint(_attributes(file)):
+        attributes = _attributes(file)
+        if not READING_METHODS.isdisjoint(attributes):
             return None
         try:
-            return self._look(file)
+            source = self._look(file)
         except Exception:
             # These are other projects' attributes, which may have changed; or it is closed.
             return None
+        if source is None or not (source.size is None or _is_size(source.size)):
+            return None
+        source.iterates &= self._iterates and ITERATING_METHODS.isdisjoint(attributes)
+        return source
+
+
+def _is_size(value: object) -> bool:
+    return type(value) is int and value >= 0
 
 
 def _attributes(file: Any) -> dict[str, Any]:
@@ -179,15 +221,15 @@ def _attributes(file: Any) -> dict[str, Any]:
 
 
 def _fsspec(file: Any) -> Source | None:
-    if file.mode != "rb" or not isinstance(file.size, int):
+    if file.mode != "rb" or not _is_size(file.size):
         return None
     source = Source(file.size, file.tell())
     if getattr(file.fs, "async_impl", False):
         # It asks in a thread of its own, whoever reads. Of others, one connection may be all.
         source.read_ahead = _AHEAD
     if getattr(file.cache, "name", None) in _READING_AHEAD:
-        source.reader = Fetched(file.size, _past_cache(file.cache))
-        source.read_size = min(_REQUEST, file.blocksize)
+        source.reader = Fetched(file, file.size, _past_cache(file.cache))
+        source.read_size = _request(file.blocksize)
     protocol = file.fs.protocol
     if not _OBJECT_STORES.isdisjoint([protocol] if isinstance(protocol, str) else protocol):
         details = file._details or {}  # Not by its property, which may ask the store.
@@ -195,6 +237,11 @@ def _fsspec(file: Any) -> Source | None:
         dates = [details.get(key) for key in ("LastModified", "last_modified", "updated")]
         source.modified_ns = _nanoseconds(next(filter(None, dates), None))
     return source
+
+
+def _request(block_size: int) -> int:
+    """Number of bytes to ask for, of a library that has blocks of this size."""
+    return min(_REQUEST, max(block_size, DEFAULT_BLOCK_SIZE))
 
 
 def _past_cache(cache: Any) -> Callable[[int, int], bytes]:
@@ -227,7 +274,7 @@ def _fsspec_http(file: Any) -> Source | None:
                 whole.append(fetch(0, file.size))
         return whole[0][start:stop]
 
-    source.reader = Fetched(file.size, fetch_or_take)
+    source.reader = Fetched(file, file.size, fetch_or_take)
     return source
 
 
@@ -238,11 +285,16 @@ def _django_storages(file: Any) -> Source | None:
         return None
     if storage.gzip and stored.content_encoding == "gzip":
         return None
+    if type(file).file is not sys.modules["storages.backends.s3"].S3File.file:
+        return None  # A sub-class that reads something else, such as what it has decrypted.
     allowed = sys.modules["boto3.s3.transfer"].S3Transfer.ALLOWED_DOWNLOAD_ARGS
     params = storage.get_object_parameters(file.name)
     params = {key: value for key, value in params.items() if key in allowed}
     # Noted once: after each get(), boto3 asks the store again.
     size, e_tag, modified = file.size, stored.e_tag, stored.last_modified
+    etag = _etag(e_tag)
+    if etag is None or etag.startswith("W/") or not _is_size(size):
+        return None  # Nothing would tell that the object was replaced between two requests.
 
     def fetch(start: int, stop: int) -> bytes:
         wanted = f"bytes={start}-{stop - 1}"
@@ -255,10 +307,10 @@ def _django_storages(file: Any) -> Source | None:
     return Source(
         size,
         0,
-        Fetched(size, fetch),
-        etag=_etag(e_tag),
+        Fetched(file, size, fetch),
+        etag=etag,
         modified_ns=_nanoseconds(modified),
-        read_size=min(_REQUEST, file.buffer_size),
+        read_size=_request(file.buffer_size),
         read_ahead=_AHEAD,
     )
 
@@ -284,6 +336,23 @@ def _urllib3(response: Any) -> Source:
         # If the body ends early, its read() raises an error. read1() gives what has arrived.
         source.reader, source.read_size = SimpleNamespace(read=response.read), _STREAMED
     return source
+
+
+def _smart_open_http(file: Any) -> Source | None:
+    size, position = file.content_length, file.tell()
+    if size < 0:
+        return None
+    if file.response.headers.get("Accept-Ranges", "").lower() == "bytes":
+        return Source(size, position)
+    # Its seek() would ask for a range, and fail if it does not get one.
+    return Source(size - position, reader=SimpleNamespace(read=file.read), random=False)
+
+
+def _tar_member(file: Any) -> Source:
+    size, position = file.raw.size, file.tell()
+    if hasattr(file.raw.fileobj, "seekable") and file.seekable():
+        return Source(size, position, random=False)
+    return Source(size - position, random=False)  # Of an archive that is read as a stream.
 
 
 def _etag(value: Any) -> str | None:
@@ -315,14 +384,12 @@ _SOURCES: dict[str, Callable[[Any], Source | None]] = {
         lambda it: Source(it.length if sys.version_info >= (3, 11) else None, random=False)
     ),
     "mmap.mmap": lambda it: Source(len(it), it.tell()),
-    "smart_open.http.SeekableBufferedInputBase": (
-        lambda it: Source(it.content_length, it.tell()) if it.content_length >= 0 else None
-    ),
+    "smart_open.http.SeekableBufferedInputBase": _smart_open_http,
     "smart_open.s3.Reader": (lambda it: Source(it._raw_reader._content_length, it.tell())),
     "storages.backends.s3.S3File": _django_storages,
-    "tarfile.ExFileObject": lambda it: Source(it.raw.size, it.tell(), random=False),
+    "tarfile.ExFileObject": _tar_member,
     "urllib3.response.HTTPResponse": _urllib3,
     # Going back means to begin again. A compressed one, and before Python 3.13 any, is read up
-    # to where it goes.
-    "zipfile.ZipExtFile": lambda it: Source(it._orig_file_size, it.tell(), random=False),
+    # to where it goes. If it says 0, reading it tells whether that is true.
+    "zipfile.ZipExtFile": lambda it: Source(it._orig_file_size or None, it.tell(), random=False),
 }
