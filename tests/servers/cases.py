@@ -9,6 +9,7 @@ from __future__ import annotations
 import bz2
 import contextlib
 import ctypes
+import gc
 import gzip
 import io
 import json
@@ -619,6 +620,7 @@ def taken_events() -> list[list[Any]]:
 
 
 QUESTIONS: dict[str, Callable[[], object]] = {
+    "-/collect": gc.collect,
     "-/events": taken_events,
     "-/open": lambda: open_files(),
     "-/disarm": lambda: ctypes.CDLL(None).fault_disarm(),
@@ -653,7 +655,7 @@ def application(environ: WSGIEnvironment, start_response: StartResponse) -> Any:
     """``/CASE`` answers with that case.
 
     ``/-/events`` returns the events and forgets them. ``/-/open`` returns the names of the open
-    files.
+    files. ``/-/collect`` collects garbage.
     """
     name = environ["PATH_INFO"].strip("/")
     if name.startswith("-/"):
