@@ -339,9 +339,7 @@ def _urllib3(response: Any) -> Source:
 
 
 def _smart_open_http(file: Any) -> Source | None:
-    size, position = file.content_length, file.tell()
-    if size < 0:
-        return None
+    size, position = file.content_length, file.tell()  # -1 if it is not known.
     if file.response.headers.get("Accept-Ranges", "").lower() == "bytes":
         return Source(size, position)
     # Its seek() would ask for a range, and fail if it does not get one.
