@@ -74,12 +74,18 @@ class App:
             assert client.receive() == (200, b"ok")
 
     def wait_until_stalled(self, port: int) -> None:
-        """Return when no file is read any further."""
-        before = None
-        while (now := [file.closed or file.tell() for file in self.files]) != before:
-            before = now
-            for _ in range(20):
-                self.check_alive(port)
+        """Return when no file is read any further.
+
+        The sockets take more in steps: a receiver may acknowledge what it has after 40 ms.
+        """
+        before, until = None, 0.0
+        while True:
+            now = [file.closed or file.tell() for file in self.files]
+            if now != before:
+                before, until = now, time.monotonic() + 0.5
+            elif time.monotonic() > until:
+                return
+            self.check_alive(port)
 
 
 @pytest.fixture
