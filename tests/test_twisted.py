@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from ports import free_port, running
 from test_pipelining import Pipeline, wait_for
-from werkzeug.wsgi import ClosingIterator
 
 from wsgifile import FileWrapperMiddleware, Transfer
 from wsgifile.servers import twisted
@@ -288,6 +287,8 @@ class Closing(App):
     """Its close() may need the thread in which the application was called."""
 
     def wrapped(self, file: Any, environ: WSGIEnvironment) -> Any:
+        from werkzeug.wsgi import ClosingIterator
+
         def close() -> None:
             assert threading.current_thread().name.startswith("PoolThread")
             file.close()
@@ -301,6 +302,7 @@ def test_what_stays_with_the_thread(
 ) -> None:
     """The application's thread reads it, and waits for the client."""
     if why == "close()":
+        pytest.importorskip("werkzeug")
         app: App = Closing(lambda: open(path, "rb"))
     else:
         monkeypatch.setattr("wsgifile.servers.twisted.may_block", lambda fd: True)

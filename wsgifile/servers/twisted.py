@@ -1,9 +1,9 @@
 """Twisted's WSGIResource, which keeps in memory what a client has not taken.
 
 It iterates in a thread of its pool, and its reactor sends. Nothing makes that thread wait for
-the client. So a file on disk leaves it after the first block, and a :class:`Producer` gives
-the reactor the other blocks as the client takes them. Any other body is read by the
-application's thread, which then waits for the client in :class:`WaitingResponse`.
+the client. So the thread is done with a file on disk after the first block, and a
+:class:`Producer` gives the reactor the other blocks as the client takes them. Any other body is
+read by the application's thread, which then waits for the client in :class:`WaitingResponse`.
 """
 
 from __future__ import annotations
