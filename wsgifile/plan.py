@@ -180,7 +180,14 @@ def make_plan(
         )
     if method == "HEAD":
         nothing = _nothing(region)
-        return Plan(plan.status, plan.headers, nothing, plan.sized, plan.offload, plan.parts)
+        return Plan(
+            plan.status,
+            plan.headers,
+            nothing,
+            sized=plan.sized,
+            offload=plan.offload,
+            described=plan.parts,
+        )
     return plan
 
 
@@ -269,7 +276,8 @@ def _as_requested(
     if environ.keys().isdisjoint(_CONDITIONAL):
         return plan
     # Range means nothing with HEAD (RFC 9110, section 14.2).
-    return _on_conditions(environ, plan, own, fields, region, ranges=ranges and method == "GET")
+    ranges = ranges and method == "GET"
+    return _on_conditions(environ, plan, own=own, fields=fields, region=region, ranges=ranges)
 
 
 def _on_conditions(
@@ -320,9 +328,9 @@ def _left(
     # Whoever sends the file answers ranges and conditions too, and has an ETag of its own.
     if field[0] == "Location":
         headers = _of_redirect(plan.headers, fields.get("cache-control", ""))
-        return Plan("302 Found", [*headers, field], _nothing(region), True, field[0])
+        return Plan("302 Found", [*headers, field], _nothing(region), sized=True, offload=field[0])
     headers = [*_without(plan.headers, {"content-length"}), ("Content-Length", "0"), field]
-    return Plan(plan.status, headers, _nothing(region), True, field[0])
+    return Plan(plan.status, headers, _nothing(region), sized=True, offload=field[0])
 
 
 def _is_whole_file(plan: Plan, region: FileRegion) -> bool:
@@ -441,7 +449,8 @@ def _part(
         added = ("Content-Range", f"bytes {start}-{stop - 1}/{length}")
     else:
         boundary = secrets.token_hex(16)
-        parts = _multipart(boundary, fields.get("content-type"), whole, region, selected)
+        content_type = fields.get("content-type")
+        parts = _multipart(boundary, content_type, whole=whole, region=region, selected=selected)
         replaced = {"content-length", "content-type"}
         added = ("Content-Type", f"multipart/byteranges; boundary={boundary}")
     plan = Plan("206 Partial Content", [*_without(headers, replaced), added], parts, True)

@@ -163,7 +163,7 @@ def recognise(app_iter: object) -> FileRegion | None:
         return None
     if source is not None and source.size is not None:
         return _region_of_source(file, inner, kind, source)
-    return _region(file, inner, kind, as_made, source)
+    return _region(file, inner, kind, as_made=as_made, source=source)
 
 
 def _region_of_source(file: Any, inner: Inner, kind: _Kind, source: Source) -> FileRegion | None:
@@ -181,13 +181,13 @@ def _region_of_source(file: Any, inner: Inner, kind: _Kind, source: Source) -> F
         start, seek = 0, False
     start += inner.skip
     return FileRegion(
-        file,
-        None,
-        start,
-        seek,
-        max(start, size),
-        None if inner.count is None else start + inner.count,
-        inner.block_size,
+        filelike=file,
+        kernel=None,
+        start=start,
+        seek=seek,
+        end=max(start, size),
+        limit=None if inner.count is None else start + inner.count,
+        block_size=inner.block_size,
         close_in_thread=inner.close_in_thread,
         reason="it is no file on a disk",
         temporary=inner.temporary,

@@ -212,7 +212,7 @@ def send_some(out: int, in_: int, *, offset: int, count: int, behind: bool) -> i
     if behind or count < min(2 * size, LARGEST):
         return os.sendfile(out, in_, offset, count)
     began = time.thread_time()
-    sent = _send_in_calls(out, in_, offset, count, size)
+    sent = _send_in_calls(out, in_, offset=offset, count=count, size=size)
     # A short transfer costs more for each byte, whatever the size of the calls.
     if sent >= LARGEST // 4:
         _call_size.add(sent, time.thread_time() - began)
