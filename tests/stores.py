@@ -129,9 +129,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 block = bytes([block[0] ^ 1]) + block[1:]
             if cut is not None:
                 block = block[: cut - asked.sent]
+            asked.sent += len(block)  # Before the client has it, and a test looks here.
             self.wfile.write(block)
             self.wfile.flush()
-            asked.sent += len(block)
             if cut is not None and asked.sent >= cut:
                 self.close_connection = True
                 return
