@@ -93,6 +93,55 @@ def test_first_block_is_small_and_later_ones_grow() -> None:
     assert source.sizes[:5] == [FIRST, 2 * FIRST, BLOCK, BLOCK, BLOCK]
 
 
+def test_large_blocks_grow_only_if_the_client_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow client does not take the memory of the largest."""
+    monkeypatch.setattr(read_ahead, "FIRST_OF_STORE", 4 * FIRST)
+    source = Source()
+    source.open_wide()
+    blocks = ReadAhead(BlockReader(source, 0, None), 1, 16 * FIRST)
+    for _ in range(5):
+        blocks.next_block(BLOCK)
+        wait_until(lambda: blocks._ready)
+    assert source.sizes[:6] == [FIRST, 2 * FIRST, 4 * FIRST, 4 * FIRST, 4 * FIRST, 4 * FIRST]
+    source = Source()
+    blocks = ReadAhead(BlockReader(source, 0, None), 1, 16 * FIRST)
+    for size in (1, 2, 4, 8, 16, 16):
+        ready = threading.Event()
+        assert blocks.poll(ready.set) is None
+        source.let.release()
+        assert ready.wait(10)
+        block = blocks.poll(ready.set)
+        assert block is not None
+        assert len(block) == size * FIRST
+    source.open_wide()
+
+
+def test_poll() -> None:
+    """It never waits. What it is given is called once, when there is something or the end."""
+    source = Source(DATA[:FIRST])
+    blocks = ahead(source)
+    called: list[int] = []
+    assert blocks.poll(lambda: called.append(1)) is None
+    assert blocks.poll(lambda: called.append(2)) is None
+    source.let.release()
+    wait_until(lambda: called)
+    assert blocks.poll(lambda: called.append(3)) == DATA[:FIRST]
+    assert blocks.poll(lambda: called.append(4)) is None
+    source.open_wide()
+    wait_until(lambda: len(called) == 2)
+    assert blocks.poll(lambda: called.append(5)) == b""
+    assert called == [2, 4]
+
+
+def test_poll_without_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Pool, "submit", lambda self, job: False)
+    source = Source()
+    source.open_wide()
+    blocks = ahead(source)
+    assert b"".join(iter(lambda: blocks.poll(lambda: None) or b"", b"")) == DATA
+    assert set(source.threads) == {threading.current_thread()}
+
+
 def test_no_further_ahead_than_asked_for() -> None:
     """No more than depth blocks are read ahead, so a slow client takes no more memory."""
     source = Source()

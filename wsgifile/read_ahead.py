@@ -9,11 +9,12 @@ reads it itself.
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable
 
-from .blocks import BlockReader
+from .blocks import BlockReader, ChainedReader
 from .threads import pool
 
 __all__ = ["FIRST_OF_STORE", "ReadAhead"]
@@ -21,7 +22,8 @@ __all__ = ["FIRST_OF_STORE", "ReadAhead"]
 #: Size of the first read in bytes. It is small so that the client gets something soon. Each
 #: further read is twice as large, up to the block size.
 FIRST = 16384
-#: The same where each read is a request, so that most files take one.
+#: The same where each read is a request, so that most files take one. Larger ones take memory, so
+#: from here on the size grows only if the client had to wait.
 FIRST_OF_STORE = 2 * 2**20
 
 
@@ -32,7 +34,11 @@ class ReadAhead:
     """
 
     def __init__(
-        self, blocks: BlockReader, depth: int, block_size: int, first: int = FIRST
+        self,
+        blocks: BlockReader | ChainedReader,
+        depth: int,
+        block_size: int,
+        first: int = FIRST,
     ) -> None:
         self._blocks = blocks
         self._depth = depth
@@ -45,6 +51,9 @@ class ReadAhead:
         #: The thread that is reading, and whether a job for the pool is pending.
         self._reading: int | None = None
         self._asked = False
+        #: Whether somebody has had to wait for a block, and what to call when it is there.
+        self._waited = False
+        self._on_ready: Callable[[], object] | None = None
         self._close: Callable[[], None] | None = None
         self._changed = threading.Condition()
 
@@ -56,11 +65,31 @@ class ReadAhead:
                     return self._take(size)
                 if self._ended:
                     return b""
+                self._waited = True
                 if self._reading is not None:
                     self._changed.wait()
                     continue
                 self._reading = threading.get_ident()
             self._read()  # The first block, or all threads of the pool are busy.
+
+    def poll(self, on_ready: Callable[[], object]) -> bytes | None:
+        """The next block, ``b""`` at the end, or None: it is not there.
+
+        In the last case on_ready is called once, by the thread that reads it.
+        """
+        with self._changed:
+            self._on_ready = None
+            if self._ready:
+                return self._take(sys.maxsize)
+            if self._ended:
+                return b""
+            self._waited, self._on_ready = True, on_ready
+            self._ask()
+            if self._asked or self._reading is not None:
+                return None
+            self._reading = threading.get_ident()
+        self._read()  # There can be no other thread.
+        return self.poll(on_ready)
 
     def close(self, close: Callable[[], None], *, here: bool = False) -> None:
         """Read no more, and call close once no read is under way.
@@ -121,7 +150,9 @@ class ReadAhead:
             item = error
         with self._changed:
             self._reading = None
-            self._size = min(2 * self._size, self._block_size)
+            if self._waited or self._size < FIRST_OF_STORE:
+                self._size = min(2 * self._size, self._block_size)
+            self._waited = False
             if not self._ended:
                 failed = isinstance(item, BaseException)
                 self._ended = failed or not item
@@ -129,7 +160,10 @@ class ReadAhead:
                     self._ready.append(item)
             del item  # For the reason given in _take().
             close, self._close = self._close, None
+            on_ready, self._on_ready = self._on_ready, None
             self._changed.notify_all()
             self._ask()
+        if on_ready is not None:
+            on_ready()
         if close is not None:
             close()

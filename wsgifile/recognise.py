@@ -118,6 +118,11 @@ class FileRegion:
     source: Source | None = None
 
     @property
+    def is_local(self) -> bool:
+        """Whether it is on a disk or in memory, where any thread may read it."""
+        return self.end is not None and self.source is None
+
+    @property
     def random(self) -> bool:
         """Whether going back in the file is as cheap as going on."""
         return self.end is not None and (self.source is None or self.source.random)

@@ -137,8 +137,8 @@ class Send:
         depth, source = self.read_ahead, self.region.source
         if depth is None:
             depth = 0 if source is None else source.read_ahead
-        elif self.region.end is not None and source is None:
-            depth = 0  # It is on a local disk or in memory.
+        elif self.region.is_local:
+            depth = 0
         if not depth or isinstance(reader, ChainedReader) or reader.remaining == 0:
             return reader
         if not reader.read_size:

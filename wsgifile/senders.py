@@ -56,7 +56,8 @@ def open_body(send: Send, server: Server) -> Iterable[bytes]:
             send.watch.declined.append((name, body))
     if server.times_writes:
         send.block_size = min(send.block_size, SMALL)
-    return Body(send, server)
+    body = server.wrap_blocks(send)
+    return Body(send, server) if isinstance(body, Declined) else body
 
 
 def read_small(send: Send, server: Server) -> bytes | None:

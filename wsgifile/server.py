@@ -55,6 +55,10 @@ class Server:
         """A body that the server sends as it would its own ``wsgi.file_wrapper``."""
         return Declined("the server has none, or os.sendfile is faster")
 
+    def wrap_blocks(self, send: Send) -> Iterable[bytes] | Declined:
+        """The same for what has to be read."""
+        return Declined("the server waits while a file is read")
+
     def keeps_connection(self, *, sized: bool) -> bool:
         """Whether the connection stays open after an error in the body.
 

@@ -5,6 +5,9 @@ asks it for blocks as the socket takes them. Ours derives from it, has an end, a
 itself instead of returning blocks. If the file has become shorter, waitress's own tries for
 ever; ours raises, and the channel closes.
 
+What other threads may read, such as an object of a store, is sent from the main loop as well.
+While its next block is read, the main loop goes on with other clients.
+
 A client may send its next requests before it has read the response to the first. In waitress
 a thread then waits until the client has read that, and four such clients stop the server. So
 a connection on which we send becomes a :class:`Channel`, where no thread waits.
@@ -16,15 +19,17 @@ import os
 import socket
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from waitress.buffers import ReadOnlyFileBasedBuffer
 from waitress.channel import HTTPChannel
 
-from ..blocks import FileReadError, ShortFileError
+from ..blocks import FileReadError, ShortFileError, name_of
 from ..body import Body
 from ..page_cache import Lookahead, may_block, prefetch
+from ..read_ahead import ReadAhead
 from ..recognise import FileSlice, KernelFile
 from ..send import Send
 from ..server import Server as Base
@@ -43,6 +48,8 @@ _TURN = 4 << 20
 #: What is not in memory is read from the disk by a thread, this number of bytes at a time,
 #: while the main loop serves others.
 _PIECE = 1 << 20
+#: The number of blocks that are read ahead from where the main loop would have to wait.
+_DEPTH = 2
 #: The next request of a connection begins when at most this number of bytes of the responses
 #: before it are left to send. This bounds the memory and the open files of a connection.
 _AHEAD = 1 << 20
@@ -67,10 +74,9 @@ class Server(Base):
         The main loop closes it. So it declines if close() needs the application's thread, for
         a database connection or a session, and if reading the file may block the main loop.
         """
-        if send.region.close_in_thread:
-            return Declined("close() has to run in the application's thread")
-        if file_slice.file is self._task.request.get_body_stream():
-            return Declined("waitress closes the request's body before the main loop has sent it")
+        declined = self._stays(send)
+        if declined is not None:
+            return declined
         if not hasattr(os, "pread"):
             return Declined("this system has no pread()")
         if may_block(file_slice.file.fileno()):
@@ -83,6 +89,26 @@ class Server(Base):
             and send.no_sendfile is None
         )
         return Buffer(send, self, file_slice, channel if can_sendfile else None)
+
+    def wrap_blocks(self, send: Send) -> Body | Declined:
+        """A buffer for the channel, if other threads may read the file and close it."""
+        if not send.plan.sized or type(self._channel) is not Channel:
+            return Declined("there is no Content-Length, or the channel is not waitress's own")
+        declined = self._stays(send)
+        if declined is not None:
+            return declined
+        region = send.region
+        if not (region.is_local or isinstance(send.blocks(), ReadAhead)):
+            return Declined("other threads may not read it")
+        return ReadBuffer(send, self, self._channel)
+
+    def _stays(self, send: Send) -> Declined | None:
+        """Whether only the application's thread may have the file; None if not."""
+        if send.region.close_in_thread:
+            return Declined("close() has to run in the application's thread")
+        if send.region.filelike is self._task.request.get_body_stream():
+            return Declined("waitress closes the request's body before the main loop has sent it")
+        return None
 
     def flush_header(self) -> None:
         """Send it now, and no last chunk after it, which waitress adds even for HEAD."""
@@ -161,18 +187,114 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         return bool(self.total_outbufs_len > limit)
 
 
-class Buffer(Body, ReadOnlyFileBasedBuffer):  # type: ignore[misc]
-    """A slice of a file in the channel's list of output buffers.
+class ChannelBody(Body, ReadOnlyFileBasedBuffer):  # type: ignore[misc]
+    """A body in the channel's list of output buffers.
 
     If a filter iterates it, it is like any other Body.
+    """
+
+    sent: int
+    #: Number of bytes that are left to send.
+    remain: int
+
+    def prepare(self, size: int | None = None) -> int:
+        """The number of bytes that are left. size is the Content-Length."""
+        return self.remain
+
+    def skip(self, numbytes: int, allow_prune: bool = False) -> None:
+        """Go on by numbytes, which have been sent."""
+        self.remain -= numbytes
+        self.sent += numbytes
+
+    def close(self) -> None:
+        """The channel has sent everything, or the client has left."""
+        self.remain = 0
+        super().close()
+
+    def report_failure(self, error: Exception) -> Exception:
+        """Report the error, and return it."""
+        self.report_to_agents(error)
+        self.fail(error)
+        return error
+
+
+class ReadBuffer(ChannelBody):
+    """What has to be read. Unless it is in memory, other threads read it ahead of the client."""
+
+    def __init__(self, send: Send, server: Base, channel: HTTPChannel) -> None:
+        super().__init__(send, server)
+        assert send.plan.count is not None
+        self.remain = send.plan.count
+        self._channel = channel
+        self._block = memoryview(b"")
+        if send.region.kernel is not None:
+            assert not isinstance(self.blocks, ReadAhead)
+            self.blocks = ReadAhead(self.blocks, _DEPTH, send.block_size)
+
+    def prepare(self, size: int | None = None) -> int:
+        """The same. It reads the first block, so that the client gets a 500 if that fails."""
+        with self._reporting():
+            self._block = memoryview(self.blocks.next_block(self.remain))
+        return super().prepare(size)
+
+    def get(self, numbytes: int) -> memoryview:
+        """Up to numbytes of what comes next; nothing as long as it is not there."""
+        if not self._block:
+            with self._reporting():
+                self._block = memoryview(self._next_block() or b"")
+        return self._block[:numbytes]
+
+    def _next_block(self) -> bytes | None:
+        if not isinstance(self.blocks, ReadAhead):
+            return self.blocks.next_block(self.send.block_size)
+        self._channel.writable = self._is_writable
+        block = self.blocks.poll(self._wake)
+        if block is not None:
+            self._channel.__dict__.pop("writable", None)
+        return block
+
+    @contextmanager
+    def _reporting(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            self.report_failure(error)
+            raise
+        except BaseException as error:
+            # What another thread has met, such as a SystemExit, must not end the main loop.
+            failure = FileReadError(f"reading {name_of(self.send.region.filelike)} failed")
+            raise self.report_failure(failure) from error
+
+    def _is_writable(self) -> bool:
+        """While a block is read. Then the source is slow, not the client."""
+        self._channel.last_activity = time.time()
+        return bool(self._channel.will_close)
+
+    def _wake(self) -> None:
+        wake(self._channel)
+
+    def skip(self, numbytes: int, allow_prune: bool = False) -> None:
+        """Go on by numbytes, which have been sent."""
+        self._block = self._block[numbytes:]
+        super().skip(numbytes)
+
+
+def wake(channel: HTTPChannel) -> None:
+    """Have the main loop ask again whether the channel is writable. Any thread may call this."""
+    channel.__dict__.pop("writable", None)
+    if channel.connected:
+        with suppress(OSError):  # The server has been closed.
+            channel.server.pull_trigger()
+
+
+class Buffer(ChannelBody):
+    """A slice of a file on disk.
 
     :param channel: whose socket takes os.sendfile; None: return blocks to the channel.
     """
 
     sender = "wsgi.file_wrapper"
-    sent: int
     file: KernelFile
-    remain: int
 
     def __init__(
         self, send: Send, server: Base, file_slice: FileSlice, channel: HTTPChannel | None
@@ -186,10 +308,6 @@ class Buffer(Body, ReadOnlyFileBasedBuffer):  # type: ignore[misc]
         self._lookahead = Lookahead(file_slice.start)
         self._reading = False
         self._worker = threading.get_ident()
-
-    def prepare(self, size: int | None = None) -> int:
-        """The number of bytes that are left. size is the Content-Length."""
-        return self.remain
 
     def get(self, numbytes: int) -> bytes:
         """Up to numbytes of what comes next. waitress calls skip() when they are sent.
@@ -212,9 +330,9 @@ class Buffer(Body, ReadOnlyFileBasedBuffer):  # type: ignore[misc]
         try:
             data = os.pread(self.file.fileno(), size, self._position)
         except OSError as error:
-            raise self._reported(FileReadError.of(self.file, error)) from error
+            raise self.report_failure(FileReadError.of(self.file, error)) from error
         if size and not data:
-            raise self._reported(self._short())
+            raise self.report_failure(self._short())
         return data
 
     def _waits(self, channel: HTTPChannel) -> bool:
@@ -245,12 +363,9 @@ class Buffer(Body, ReadOnlyFileBasedBuffer):  # type: ignore[misc]
             finally:
                 os.close(fd)
                 lookahead.until = position + count
-                # _reading is cleared last, so that nobody starts the same read again.
-                channel.__dict__.pop("writable", None)
+                wake(channel)
+                # It is cleared last, so that nobody starts the same read again.
                 self._reading = False
-                if channel.connected:
-                    with suppress(OSError):  # The server has been closed.
-                        channel.server.pull_trigger()
 
         self._reading = True
         channel.writable = lambda: channel.will_close
@@ -283,7 +398,7 @@ class Buffer(Body, ReadOnlyFileBasedBuffer):  # type: ignore[misc]
             self._channel = None
             return False
         if not sent:
-            raise self._reported(self._short())
+            raise self.report_failure(self._short())
         self._behind = sent < count
         self.skip(sent)
         channel.total_outbufs_len -= sent
@@ -293,18 +408,7 @@ class Buffer(Body, ReadOnlyFileBasedBuffer):  # type: ignore[misc]
     def _short(self) -> ShortFileError:
         return ShortFileError(self.file, self._count, self._count - self.remain)
 
-    def _reported(self, error: FileReadError) -> FileReadError:
-        self.report_to_agents(error)
-        self.fail(error)
-        return error
-
     def skip(self, numbytes: int, allow_prune: bool = False) -> None:
         """Go on by numbytes, which have been sent."""
         self._position += numbytes
-        self.remain -= numbytes
-        self.sent += numbytes
-
-    def close(self) -> None:
-        """The channel has sent everything, or the client has left."""
-        self.remain = 0
-        super().close()
+        super().skip(numbytes)
