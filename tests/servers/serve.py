@@ -198,7 +198,10 @@ def recorded(name: str) -> None:
             "write_soon",
             "wrapper",
             lambda channel, data: (
-                type(data).__module__ if isinstance(data, ReadOnlyFileBasedBuffer) else None
+                type(data).__module__
+                if isinstance(data, ReadOnlyFileBasedBuffer)
+                and getattr(data, "sender", None) != "read"
+                else None
             ),
         )
     elif name.startswith("gunicorn"):
