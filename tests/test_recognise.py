@@ -12,6 +12,7 @@ import os
 import socket
 import tarfile
 import tempfile
+import tracemalloc
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -313,6 +314,21 @@ def test_bytes_io() -> None:
     file.write(b"x")  # fails if a buffer is still exported
     file.seek(10**6)
     assert region_of(file).end == 10**6
+
+
+def test_bytes_io_is_not_copied() -> None:
+    """It has the same bytes object as the application, as long as nobody writes to it."""
+    data = bytes(10_000_000)
+    file = io.BytesIO(data)
+    file.seek(1000)
+    tracemalloc.start()
+    try:
+        region = region_of(file)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (region.start, region.end, file.tell()) == (1000, 10_000_000, 1000)
+    assert peak < 1_000_000
 
 
 def test_mmap(path: Path) -> None:

@@ -347,8 +347,11 @@ def _is_unmodified(file: object) -> bool:
 
 def _end_of_bytesio(file: io.BytesIO, start: int) -> int:
     """Position of the end of the bytes, not before start."""
-    with file.getbuffer() as buffer:
-        return max(start, buffer.nbytes)
+    # getbuffer() would copy all of it, if it was made of bytes.
+    position = file.tell()
+    end = file.seek(0, os.SEEK_END)
+    file.seek(position)
+    return max(start, end)
 
 
 def _end_of_file(file: KernelFile, status: os.stat_result, start: int) -> int | None:

@@ -227,14 +227,20 @@ class ReadBuffer(ChannelBody):
         self.remain = send.plan.count
         self._channel = channel
         self._block = memoryview(b"")
+        #: What is in memory.
+        self._pieces: list[Any] = []
         if send.region.kernel is not None:
             assert not isinstance(self.blocks, ReadAhead)
             self.blocks = ReadAhead(self.blocks, _DEPTH, send.block_size)
+        elif send.region.is_local:
+            pieces = send.rest(0)
+            self._pieces = [] if isinstance(pieces, Declined) else pieces
 
     def prepare(self, size: int | None = None) -> int:
         """The same. It reads the first block, so that the client gets a 500 if that fails."""
-        with self._reporting():
-            self._block = memoryview(self.blocks.next_block(self.remain))
+        if not self._pieces:
+            with self._reporting():
+                self._block = memoryview(self.blocks.next_block(self.remain))
         return super().prepare(size)
 
     def get(self, numbytes: int) -> memoryview:
@@ -244,7 +250,10 @@ class ReadBuffer(ChannelBody):
                 self._block = memoryview(self._next_block() or b"")
         return self._block[:numbytes]
 
-    def _next_block(self) -> bytes | None:
+    def _next_block(self) -> bytes | memoryview | None:
+        if self._pieces:
+            piece: memoryview = self._pieces.pop(0)
+            return piece
         if not isinstance(self.blocks, ReadAhead):
             return self.blocks.next_block(self.send.block_size)
         self._channel.writable = self._is_writable
