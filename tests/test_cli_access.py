@@ -15,12 +15,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from email.message import Message
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from command_line import COMMAND, LINE, ask, get, logged, serving, started
 from test_cli_announce import connected
 from test_clients import Browser, needed
 from tls import CERTIFICATE, wrapped
+
+from wsgifile.cli.serving import _cut_off
 
 SECRET = "jörg:pass:wörd"
 
@@ -204,10 +207,10 @@ def encrypting(
         assert process.wait(20) == 0
 
 
-def fetch(url: str, **headers: str) -> tuple[int, Message, bytes]:
+def fetch(url: str, data: bytes | None = None, **headers: str) -> tuple[int, Message, bytes]:
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    request = urllib.request.Request(url, headers=headers)
+    request = urllib.request.Request(url, data, headers)
     with urllib.request.urlopen(request, timeout=20, context=context) as answer:
         return answer.status, answer.headers, answer.read()
 
@@ -282,6 +285,69 @@ def test_download_over_tls_that_ends_early(site: Path, tmp_path: Path) -> None:
             assert sock.recv(100)
         [line] = logged(log, 1)
     assert line[4] == " aborted of 200000000: the connection was closed"
+
+
+def test_ctrl_c_during_a_download_over_tls(site: Path, tmp_path: Path) -> None:
+    """A client that takes nothing does not keep the process alive."""
+    with (site / "large").open("wb") as file:
+        file.truncate(200_000_000)
+    pytest.importorskip("cheroot")
+    command = [*COMMAND, "-p", "0", "--cert", str(certificate(tmp_path)), str(site)]
+    with started(*command) as (process, line), wrapped(connect(line.split()[-1])) as sock:
+        sock.sendall(b"GET /large HTTP/1.0\r\n\r\n")
+        assert sock.recv(100)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
+
+
+def test_nothing_in_the_clear_when_a_connection_is_cut_off(tmp_path: Path) -> None:
+    """The thread that sends cannot go on without encryption."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate(tmp_path))
+    ours, theirs = socket.socketpair()
+    with context.wrap_socket(ours, True, do_handshake_on_connect=False) as sock, theirs:
+        _cut_off(SimpleNamespace(socket=sock))
+        with pytest.raises(OSError, match=r"."):
+            sock.send(b"secret")
+        assert theirs.recv(100) == b""
+    _cut_off(None)  # A thread that has none.
+
+
+BODY = b"x" * ((64 << 10) + 1)
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_bodies_of_requests(site: Path, tmp_path: Path, tls: bool) -> None:
+    """Files need none. A server that takes it nevertheless would have to keep it."""
+    log = tmp_path / "log"
+    with encrypting(site, log=log) if tls else serving(str(site), log=log) as url:
+        for body, code in ((BODY, b" 413 "), (BODY[1:], b" 405 ")):
+            head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(body)
+            with wrapped(connect(url)) if tls else connect(url) as sock:
+                # The refusal comes before the body, which would meet a closed connection.
+                sock.sendall(head)
+                if code == b" 405 ":
+                    sock.sendall(body)
+                assert code in sock.recv(100)
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_bodies_for_an_application(tmp_path: Path, tls: bool) -> None:
+    """It may take uploads."""
+    (tmp_path / "module.py").write_text("""
+def app(environ, start_response):
+    count = len(environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"])))
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"%d" % count]
+""")
+    log = tmp_path / "log"
+    options = ("module:app",)
+    with (
+        encrypting(*options, log=log, cwd=tmp_path)
+        if tls
+        else serving(*options, log=log, cwd=tmp_path) as url
+    ):
+        assert fetch(url, BODY)[2] == b"%d" % len(BODY)
 
 
 def test_application_over_tls_that_fails(tmp_path: Path) -> None:

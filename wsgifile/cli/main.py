@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import logging
+import os
 import signal
 from typing import TYPE_CHECKING
 
@@ -47,11 +48,19 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(str(error))
     if args.explain:
         return _explain(parser, app, *paths, headers=args.header)
-    return _serve(parser, args, app, ", ".join(map(one_line, targets)), path)
+    files = os.path.exists(targets[0])  # If not, it is an application.
+    shown = ", ".join(map(one_line, targets))
+    return _serve(parser, args, app, shown, path, files=files)
 
 
 def _serve(
-    parser: Parser, args: argparse.Namespace, app: WSGIApplication, target: str, path: str
+    parser: Parser,
+    args: argparse.Namespace,
+    app: WSGIApplication,
+    target: str,
+    path: str,
+    *,
+    files: bool,
 ) -> int:
     from .access_log import AccessLog
 
@@ -62,8 +71,9 @@ def _serve(
     through = FileWrapperMiddleware if args.quiet else AccessLog
     app = through(app, block_size=args.block_size)
     port = port_of_environment(parser) if args.port is None else args.port
+    serve = over_tls if args.cert else over_waitress
     try:
-        server = (over_tls if args.cert else over_waitress)(app, args, port)
+        server = serve(app, args, port, files=files)
     except CertificateError as error:
         parser.error(f"cannot use --cert and --key: {error}")
     except (OSError, ValueError) as error:
