@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from .. import FileWrapperMiddleware
 from ..log import one_line
 from .access import Cors, Password
-from .announce import announce, say
+from .announce import announce, say, tell
 from .arguments import Parser, check, go_to, make_parser, port_of_environment
 from .load import LoadError, load, need
 from .serving import CertificateError, over_tls, over_waitress, woken_by_signals
@@ -115,7 +115,7 @@ def _explain(
     if not path.startswith("/") or not path.isascii() or not path.isprintable() or " " in path:
         parser.error(f"{path!r} is not the path of a URL: that begins with / and is quoted")
     for each in explain(app, path, headers):
-        print(each)
+        tell(each)
     return 0
 
 
