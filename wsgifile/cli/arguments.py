@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from .. import __version__
 from ..blocks import DEFAULT_BLOCK_SIZE
+from ..log import one_line
 
 __all__ = ["Parser", "check", "go_to", "make_parser", "port_of_environment"]
 
@@ -57,7 +58,7 @@ class Parser(argparse.ArgumentParser):
     """Reports an error in one line, with exit status 2."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}\n")
+        self.exit(2, f"{self.prog}: {one_line(message)}\n")
 
     def format_help(self) -> str:
         return _HELP
@@ -91,8 +92,9 @@ def make_parser() -> Parser:
 
 def check(parser: Parser, args: argparse.Namespace) -> None:
     """Refuse options that do not fit together, and take the password of the environment."""
-    secret = os.environ.pop("WSGIFILE_AUTH", "")
-    if secret and args.auth is None:
+    secret = os.environ.pop("WSGIFILE_AUTH", None)
+    # An empty one is an error, or a slip of the finger would serve without a password.
+    if secret is not None and args.auth is None:
         try:
             args.auth = _user_and_password(secret)
         except argparse.ArgumentTypeError as error:
