@@ -10,6 +10,7 @@ import urllib.request
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,7 +22,9 @@ from test_clients import needed
 
 from wsgifile.cli import archive, download
 from wsgifile.cli.archive import Archive, Member
+from wsgifile.cli.arguments import make_parser
 from wsgifile.cli.directory import directory_app
+from wsgifile.cli.serving import over_waitress
 from wsgifile.cli.site import Site, open_below
 
 
@@ -253,6 +256,18 @@ def test_what_cannot_be_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert "files/sub/deep/" in names
     left_out = {"files/data.bin", "files/inner", "files/sub/deep/song.ogg"}
     assert SERVED - names == left_out
+
+
+@pytest.mark.parametrize(("option", "threads"), [("--zip", 32), ("--quiet", 4)])
+def test_threads(option: str, threads: int) -> None:
+    """Each slow download of an archive has a thread to itself. A few leave threads for others."""
+    args = make_parser().parse_args([option])
+    server: Any = over_waitress(lambda *_: [], args, 0, files=True)
+    try:
+        assert len(server._server.task_dispatcher.threads) == threads
+    finally:
+        server._server.task_dispatcher.shutdown()
+        server._server.close()
 
 
 def test_directory_that_cannot_be_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,7 +37,7 @@ of a directory:
 
 serving:
   --quiet              do not log each request to stderr
-  --threads N          threads for the application (default: 4, or 32 for https)
+  --threads N          threads (default: 4, or 32 for https and for --zip)
   --block-size BYTES   to read at once if files are read (default: {DEFAULT_BLOCK_SIZE})
 
   --chdir DIR          go there first: TARGET and its imports are from there

@@ -27,6 +27,9 @@ _HEADER = 256 << 10
 #: The largest number of bytes of a request's body. An application may take uploads, and gets what
 #: waitress allows. Files need none: waitress would keep it on the disk, and cheroot in memory.
 _BODY_FOR_APPLICATION, _BODY_FOR_FILES = 1 << 30, 64 << 10
+#: Number of threads where a slow download has one to itself: over TLS, because cheroot encrypts
+#: in it, and of a zip archive, which is made in it.
+_MANY_THREADS = 32
 #: Number of connections. An idle one is kept for two minutes.
 _CONNECTIONS = 500
 
@@ -83,7 +86,7 @@ def over_waitress(
         sockets,
         host=args.host,
         port=port,
-        threads=args.threads or 4,
+        threads=args.threads or (_MANY_THREADS if args.zip else 4),
         outbuf_high_watermark=_WATERMARK,
         max_request_body_size=_largest_body(files) + 1,  # It refuses this number, too.
         connection_limit=_CONNECTIONS,
@@ -138,8 +141,7 @@ def over_tls(app: WSGIApplication, args: argparse.Namespace, port: int, *, files
     :raises OSError: if it cannot listen; CertificateError: if it has no valid certificate.
     """
     adapter, cheroot = _classes()
-    # A slow download has a thread to itself, because cheroot encrypts in it.
-    server = cheroot((args.host, port), app, numthreads=args.threads or 32)
+    server = cheroot((args.host, port), app, numthreads=args.threads or _MANY_THREADS)
     server.max_request_header_size = _HEADER
     server.max_request_body_size = _largest_body(files)
     server.requests._force_close = _cut_off
