@@ -23,6 +23,7 @@ from test_cli_announce import connected
 from test_clients import Browser, needed
 from tls import CERTIFICATE, wrapped
 
+from wsgifile.cli.access import _ELSEWHERE, Local
 from wsgifile.cli.serving import _cut_off
 
 SECRET = "jörg:pass:wörd"
@@ -133,6 +134,28 @@ def test_warning_without_tls(site: Path, options: list[str]) -> None:
         process.send_signal(signal.SIGINT)
         warned = "the password crosses the network in the clear" in process.communicate()[1]
         assert warned is not bool(options)
+
+
+def test_names_of_this_machine(site: Path) -> None:
+    """A site whose name leads to 127.0.0.1 cannot read the files by somebody's browser."""
+    own = ["localhost", "LOCALHOST:80", "a.localhost:1", "127.0.0.1:9", "127.1", "box", ""]
+    own += ["[::1]:80", "[::ffff:127.0.0.1]:80"]
+    with serving(str(site)) as url:
+        for host in (*own, f"{socket.gethostname()}.:80"):
+            assert status(url + "empty", Host=host)[0] == 200, host
+        for host in ("rebound.example", "rebound.example:80", "localhost.example", "127.0.0.1.b"):
+            assert status(url + "empty", Host=host)[::2] == (421, _ELSEWHERE), host
+            assert status(url + "nosuch", "HEAD", Host=host)[::2] == (421, b""), host
+    for options in (["--cors"], ["--auth", "a:b"], ["-b", "127.0.0.1"]):
+        asked = {"Host": "rebound.example", "Authorization": basic("a:b")}
+        with serving(str(site), *options) as url:
+            code = status(url + "empty", **asked)[0]
+            assert code == (421 if "-b" in options else 200), options
+
+
+def test_addresses_of_this_machine_only() -> None:
+    assert all(map(Local.is_for, ("127.0.0.1", "127.1.2.3", "::1", "[::1]", "localhost")))
+    assert not any(map(Local.is_for, ("0.0.0.0", "::", "192.0.2.1", "example.org", "")))
 
 
 def test_cors(site: Path) -> None:

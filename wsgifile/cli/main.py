@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from .. import FileWrapperMiddleware
 from ..log import one_line
-from .access import Cors, Password
+from .access import Cors, Local, Password
 from .announce import announce, say, tell
 from .arguments import Parser, check, go_to, make_parser, port_of_environment
 from .load import LoadError, load, need
@@ -68,6 +68,8 @@ def _serve(
         app = Cors(app)
     if args.auth:
         app = Password(app, args.auth)
+    if files and not (args.auth or args.cors) and Local.is_for(args.host):
+        app = Local(app)
     through = FileWrapperMiddleware if args.quiet else AccessLog
     app = through(app, block_size=args.block_size)
     port = port_of_environment(parser) if args.port is None else args.port
