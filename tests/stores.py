@@ -169,7 +169,10 @@ def store(log: Path) -> Iterator[Counter]:
 
 
 class _File(http.server.BaseHTTPRequestHandler):
-    """Serves one file, with one range or whole. With ``/whole`` in its path, always whole."""
+    """Serves one file, with one range or whole.
+
+    Always whole: with ``/whole`` in its path, and with ``/none``, where the header says so.
+    """
 
     protocol_version = "HTTP/1.1"
     wbufsize = -1
@@ -179,7 +182,8 @@ class _File(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         data, wanted = self.data, self.headers["Range"]
         start, stop = 0, len(data)
-        ranges = "/whole" not in urlsplit(self.path).path
+        path = urlsplit(self.path).path
+        ranges = not {"whole", "none"} & set(path.split("/"))
         if wanted is not None and ranges:
             first, _, last = wanted.removeprefix("bytes=").partition("-")
             start = int(first)
@@ -189,6 +193,8 @@ class _File(http.server.BaseHTTPRequestHandler):
         else:
             self.send_response(200)
         self.send_header("Content-Length", str(stop - start))
+        if "/whole" not in path:
+            self.send_header("Accept-Ranges", "bytes" if ranges else "none")
         self.send_header("ETag", '"origin"')
         self.end_headers()
         if self.command == "GET":

@@ -23,6 +23,7 @@ import pytest
 from respond import sends
 
 pytest.importorskip("h11")
+pytest.importorskip("webob")
 
 from client import Answer, Client
 from ports import free_port, serving, wait_until_listening

@@ -60,14 +60,14 @@ OnEnd = Callable[[int, BaseException | None], object]
 
 _AT_ONCE = {signal.SIGINT, signal.SIGTERM}
 
-#: One of these calls that is due.
+#: A call of on_end that is due, and its arguments.
 _End = tuple[OnEnd, int, BaseException | None]
 
 _EPOLL = hasattr(select, "epoll")
 
 
 class Grace:
-    """What a server gives requests under way when the process ends.
+    """How long a server lets requests under way go on when the process ends.
 
     One is made for all responses that are sent at the same time.
     """
@@ -84,9 +84,9 @@ class Grace:
 
 @dataclass(slots=True)
 class Rest:
-    """What is left to send of a response, to whom, and for how long the client may stop."""
+    """What is left to send of a response, to whom, and how long the client may take nothing."""
 
-    #: The connection, as a number that the server uses.
+    #: The server's descriptor of the connection.
     connection: int
     #: Bytes, and ranges of the file, in this order.
     pieces: list[memoryview | tuple[int, int]]
@@ -103,13 +103,13 @@ class Rest:
     reset: bool
     #: Whether the file has to be read.
     read: bool
-    #: Makes what tells how long the server waits for requests when the process ends.
+    #: Makes the server's :class:`Grace`.
     grace: Callable[[], Grace]
 
 
 @dataclass(slots=True, eq=False)
 class _Delivery:
-    """A rest that was taken."""
+    """A :class:`Rest` that is being sent."""
 
     sock: socket.socket
     #: Our own descriptor of the file.
@@ -120,7 +120,7 @@ class _Delivery:
     timeout: float
     on_end: OnEnd
     reset: bool
-    #: When the client has taken nothing for too long.
+    #: The time at which the client has taken nothing for too long.
     deadline: float
     #: Number of bytes sent, with those that the worker has sent.
     sent: int
@@ -255,8 +255,8 @@ class _Sender:
             if rest.file is not None:
                 file = os.dup(rest.file.fileno())
                 undo.callback(os.close, file)
-            # The flag belongs to the open file, so the server's number has it as well. A new
-            # socket object changes it too, if there is a default timeout.
+            # O_NONBLOCK belongs to the open connection, so it also changes for the server's
+            # descriptor. A new socket object changes it too, if there is a default timeout.
             blocking = os.get_blocking(fd)
             undo.callback(os.set_blocking, fd, blocking)
             sock = undo.enter_context(_duplicate(fd))
@@ -300,7 +300,7 @@ class _Sender:
                     return
 
     def _turn(self, fd: int, event: int) -> _End | None:
-        """The connection takes more, has input, or has ended."""
+        """Handle an event: the connection takes more, has input, or has ended."""
         with self._lock:
             delivery = self._deliveries.get(fd)
             if delivery is None:  # The process ends.
@@ -389,7 +389,7 @@ class _Sender:
         return end
 
     def _linger(self, delivery: _Delivery, event: int) -> None:
-        """The client sends, or has closed the connection, one way or both."""
+        """Everything was sent. The client sends something, or has closed one or both ways."""
         if event & select.EPOLLERR:
             self._end(delivery, None)
         elif event & select.EPOLLHUP:
@@ -416,7 +416,7 @@ class _Sender:
         return None
 
     def _end(self, delivery: _Delivery, error: BaseException | None) -> _End | None:
-        """Close the connection. What to report, unless everything was sent before."""
+        """Close the connection. Returns what to report; None if all was sent before."""
         sending = bool(delivery.pieces)
         del self._deliveries[delivery.sock.fileno()]
         if not delivery.fetching:
@@ -435,9 +435,9 @@ class _Sender:
         return (delivery.on_end, delivery.sent, error) if sending else None
 
     def finish(self) -> None:
-        """Wait for all deliveries, as long as the server gives requests; then end them.
+        """Wait for all deliveries, as long as the server lets requests go on; then end them.
 
-        The process ends.
+        It is called when the process ends.
         """
         if not self._deliveries:
             return
@@ -478,7 +478,7 @@ class _Sender:
 def _is_killed() -> bool:
     """Whether the process ends from within the handler of a signal that kills at once.
 
-    uWSGI's workers end so. A graceful end is by SIGHUP.
+    uWSGI's workers end like that. Their graceful end is by SIGHUP.
     """
     return not _AT_ONCE.isdisjoint(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
 

@@ -97,10 +97,10 @@ class BlockReader:
         #: Whether the file has yet to be moved to that position.
         self.seek_first: bool = seek_first
         self.exact = exact
-        #: Number of bytes to read at once, at least, where there are as many.
+        #: The least number of bytes to read at once, if as many are left.
         self.read_size: int = 0
-        #: Whether to read on at stop, before the last block is handed on. That has the file
-        #: compare a checksum, and raise its error.
+        #: Whether to read once more at stop, before the last block is handed on. Then the file
+        #: compares its checksum, and raises an error if that is wrong.
         self.check_end: bool = False
         self._read = _read_method(filelike)
         self._rest = memoryview(b"")
@@ -162,7 +162,7 @@ class BlockReader:
         except TypeError:
             if _takes_a_size(self._read):
                 raise
-        # It gives all there is, and is not to give it again.
+        # This read() takes no size and returns everything, so it is called once.
         read, self._read = self._read, lambda size: b""
         return read()
 
@@ -248,7 +248,7 @@ def _read_method(filelike: Any) -> Any:
 
 @lru_cache(256)
 def _has_read1(kind: type) -> bool:
-    """Whether this type has a read1(), and no read() in a sub-class of what defines it."""
+    """Whether it has a read1(), and no read() in a class derived from the one with read1()."""
     for base in kind.__mro__:
         if callable(vars(base).get("read1")):
             return True
@@ -263,7 +263,7 @@ def _takes_a_size(read: Any) -> bool:
     except TypeError:
         return False
     except ValueError:
-        return True  # It is in C, and does not say.
+        return True  # A function in C may not tell its parameters.
     return True
 
 

@@ -96,7 +96,7 @@ class Body(CloseOnce):
         self.blocks: BlockReader | ChainedReader | ReadAhead = send.blocks()
         self._app_iter = send.app_iter
         self._begun = self._failed = False
-        #: Whom we wait for, if the server itself asks for blocks.
+        #: The client to wait for, if the server itself asks for blocks.
         self._client: Client | None = None
         #: Whether the header has been sent, and whether the rest is sent in the background.
         self._may_leave = self._left = False
@@ -114,7 +114,7 @@ class Body(CloseOnce):
         first, self._begun = not self._begun, True
         block = self.next_block(self.send.block_size, calling_frame(), first=first)
         # The first block is returned even if it is empty: some servers send no header without.
-        # But nothing, not even that, can be written to a dummy.
+        # If the connection was taken, even an empty block cannot be written to the dummy.
         if block == b"" and (self._left or not first):
             raise StopIteration
         return block
@@ -129,7 +129,7 @@ class Body(CloseOnce):
                 if server.is_iterating(self, frame):
                     self.begin()
                 elif self.send.plan.count != 0:
-                    self.sender = "read"  # Whatever was planned with the server.
+                    self.sender = "read"  # A filter asks, so no other sender is used.
             size = self._room(size)
             try:
                 block = self.read_block(size) if size else b""
@@ -146,7 +146,7 @@ class Body(CloseOnce):
             try:
                 return server.abort(error)
             finally:
-                # Some servers forget to, if it is the first block.
+                # Some servers do not close it if the first block fails.
                 self.close()
 
     def read_block(self, size: int) -> bytes:

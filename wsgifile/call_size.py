@@ -2,8 +2,8 @@
 
 If the client runs on the same machine, small calls can have each page reach the client while
 it is still in the processor's cache. One processor sends 1.8 times as fast in calls of 18 KiB
-as in calls of 1 MiB, and another one a third as fast. So the process tries both ends and what
-lies between while it sends, and keeps to the best.
+as in calls of 1 MiB, and another one a third as fast. So the process tries several sizes while
+it sends, and keeps to the best.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ __all__ = ["LARGEST", "CallSize"]
 SIZES = (2 << 20, 256 << 10, 64 << 10, 18 << 10)
 #: Where it starts. The largest size that is worth a call of its own.
 LARGEST = SIZES[0]
-#: Number of bytes to send by each size, to measure it, and how often: it takes a millisecond or
-#: two, in which many things can happen.
+#: Number of bytes to send in calls of one size to measure it, and how often. One sample takes
+#: only a millisecond or two, so anything else that runs then distorts it.
 _SAMPLE, _SAMPLES = 8 << 20, 3
 #: Number of bytes to send by the best size, before all are measured again.
 _KEEP = 8 << 30
@@ -24,7 +24,7 @@ _WORTH = 0.75
 
 
 class CallSize:
-    """Finds the size as bytes are sent. Threads may share it: what they lose is a sample."""
+    """Finds the size as bytes are sent. Threads may share it: at worst, a sample is lost."""
 
     def __init__(self) -> None:
         #: Number of bytes to send in one call.
@@ -37,8 +37,8 @@ class CallSize:
         self._seconds = 0.0
 
     def add(self, count: int, seconds: float) -> None:
-        """Count bytes were sent in calls of this size, in seconds of processor time."""
-        # Another thread may begin anew at any moment, so these are looked at here only.
+        """Take note of count bytes, sent in calls of this size in seconds of processor time."""
+        # Another thread may set these to zero at any moment, so they are read only here.
         sent, seconds = self._sent + count, self._seconds + seconds
         self._sent, self._seconds = sent, seconds
         kept = self._samples >= _SAMPLES * len(SIZES)

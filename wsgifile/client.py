@@ -58,7 +58,7 @@ class SocketOptions(Protocol):
 
 
 class Client:
-    """A client that a thread waits for, which serves nobody else meanwhile.
+    """A client that a thread waits for. The thread serves nobody else meanwhile.
 
     :param fd: the connection's descriptor.
     :param options: the connection.
@@ -80,7 +80,7 @@ class Client:
         self._options = options
         self._timeout = timeout
         self.alive = alive
-        #: When alive() was called, and when the connection has taken something.
+        #: When alive() was called last, and when the connection took something last.
         self._told = self._took = 0.0
         self._least = _PATIENCE_KEPT if kept else _PATIENCE
         #: Whether waiting ends when the client has fallen behind, and whether it has.
@@ -154,7 +154,7 @@ class Client:
                 self._options.setsockopt(*option, before)
 
     def keeps_up(self) -> bool:
-        """os.sendfile has sent something. Whether the client has not fallen behind by now."""
+        """Whether the client keeps up. Called each time os.sendfile has sent something."""
         now = time.monotonic()
         seconds, self._took = now - self._took, now
         if now >= self._told + _HEARTBEAT:

@@ -87,7 +87,7 @@ _REWOUND = {
     "storages.backends.s3.S3File": True,
 }
 
-#: Types that are seekable, and that download the whole file if they are asked for that.
+#: Types that are seekable, but download the whole file if they are asked whether they are.
 _LAZY = {"storages.backends.s3.S3File": True}
 
 
@@ -115,7 +115,7 @@ class Inner:
     temporary: bool = False
 
     def through(self, deeper: Inner) -> Inner | None:
-        """The same bytes as bytes of what is inside self.file; None: that cannot be told."""
+        """The same bytes, as a part of what is inside self.file; None: it is not known which."""
         if self.start is None:
             start, skip = deeper.start, deeper.skip + self.skip
         elif deeper.start is None and not deeper.skip and deeper.count is None:
@@ -131,7 +131,7 @@ class Inner:
             start=start,
             skip=skip,
             count=count,
-            # What is read reads what is inside it.
+            # If the outer file is read, its read() reads the inner one, and does not iterate it.
             iterated=self.iterated and deeper.iterated,
             encoded=self.encoded or deeper.encoded,
             close_in_thread=self.close_in_thread or deeper.close_in_thread,
@@ -151,7 +151,7 @@ def unwrap(app_iter: Any) -> Inner | None:
             # These are private attributes of other projects, which may have changed
             # them. Then the response is iterated, as it would be without us.
             break
-        # Last, because most responses of a framework are no file.
+        # _is_as_made() is asked last: most responses of a framework are no file.
         if inner is None or not _is_as_made(file):
             break
         iterated = found is None or (found.iterated and found.start is None)
@@ -227,7 +227,7 @@ def _is_as_made(iterable: object) -> bool:
 
 
 def _in_thread(iterator: Any) -> Inner:
-    """From a response whose close() may use variables of the thread."""
+    """The inside of a response whose close() may use thread-local variables."""
     return Inner(iterator, iterated=True, encoded=True, close_in_thread=True)
 
 
@@ -273,7 +273,7 @@ def _sliced_file(sliced: Any) -> Inner:
 
 
 def _range_wrapper(wrapper: Any) -> Inner | None:
-    # Without seekable() it reads up to its first byte.
+    # If the file is not seekable, it reads and drops what is before its first byte.
     if not wrapper.seekable or wrapper.read_length or wrapper.end_reached:
         return None
     return Inner(
@@ -305,7 +305,7 @@ def _closing_iterator(closing: Any) -> Inner | None:
     callbacks = closing._callbacks
     response = getattr(callbacks[-1], "__self__", None) if callbacks else None
     if type(getattr(response, "response", None)) is list:
-        return None  # Most responses. They are no file, and this is the shortest way to see it.
+        return None  # Most responses. They are no file, and this is the fastest way to tell.
     iterator = closing._next.args[0]
     if type(iterator) is not GeneratorType:
         return _in_thread(iterator)
@@ -326,14 +326,14 @@ def _newrelic_middleware(middleware: Any) -> Inner | None:
 
 
 def _traced_iterable(traced: Any) -> Inner | None:
-    # The other kind does not iterate what it wraps, but an iterator that it has made of it.
+    # The other kind does not iterate what it wraps, but an iterator made from it.
     if traced._self_wrapped_is_iterator:
         return None
     return Inner(traced.__wrapped__, close_in_thread=True)
 
 
 def _storages_file(file: Any) -> Inner | None:
-    # Its property would download it.
+    # Its property "file" would download it.
     return None if file._file is None else Inner(file._file, iterated=True)
 
 

@@ -33,7 +33,7 @@ Path = str | os.PathLike[str]
 _LONGEST = 2000
 #: The same where the value has a URL, which is not quoted. With a session token it is long.
 _LONGEST_WITH_URL = 3000
-#: The same for clients, of which some take 8 KiB for the whole header.
+#: The same for clients. Some accept no more than 8 KiB for the whole header.
 _LONGEST_URL = 7000
 
 #: What servers call the client of a Unix domain socket. No packet comes from 0.0.0.0.
@@ -269,8 +269,8 @@ class _Urls:
 
 
 def _has_begun(region: FileRegion) -> bool:
-    """Whether the next read() would not give the first byte, as far as that can be asked."""
-    # A property may do more than to tell: django-storages downloads the file.
+    """Whether the file no longer stands at its first byte, as far as it can tell."""
+    # tell may be a property that does more: that of django-storages downloads the file.
     if region.seek or not callable(getattr(type(region.filelike), "tell", None)):
         return False
     try:

@@ -34,15 +34,16 @@ _LOCAL = frozenset(
         "zfs",
     }
 )
-#: File systems of which the kernel sends what it has in memory, when the file has changed since:
-#: the shared folders of VirtualBox (its tickets 9069 and 12597). read() gives what is there now.
+#: File systems on which the kernel sends the bytes that it has in memory, even if the file has
+#: changed since: the shared folders of VirtualBox (its tickets 9069 and 12597). read() gives the
+#: present ones.
 _STALE = frozenset({"vboxsf"})
-#: Probe one page every _STEP bytes. What is in memory of a file are long stretches, and a
-#: probe that finds nothing makes the kernel read.
+#: Probe one page every _STEP bytes. A file is in memory in long stretches, and a probe of a page
+#: that is not there makes the kernel read.
 _STEP = 4 << 20
 #: The largest number of bytes to look ahead. Nothing is sent meanwhile, and that pause costs
-#: more than the probes. 1 GiB by waitress: looking 64 MiB ahead costs 0 to 0.6 % of the
-#: throughput, 16 MiB 5 to 7 %.
+#: more than the probes. When waitress sends 1 GiB, looking 64 MiB ahead costs 0 to 0.6 % of the
+#: throughput, and 16 MiB 5 to 7 %.
 _FAR = 64 << 20
 
 #: For a probed byte, whose value does not matter.

@@ -143,15 +143,15 @@ def make_plan(
     """Decide on the header and on the bytes to send.
 
     An application's Content-Length stands. It limits what is sent, together with the bytes
-    that the application sent by write(). Where the length of the file is certain, it is added
-    if there is none, and takes the place of a larger one. HEAD, 1xx, 204 and 304 have no body
-    (RFC 9110, sections 9.3.2, 15.2, 15.3.5, 15.4.5).
+    that the application sent by write(). If the length of the file is certain, it is added
+    where there is no Content-Length, and replaces a larger one. HEAD, 1xx, 204 and 304 have no
+    body (RFC 9110, sections 9.3.2, 15.2, 15.3.5, 15.4.5).
 
-    :param method: the method as the request came. The server frames the response by it, even
-        if the application changed REQUEST_METHOD.
+    :param method: the method that the request came with. The server frames the response by it,
+        even if the application changed REQUEST_METHOD.
     :param written: number of bytes that the application sent by write(), after the header;
         None: the header has not been sent.
-    :param altered: whether the server changes the bytes, so that nothing is said of them here.
+    :param altered: whether the server changes the bytes. Then the header says nothing of them.
     :param offload: leaves a whole file to a proxy or to a store, if it can. None: nothing is
         left to others, because the header is out or by configuration.
     :raises ValueError: for a Content-Length that is not one number, or that is larger than the
@@ -167,7 +167,7 @@ def make_plan(
     stop = region.stop
     if promised is not None:
         stop = _promised_stop(promised, region, method=method, written=written, fields=fields)
-    # What alters the body does not see a file with a length of the application's.
+    # A file on disk with a length of the application's goes past what alters the body.
     says_nothing = altered and (promised is None or region.kernel is None)
     sized = stop is not None and written is None and not says_nothing
     if sized:
@@ -180,7 +180,14 @@ def make_plan(
         )
     if method == "HEAD":
         nothing = _nothing(region)
-        return Plan(plan.status, plan.headers, nothing, plan.sized, plan.offload, plan.parts)
+        return Plan(
+            plan.status,
+            plan.headers,
+            nothing,
+            sized=plan.sized,
+            offload=plan.offload,
+            described=plan.parts,
+        )
     return plan
 
 
@@ -206,10 +213,10 @@ def _promised_stop(
     written: int | None,
     fields: Mapping[str, str],
 ) -> int:
-    """Where the bytes end that the application's Content-Length promises.
+    """The position behind the last byte that the application's Content-Length promises.
 
-    Where the file ends, if that is certain and earlier. Not of a part: its Content-Range
-    promises the same bytes, so that response has to break off.
+    If the file certainly ends earlier, it is the end of the file. A part is an exception: its
+    Content-Range promises the same bytes, so that response has to break off.
     """
     left = max(0, promised - (written or 0))
     stop = region.start + left
@@ -232,10 +239,10 @@ def _promised_stop(
 
 
 def _is_ok_slice_of_file(plan: Plan, fields: Mapping[str, str], region: FileRegion) -> bool:
-    """Whether it is a 200 with bytes of a file, any part of which can be had.
+    """Whether it is a 200 with bytes of a file, and any part of these can be sent.
 
-    Where only the application knows the length, of a file that can be moved forwards. Not of a
-    file whose length the kernel should know, and does not, such as one of /proc.
+    If only the application knows the length, the file has to be one that can be moved
+    forwards. It must not be one whose length the kernel should know but does not, as in /proc.
     """
     if not (plan.sized and plan.count is not None and _BY_PROXY.isdisjoint(fields)):
         return False
@@ -269,7 +276,8 @@ def _as_requested(
     if environ.keys().isdisjoint(_CONDITIONAL):
         return plan
     # Range means nothing with HEAD (RFC 9110, section 14.2).
-    return _on_conditions(environ, plan, own, fields, region, ranges=ranges and method == "GET")
+    ranges = ranges and method == "GET"
+    return _on_conditions(environ, plan, own=own, fields=fields, region=region, ranges=ranges)
 
 
 def _on_conditions(
@@ -281,7 +289,7 @@ def _on_conditions(
     *,
     ranges: bool,
 ) -> Plan:
-    """What a request with conditions or ranges gets in the place of this 200, if anything.
+    """What a request with conditions or ranges gets: this 200, or what replaces it.
 
     :param own: the validators that were added to the application's header.
     """
@@ -311,7 +319,7 @@ def _is_divisible(fields: Mapping[str, str]) -> bool:
 def _left(
     plan: Plan, fields: Mapping[str, str], region: FileRegion, offload: Leave
 ) -> Plan | None:
-    """What is sent in the place of a whole file that is left to somebody else, if it is."""
+    """The response that leaves a whole file to somebody else; None: the file is not left."""
     if not (_BY_PROXY.isdisjoint(fields) and _is_whole_file(plan, region)):
         return None
     field = offload(region, fields)
@@ -320,15 +328,16 @@ def _left(
     # Whoever sends the file answers ranges and conditions too, and has an ETag of its own.
     if field[0] == "Location":
         headers = _of_redirect(plan.headers, fields.get("cache-control", ""))
-        return Plan("302 Found", [*headers, field], _nothing(region), True, field[0])
+        return Plan("302 Found", [*headers, field], _nothing(region), sized=True, offload=field[0])
     headers = [*_without(plan.headers, {"content-length"}), ("Content-Length", "0"), field]
-    return Plan(plan.status, headers, _nothing(region), True, field[0])
+    return Plan(plan.status, headers, _nothing(region), sized=True, offload=field[0])
 
 
 def _is_whole_file(plan: Plan, region: FileRegion) -> bool:
-    """Whether the body is all of a file that is still there after we have closed it.
+    """Whether the body is all of a file that still exists after we have closed it.
 
-    Where the length of the file is not known, an application that gives a length means all.
+    If the length of the file is not known, the length that the application gives is all of it,
+    unless the application also set a limit.
     """
     if region.start != 0 or region.temporary:
         return False
@@ -336,10 +345,11 @@ def _is_whole_file(plan: Plan, region: FileRegion) -> bool:
 
 
 def _of_redirect(headers: Headers, control: str) -> Headers:
-    """The application's header for a 302, which is 307 for GET and HEAD, and which HTTP/1.0 has.
+    """The application's header, changed for a 302.
 
-    What the application lets caches keep is the file, not a URL that ends soon and that nobody
-    else may have (RFC 9110, section 15.4.3; RFC 9111, section 5.2.2.5; RFC 9213).
+    For GET and HEAD, a 302 means the same as a 307, and HTTP/1.0 knows it. The application lets
+    caches keep the file. A cache must not keep the URL, which expires soon and which nobody else
+    may have (RFC 9110, section 15.4.3; RFC 9111, section 5.2.2.5; RFC 9213).
 
     :param control: the application's Cache-Control.
     """
@@ -363,9 +373,9 @@ def _own_validators(plan: Plan, fields: Mapping[str, str], region: FileRegion) -
     if known is None:
         return []
     etag, mtime_ns = ("ETag", known[0]), known[1]
-    # With a date alone, a cache takes a response for fresh, for longer the older it is (RFC
-    # 9111, section 4.2.2). An application that may give the next client another file did
-    # not mean that, so the date needs its Cache-Control or Expires.
+    # From a date alone, a cache guesses for how long the response stays fresh: the older the
+    # date, the longer (RFC 9111, section 4.2.2). That is wrong if the application gives the next
+    # client another file. So the date is added only where it set Cache-Control or Expires.
     date = date_of_file(mtime_ns) if control is not None or "expires" in fields else None
     return [etag] if date is None else [("Last-Modified", date), etag]
 
@@ -382,7 +392,7 @@ def _etag_of_disk(plan: Plan, region: FileRegion) -> tuple[str, int] | None:
 
 
 def _etag_of_source(plan: Plan, region: FileRegion) -> tuple[str, int] | None:
-    """The ETag that a store has given to the object, of which this is all; and its time."""
+    """The store's ETag of the object and its time of modification, if this is all of it."""
     source = region.source
     if source is None or source.etag is None or region.start or plan.count != region.end:
         return None
@@ -404,9 +414,9 @@ def _selected(
 ) -> list[ByteRange] | None:
     """The ranges that the request asks for; None: it gets the whole.
 
-    It also gets the whole if a condition says that the client has parts of another
-    version. Refusing by that condition is up to the application. And if the ranges go back in
-    a file that can only go forwards.
+    It also gets the whole if a condition says that the client has parts of another version;
+    refusing by that condition is up to the application. The third case is a file that can only
+    go forwards, and ranges that go back in it.
     """
     wanted = environ.get("HTTP_RANGE")
     if (
@@ -439,7 +449,8 @@ def _part(
         added = ("Content-Range", f"bytes {start}-{stop - 1}/{length}")
     else:
         boundary = secrets.token_hex(16)
-        parts = _multipart(boundary, fields.get("content-type"), whole, region, selected)
+        content_type = fields.get("content-type")
+        parts = _multipart(boundary, content_type, whole=whole, region=region, selected=selected)
         replaced = {"content-length", "content-type"}
         added = ("Content-Type", f"multipart/byteranges; boundary={boundary}")
     plan = Plan("206 Partial Content", [*_without(headers, replaced), added], parts, True)
@@ -500,7 +511,7 @@ def _said_by_application(
     for name, value in said:
         name = name.strip()
         headers.append((name, value))
-        # Fields of one name are one list (section 5.3 of RFC 9110), equal ones one.
+        # Fields of one name form one list (RFC 9110, section 5.3). Equal values count once.
         key = name.lower()
         before = fields.setdefault(key, value)
         if before != value:
@@ -513,7 +524,8 @@ def _said_by_application(
 
 
 def _parse_length(value: str) -> int:
-    # Werkzeug and Paste set an int. Servers disagree on any other white space.
+    # Werkzeug and Paste set an int. Spaces and tabs around it are no fault. Servers disagree about
+    # other white space.
     value = str(value).strip(" \t")
     if not (value.isascii() and value.isdigit()):
         raise ValueError(f"Content-Length must be one number of bytes, not {value!r}")

@@ -89,8 +89,8 @@ class Send:
     plan: Plan
     #: Number of bytes to read at once.
     block_size: int
-    #: Number of blocks to read ahead, of a file whose read() may block. None: as is known to
-    #: be good for its type.
+    #: Number of blocks to read ahead, of a file whose read() may block. None: the default for
+    #: its type.
     read_ahead: int | None
     watch: Watch | None = None
     #: Seconds that the client may take nothing.
@@ -190,7 +190,7 @@ class Send:
         if region.kernel is None:
             if type(region.filelike) is not io.BytesIO or region.end is None:
                 return Declined(region.reason)
-            # A copy of nothing. The object itself could not be closed while it is exported.
+            # getvalue() copies nothing. A view of the object itself would prevent its close().
             data = memoryview(region.filelike.getvalue())
         rest: list[memoryview | tuple[int, int]] = []
         for part in plan.parts:

@@ -45,7 +45,7 @@ def open_body(send: Send, server: Server) -> Iterable[bytes]:
         server.prepare_to_send()
         return OneBlock(send, data)
     if plan.count == 0:
-        # Of an empty block, a server that alters the body would make a body.
+        # A Body begins with an empty block. A server that alters the body makes a body of that.
         return OneBlock(send, b"") if server.alters_body else Body(send, server)
     file_slice = send.file_slice()
     for name, sender in _SENDERS:
@@ -65,7 +65,7 @@ def read_small(send: Send, server: Server) -> bytes | None:
     count = plan.count
     if not count or not plan.sized or send.region.end is None or server.alters_body:
         return None
-    # A file that has been read before the header is sent cannot end the connection.
+    # A file that is read before the header is sent cannot fail after it and end the connection.
     if count <= SMALL or (count <= send.block_size and server.keeps_connection(sized=plan.sized)):
         return read_all(send, count)
     return None
@@ -89,7 +89,7 @@ def read_all(send: Send, count: int) -> bytes | None:
                 data += blocks.next_block(count)
     except (OSError, FileReadError):
         if send.region.source is not None:
-            raise  # No need to ask a store again: as long as nothing is sent, it is a 500.
+            raise  # A store is not asked again. Nothing was sent, so the client gets a 500.
         return None
     return data if len(data) == count else None
 
@@ -118,7 +118,7 @@ def os_sendfile(send: Send, server: Server, file_slice: FileSlice) -> Body | Dec
     return SendfileBody(send, server, file_slice, sock)
 
 
-#: In this order. The names are for whoever asks who declined.
+#: They are asked in this order. The names tell ``--explain`` who declined.
 _SENDERS: tuple[
     tuple[str, Callable[[Send, Server, FileSlice], Iterable[bytes] | Declined]], ...
 ] = (

@@ -72,7 +72,7 @@ class Server:
     def times_writes(self) -> bool:
         """Whether each block has to reach the client within a timeout, however large it is.
 
-        It is so if the socket encrypts. Other sockets have the timeout for each part of it.
+        It is so if the socket encrypts. Other sockets apply the timeout to each part of it.
         """
         sock = self.socket()
         timeout = getattr(sock, "gettimeout", lambda: None)

@@ -212,8 +212,8 @@ def send_some(out: int, in_: int, *, offset: int, count: int, behind: bool) -> i
     if behind or count < min(2 * size, LARGEST):
         return os.sendfile(out, in_, offset, count)
     began = time.thread_time()
-    sent = _send_in_calls(out, in_, offset, count, size)
-    # What is short costs more for a byte, by any size.
+    sent = _send_in_calls(out, in_, offset=offset, count=count, size=size)
+    # A short transfer costs more for each byte, whatever the size of the calls.
     if sent >= LARGEST // 4:
         _call_size.add(sent, time.thread_time() - began)
     return sent
@@ -245,8 +245,8 @@ _OF_THE_FILE = frozenset({errno.EIO, errno.ESTALE})
 def cannot_sendfile(error: OSError) -> bool:
     """Whether this error of os.sendfile is about the file or the system, not the client.
 
-    Then the file is to be read instead. For an error of the disk, reading meets it again, as
-    an error that no server takes for the client's.
+    Then the file is read instead. Reading meets an error of the disk again, and raises it as a
+    FileReadError, which no server takes for a client that has left.
     """
     if error.errno in _OF_THE_FILE:
         return True

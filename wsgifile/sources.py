@@ -1,8 +1,8 @@
-"""What is known of files that are no file of the kernel: in object stores, in archives, in memory.
+"""What is known of files that are not files on disk: in object stores, in archives, in memory.
 
 One table: from the type of a file to what can be said of it without asking anybody, such as
-its length. No library is imported: a type counts as in ``layers``. What a library does not
-offer in public is taken only if it is there.
+its length. No library is imported: a type counts as in ``layers``. Private attributes of a
+library are used only if they are there.
 
 An object store answers a few large requests faster than many small ones, and a range should
 cost its own bytes. Libraries read on beyond what was asked for, by up to 50 MiB, and some
@@ -27,11 +27,11 @@ from .layers import ITERATING_METHODS, READING_METHODS, inherited
 
 __all__ = ["Fetched", "Forwards", "Source", "describer_of", "goes_forwards"]
 
-#: The least number of bytes to ask a store for, unless a client wants fewer. A store that
-#: answers after 30 ms and sends 100 MB/s is waited for a sixth of the time. A library that reads
-#: smaller blocks, or is told to, has these, so no response takes more memory than without us.
+#: Number of bytes to ask a store for at once, unless the client wants fewer. If the store answers
+#: after 30 ms and sends 100 MB/s, a sixth of the time is lost by waiting. A library that reads
+#: smaller blocks, or is told to, keeps its size, so no response takes more memory than without us.
 _REQUEST = 16 * 2**20
-#: The same for what the server sends without being asked again. It is urllib3's own.
+#: The same for a body that arrives without further requests. It is urllib3's own number.
 _STREAMED = 65536
 #: Number of blocks to read ahead: one is taken by the client, the other one is on its way.
 _AHEAD = 2
@@ -41,7 +41,7 @@ _READING_AHEAD = frozenset({"bytes", "none", "readahead"})
 #: fsspec's names of object stores. Their ETags differ for different bytes, also of two objects.
 _OBJECT_STORES = frozenset({"abfs", "abfss", "az", "gcs", "gs", "oss", "s3", "s3a"})
 
-#: What a class may read by, besides seek().
+#: The methods by which a class may read, besides seek().
 _READS = frozenset({"read", "read1", "readall", "readinto", "tell"})
 
 
@@ -49,9 +49,9 @@ _READS = frozenset({"read", "read1", "readall", "readinto", "tell"})
 class Source:
     """What is known of a file."""
 
-    #: Number of bytes; None: not known. If it cannot tell its position, from where it stands.
+    #: Number of bytes; None: not known. They count from where the file stands if start is None.
     size: int | None
-    #: Where it stands. None: it cannot tell.
+    #: Where the file stands. None: it cannot tell.
     start: int | None = None
     #: What reads the same bytes at a lower cost, from any position. None: the file itself.
     reader: FileLike | None = None
@@ -167,8 +167,8 @@ def goes_forwards(file: Any) -> bool:
 def _seeks_as_it_reads(kind: type) -> bool:
     """Whether positions of its seek() are those of the bytes that its read() gives.
 
-    Not if a class has a read() or tell() of its own, which may decrypt, and inherits the seek()
-    of what it reads, or passes it on by __getattr__().
+    They are not if a class has a read() or tell() of its own, which may decrypt, but has the
+    seek() of what it reads, by inheritance or by __getattr__().
     """
     for base in kind.__mro__:
         if "seek" in vars(base):
@@ -245,7 +245,10 @@ def _request(block_size: int) -> int:
 
 
 def _past_cache(cache: Any) -> Callable[[int, int], bytes]:
-    """What fetches a range of a file of fsspec, and not more. It asks for what is not held."""
+    """A function that fetches one range of a file of fsspec, and no more than that.
+
+    It asks the store only if the cache does not hold the range.
+    """
 
     def fetch(start: int, stop: int) -> bytes:
         held = getattr(cache, "start", None)
@@ -262,7 +265,7 @@ def _fsspec_http(file: Any) -> Source | None:
     source = _fsspec(file)
     if source is None or source.reader is None or file.size > file.blocksize:
         return source
-    # It also works without us if the server does not know ranges.
+    # Without us, this works even if the server does not know ranges. So it must work here.
     fetch = _past_cache(file.cache)
     whole: list[bytes] = []
 
@@ -327,7 +330,7 @@ def _streaming_body(body: Any) -> Source:
 
 
 def _urllib3(response: Any) -> Source:
-    # As it is on the wire. Iterated, it may be decompressed.
+    # read() gives the bytes as they are on the wire. Iterating may decompress them.
     source = Source(None, random=False, read_ahead=_AHEAD, iterates=False)
     if "content-encoding" not in response.headers and not response.tell():
         source.size = response.length_remaining
@@ -376,8 +379,8 @@ _SOURCES: dict[str, Callable[[Any], Source | None]] = {
     "botocore.response.StreamingBody": _streaming_body,
     "fsspec.implementations.http.HTTPFile": _fsspec_http,
     "fsspec.spec.AbstractBufferedFile": _fsspec,
-    # This is the only way to know that the body ends early. Before Python 3.11, not all of its
-    # methods count.
+    # Only the length tells that the body ends early. Before Python 3.11, not all methods keep
+    # count of it.
     "http.client.HTTPResponse": (
         lambda it: Source(it.length if sys.version_info >= (3, 11) else None, random=False)
     ),
@@ -387,7 +390,7 @@ _SOURCES: dict[str, Callable[[Any], Source | None]] = {
     "storages.backends.s3.S3File": _django_storages,
     "tarfile.ExFileObject": _tar_member,
     "urllib3.response.HTTPResponse": _urllib3,
-    # Going back means to begin again. A compressed one, and before Python 3.13 any, is read up
-    # to where it goes. If it says 0, reading it tells whether that is true.
+    # Going back means starting again: a compressed member, and before Python 3.13 any member, is
+    # read up to the new position. A size of 0 may be wrong, so such a member is read to find out.
     "zipfile.ZipExtFile": lambda it: Source(it._orig_file_size or None, it.tell(), random=False),
 }

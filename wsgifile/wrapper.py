@@ -107,9 +107,9 @@ class FileWrapper:
 class SizedFileWrapper(FileWrapper):
     """The same with a length, for servers whose own wrapper has one.
 
-    Werkzeug takes what has no length for a stream, and Flask-Compress then chooses among other
-    algorithms. On other servers a length would make it read the whole file, where it would
-    have compressed a stream.
+    Werkzeug takes a body without a length for a stream, and Flask-Compress has other algorithms
+    for streams. On other servers, a length would make Flask-Compress read the whole file, which
+    it would otherwise compress as a stream.
 
     The length is the number of blocks, as PEP 3333 has it. It exists if the file's size is
     known, which is found out only if somebody asks.
@@ -126,7 +126,7 @@ class SizedFileWrapper(FileWrapper):
         return True  # Also if the file is empty.
 
     def __next__(self) -> bytes:
-        # What a buffer holds of the file may be less than a block.
+        # read1() may return less than a block, namely what a buffer holds.
         block, size = super().__next__(), self._least()
         while len(block) < size and hasattr(self, "__len__"):
             more = self.reader.next_block(size - len(block))
@@ -144,4 +144,4 @@ def _region(wrapper: FileWrapper) -> FileRegion | None:
     try:
         return recognise(wrapper)
     except Exception:
-        return None  # It is closed, or in text mode, which is for others to say.
+        return None  # It is closed, or in text mode. Other code reports that.

@@ -16,9 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import faults
-import h11
 import launch
 import pytest
+
+pytest.importorskip("h11")
+
+import h11
 from cases import DATA
 from client import Client, events
 from known import SERVERS

@@ -28,9 +28,9 @@ _MARGIN = 2.0
 
 
 class Heartbeat(Grace):
-    """Does what notify() does, after a worker that ends has closed its file.
+    """Does what notify() does, even after a worker that ends has closed its file.
 
-    :param fd: that file's, whose times the arbiter looks at.
+    :param fd: the descriptor of that file, whose times the arbiter looks at.
     """
 
     def __init__(self, seconds: float, fd: int) -> None:
@@ -51,7 +51,7 @@ class Server(Base):
     """gunicorn.http.wsgi. Its start_response is a method of Response."""
 
     loop: tuple[str, str] | None = ("gunicorn.workers.", "respiter")
-    #: The worker that asks for blocks, and whether this is its main thread.
+    #: The worker that asks for blocks, and whether it is a sync worker.
     _worker: Any = None
     _sync = False
 
@@ -66,7 +66,7 @@ class Server(Base):
         return self._response.sock
 
     def is_iterating(self, body: object, frame: FrameType | None) -> bool:
-        """The worker is a variable there too."""
+        """As in the base class. The same frame has the worker, which is remembered."""
         iterating = super().is_iterating(body, frame)
         if iterating and frame is not None:
             self._worker = frame.f_locals.get("self")

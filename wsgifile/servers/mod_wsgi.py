@@ -2,7 +2,7 @@
 
 Apache keeps the connection after an application's error, whether the body is complete or
 not, and sends the next response in the place of the missing bytes. It ends the connection
-after a response whose header says so, also if that field is the application's.
+after a response whose header says so, even if the application set that field.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Twisted's WSGIResource, which keeps in memory what a client has not taken.
 
 It iterates in a thread of its pool, and its reactor sends. Nothing makes that thread wait for
-the client. So a file on disk leaves it after the first block, and a :class:`Producer` gives
-the reactor the other blocks as the client takes them. Any other body is read by the
-application's thread, which then waits for the client in :class:`WaitingResponse`.
+the client. So the thread is done with a file on disk after the first block, and a
+:class:`Producer` gives the reactor the other blocks as the client takes them. Any other body is
+read by the application's thread, which then waits for the client in :class:`WaitingResponse`.
 """
 
 from __future__ import annotations
@@ -93,10 +93,9 @@ class WaitingResponse:
         until = time.monotonic() + _PATIENCE
         while not (self._requestFinished or self._done.wait(1)):
             if time.monotonic() > until:
-                self.reactor.callFromThread(_abort, self.request)
                 break
-        if self._waits:
-            self.reactor.callFromThread(self.stopProducing)
+        if not self._done.is_set():
+            self.reactor.callFromThread(self._give_up)
         failure, self._failure = self._failure, None
         try:
             if failure is not None:
@@ -135,6 +134,10 @@ class WaitingResponse:
         _waiting[self.threadpool] = _waiting.get(self.threadpool, 0) - self._waits
         self._waits = False
         self._go_on()
+
+    def _give_up(self) -> None:
+        _abort(self.request)
+        self.stopProducing()
 
     def _go_on(self) -> None:
         if self.request.producer is self and self.request.channel is not None:

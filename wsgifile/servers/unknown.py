@@ -63,7 +63,7 @@ class Server(Base):
 
     @property
     def times_writes(self) -> bool:
-        """It may be, if the server encrypts. On other sockets, each part of a block has it."""
+        """It may be so if the server encrypts. Other sockets apply a timeout to each part."""
         return self.environ.get("wsgi.url_scheme") == "https"
 
 

@@ -53,14 +53,14 @@ _RESET = struct.pack("ii", 1, 0)
 
 #: Options with which one thread serves many connections.
 _COOPERATIVE = re.compile("async|asyncio|gevent|greenlet|loop|tornado|ugreen")
-#: Options with which what uWSGI is given is not what the connection gets: another protocol
-#: or TLS, or a route that changes the body. Offload threads are uWSGI's own background.
+#: Options with which the connection gets other bytes than uWSGI is given: another protocol or
+#: TLS, or a route that changes the body. Offload threads are uWSGI's own background.
 _CHANGED = re.compile(
     "(ssl|https|suwsgi|puwsgi|fastcgi|fastcgi-nph|raw|zeromq|zmq)-socket|mongrel2.*|zeromq|zmq"
     "|(final-|response-)?route(-.*)?|offload-threads?"
 )
 _PLAIN = {b"http", b"http11", b"uwsgi"}
-#: Seconds that a worker gets to finish its requests, and between that and its end.
+#: Seconds that a worker gets to finish its requests by default, and how many of them are not used.
 _MERCY, _MARGIN = 60, 2
 
 
@@ -84,7 +84,7 @@ class Server(Base):
         wrapper: Any = self.environ.get("wsgi.file_wrapper")
         if getattr(wrapper, "__name__", None) != "uwsgi_sendfile":
             return Declined("it is not uWSGI's")
-        # Where uWSGI's own background sends, nothing can follow.
+        # read() cannot go on after an offload thread, which is uWSGI's own background.
         if (file_slice.stop if self.offloads else file_slice.start) >= _MAX:
             return Declined("uwsgi.sendfile() does not reach beyond 2 GiB")
         size = os.fstat(file_slice.file.fileno()).st_size
@@ -267,7 +267,7 @@ class _ExceptHook:
     It does so when uwsgi.sendfile() fails, and again when the response ends.
     """
 
-    #: The threads in which it has done so for the first time.
+    #: The threads in which it has logged the error for the first time.
     muted: ClassVar[set[int]] = set()
 
     def __init__(self, hook: Callable[..., object]) -> None:

@@ -108,7 +108,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
 
     def service(self) -> None:
         """Answer the next request, or have it wait. A worker thread calls this."""
-        with self.outbuf_lock:  # Or all could be sent before _waiting is set.
+        with self.outbuf_lock:  # Otherwise all could be sent before _waiting is set.
             self._waiting = self._is_behind()
         if not self._waiting:
             super().service()
@@ -134,8 +134,8 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         """Whether there is something to send. The main loop calls this all the time."""
         waits = self._waiting or self._blocked or self.will_close
         if waits and time.time() - self.last_activity > self.adj.channel_timeout:
-            # waitress leaves a channel alone that has requests. Of another one it only notes
-            # that it has to be closed, and closes it when the client takes more. So wake it.
+            # waitress never closes a channel that has requests. It marks any other channel to be
+            # closed, but closes it only when the client takes more. So wake it.
             self.will_close = True
             with suppress(OSError):
                 self.socket.shutdown(socket.SHUT_RDWR)

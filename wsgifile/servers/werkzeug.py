@@ -31,7 +31,7 @@ class Server(Base):
         return Declined("the server forks for each request") if forks else super().may_leave()
 
     def abort(self, error: BaseException) -> bytes:
-        """Receive no more. Werkzeug would, until the client leaves, before it ends."""
+        """Receive no more. Werkzeug would go on receiving until the client leaves."""
         with contextlib.suppress(OSError):  # The client has left.
             self.environ["werkzeug.socket"].shutdown(socket.SHUT_RD)
         raise error

@@ -1,4 +1,4 @@
-"""wsgiref, the standard library's reference server, and Django's runserver, made of it.
+"""wsgiref, the standard library's reference server, and Django's runserver, built on it.
 
 Its wrapper is a loop of 8 KiB reads, which os.sendfile beats. Its socket blocks.
 """
@@ -29,7 +29,7 @@ class Server(Base):
 
     @property
     def times_writes(self) -> bool:
-        """Sub-classes may set a timeout. socket.sendall() has it for the whole block."""
+        """Sub-classes may set a timeout. socket.sendall() applies it to the whole block."""
         return bool(self.socket().gettimeout())
 
     def is_iterating(self, body: object, frame: FrameType | None) -> bool:
