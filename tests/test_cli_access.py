@@ -265,6 +265,32 @@ def test_tls_with_the_key_in_a_file_of_its_own(site: Path, tmp_path: Path) -> No
         assert fetch(line.split()[-1] + "empty")[2] == b""
 
 
+@pytest.mark.parametrize(
+    ("key", "options", "warned"),
+    [
+        ("site/key.pem", ["site"], True),
+        ("site/sub/key.pem", ["sub", "site"], True),
+        ("site/.key/pem", ["site"], False),
+        ("site/.key/pem", ["site", "--hidden"], True),
+        ("key.pem", ["site"], False),
+        ("key.pem", ["key.pem"], True),
+    ],
+)
+def test_key_that_is_served(tmp_path: Path, key: str, options: list[str], warned: bool) -> None:
+    """Whoever makes a certificate in the directory is told that others can read the key."""
+    pytest.importorskip("cheroot")
+    (tmp_path / "sub").mkdir()
+    for name in ("site", "site/sub", "site/.key"):
+        (tmp_path / name).mkdir()
+    (tmp_path / key).write_text(CERTIFICATE)
+    command = [*COMMAND, "-p", "0", "--cert", key, *options]
+    with started(*command, cwd=tmp_path) as (process, line):
+        assert fetch(line.split()[-1])[0] == 200
+        process.send_signal(signal.SIGTERM)
+        error = process.communicate(timeout=20)[1]
+    assert (f"wsgifile: the private key is served, too: {key}\n" in error) == warned
+
+
 def test_clients_that_keep_silent(site: Path, tmp_path: Path) -> None:
     """They hold no thread, and do not stop the handshakes of others."""
     log = tmp_path / "log"

@@ -49,27 +49,21 @@ def main(argv: list[str] | None = None) -> int:
     if args.explain:
         return _explain(parser, app, *paths, headers=args.header)
     files = os.path.exists(targets[0])  # If not, it is an application.
-    shown = ", ".join(map(one_line, targets))
-    return _serve(parser, args, app, shown, path, files=files)
+    return _serve(parser, args, app, targets, path, files=files)
 
 
 def _serve(
     parser: Parser,
     args: argparse.Namespace,
     app: WSGIApplication,
-    target: str,
+    targets: list[str],
     path: str,
     *,
     files: bool,
 ) -> int:
     from .access_log import AccessLog
 
-    if args.cors:
-        app = Cors(app)
-    if args.auth:
-        app = Password(app, args.auth)
-    if files and not (args.auth or args.cors) and Local.is_for(args.host):
-        app = Local(app)
+    app = _guarded(app, args, files=files)
     through = FileWrapperMiddleware if args.quiet else AccessLog
     app = through(app, block_size=args.block_size)
     port = port_of_environment(parser) if args.port is None else args.port
@@ -97,11 +91,37 @@ def _serve(
         signal.signal(number, stop)
     scheme = "https" if args.cert else "http"
     with woken_by_signals() as woken:
-        exposed = announce(server.addresses, target, path, scheme=scheme, open_it=args.open)
+        shown = ", ".join(map(one_line, targets))
+        exposed = announce(server.addresses, shown, path, scheme=scheme, open_it=args.open)
         if args.auth and exposed and not args.cert:
             say("the password crosses the network in the clear; --cert encrypts it")
+        key = args.key or args.cert
+        if key and _is_served(key, targets, hidden=args.hidden):
+            say(f"the private key is served, too: {one_line(key)}")
         server.run(lambda: stopped, woken)
     return 0
+
+
+def _guarded(app: WSGIApplication, args: argparse.Namespace, *, files: bool) -> WSGIApplication:
+    """The application, for those who may read it."""
+    if args.cors:
+        return Cors(app)
+    if args.auth:
+        return Password(app, args.auth)
+    return Local(app) if files and Local.is_for(args.host) else app
+
+
+def _is_served(path: str, targets: list[str], *, hidden: bool) -> bool:
+    """Whether this file is a target, or in one."""
+    path = os.path.realpath(path)
+    for target in map(os.path.realpath, targets):
+        if path == target:
+            return True
+        begin = os.path.join(target, "")
+        names = path.removeprefix(begin).split(os.sep)
+        if path.startswith(begin) and (hidden or not any(name.startswith(".") for name in names)):
+            return True
+    return False
 
 
 def _in_one_line(record: logging.LogRecord) -> bool:
