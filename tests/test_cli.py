@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from command_line import COMMAND, get, raw, serving, started
+from command_line import COMMAND, get, links, raw, serving, started
 from ports import connect, free_port
 
 from wsgifile.cli import announce
@@ -25,6 +25,14 @@ def test_file_whose_name_is_no_utf_8(site: Path) -> None:
     with serving(os.fsdecode(b"f\xff.txt"), cwd=site) as url:
         assert url.endswith("/f%FF.txt")
         assert get(url)[2] == b"odd"
+
+
+def test_names_that_begin_with_a_dash(site: Path) -> None:
+    (site / "--zip").mkdir()
+    (site / "-p").write_text("odd")
+    with serving("--quiet", "--", "--zip", "-p", "sub", cwd=site) as url:
+        assert links(url) == ["--zip/", "sub/", "-p"]
+        assert get(url + "-p")[2] == b"odd"
 
 
 def test_file(site: Path) -> None:

@@ -92,5 +92,6 @@ def moved(name: str, query: str) -> Response:
     location = f"./{quote(os.fsencode(name))}/"
     if query:
         location += "?" + quote(query, "!#$%&'()*+,/:;=?@[]~", "latin-1")
-    headers = [("Location", location), ("Content-Length", "0")]
+    # Browsers would keep it for ever. Tomorrow, this port may have a file of that name.
+    headers = [("Location", location), ("Content-Length", "0"), ("Cache-Control", "no-cache")]
     return Unchanged(status=301, headerlist=headers, app_iter=[])

@@ -11,7 +11,7 @@ from .. import __version__
 from ..blocks import DEFAULT_BLOCK_SIZE
 from ..log import one_line
 
-__all__ = ["Parser", "check", "go_to", "make_parser", "port_of_environment"]
+__all__ = ["Parser", "check", "go_to", "make_parser", "port_of_environment", "with_dashes"]
 
 #: By hand, because argparse takes more than a screen for it. A test compares it with the options.
 _HELP = f"""\
@@ -88,6 +88,17 @@ def make_parser() -> Parser:
     add("--explain", action="store_true")
     add("-H", "--header", action="append", default=[], type=_header)
     return parser
+
+
+def with_dashes(argv: list[str]) -> list[str]:
+    """The arguments, where those after ``--`` are targets, also if they begin with a dash.
+
+    parse_intermixed_args() takes these for options nevertheless.
+    """
+    if "--" not in argv:
+        return argv
+    at = argv.index("--")
+    return argv[:at] + [f"./{each}" if each.startswith("-") else each for each in argv[at + 1 :]]
 
 
 def check(parser: Parser, args: argparse.Namespace) -> None:

@@ -7,13 +7,14 @@ import errno
 import logging
 import os
 import signal
+import sys
 from typing import TYPE_CHECKING
 
 from .. import FileWrapperMiddleware
 from ..log import one_line
 from .access import Cors, Local, Password
 from .announce import announce, say, tell
-from .arguments import Parser, check, go_to, make_parser, port_of_environment
+from .arguments import Parser, check, go_to, make_parser, port_of_environment, with_dashes
 from .load import LoadError, load, need
 from .serving import CertificateError, over_tls, over_waitress, woken_by_signals
 
@@ -26,7 +27,7 @@ __all__ = ["main"]
 def main(argv: list[str] | None = None) -> int:
     """Run the command line until Ctrl-C, and return the exit status."""
     parser = make_parser()
-    args = parser.parse_intermixed_args(argv)
+    args = parser.parse_intermixed_args(with_dashes(sys.argv[1:] if argv is None else argv))
     # At WARNING this logger reports each request that waits for a thread. With browsers that
     # happens all the time.
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)
