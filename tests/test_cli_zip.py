@@ -329,6 +329,19 @@ def test_checksums_are_bounded(folder: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert len(archive._checksums) <= 2
 
 
+def test_checksums_at_once(folder: Path) -> None:
+    """Few, because a request for the end costs a client nothing, but may read many files."""
+    app = webtest.TestApp(directory_app(str(folder), zips=True))
+    end = {"Range": "bytes=-1"}
+    with archive._reading, archive._reading:
+        assert app.get("/?zip", headers=end, status=503).headers["Retry-After"] == "30"
+        whole = app.get("/?zip").body
+        # Now they are known.
+        assert app.get("/?zip", headers=end, status=206).body == whole[-1:]
+    archive._checksums.clear()
+    assert app.get("/?zip", headers=end, status=206).body == whole[-1:]
+
+
 class InArchive(io.RawIOBase):
     """An archive as a file, of which only the parts are made that are read."""
 

@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import os
 import struct
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from hashlib import sha256
 from typing import NamedTuple, cast
 from zlib import crc32
 
-__all__ = ["Archive", "Member"]
+__all__ = ["Archive", "BusyError", "Member"]
 
 _BLOCK = 256 << 10
 #: A field of 32 bits, or of 16, that says: see the ZIP64 extra field.
@@ -33,6 +34,15 @@ _UNIX = 3 << 8
 #: Checksums of files that were read, by the name and status of the file. Bounded.
 _checksums: dict[tuple[str, int, float], int] = {}
 _MOST_CHECKSUMS = 200_000
+
+
+#: So many files are read at once only for their checksums. Meanwhile nothing is sent, so nobody
+#: sees that the client has left. A request for the last byte of a large archive is cheap to make.
+_reading = threading.Semaphore(2)
+
+
+class BusyError(OSError):
+    """A checksum has to wait, because others are computed."""
 
 
 class Member(NamedTuple):
@@ -76,6 +86,7 @@ class Archive:
     def read(self, start: int, stop: int) -> Iterator[bytes]:
         """The bytes from start up to stop, in blocks.
 
+        :raises BusyError: if too many checksums are computed already.
         :raises OSError: if a file has changed since the archive was begun, or is gone.
         """
         for entry in self._entries:
@@ -147,8 +158,13 @@ class _Entry:
         if self._checksum is None:
             self._checksum = _checksums.get(self._key)
         if self._checksum is None:
-            for _ in self._read_file(0, self.member.size):
-                pass
+            if not _reading.acquire(blocking=False):
+                raise BusyError("too many files are read for their checksums")
+            try:
+                for _ in self._read_file(0, self.member.size):
+                    pass
+            finally:
+                _reading.release()
         return cast(int, self._checksum)
 
     @property

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from urllib.parse import quote
 
 from webob import Request, Response
@@ -14,7 +14,7 @@ from webob import Request, Response
 from ..conditions import Validators
 from ..ranges import select
 from .answers import Unchanged, error
-from .archive import Archive, Member
+from .archive import Archive, BusyError, Member
 from .listing import Entry
 from .site import Site, entries_of, open_below, path_of
 
@@ -61,8 +61,21 @@ def zipped(request: Request, site: Site, where: tuple[str, str], shown: str) -> 
         status, [(start, stop)] = "206 Partial Content", ranges
         headers.append(("Content-Range", f"bytes {start}-{stop - 1}/{archive.length}"))
     headers.append(("Content-Length", str(stop - start)))
-    body = [] if request.method == "HEAD" else archive.read(start, stop)
+    body: Iterable[bytes] = [] if request.method == "HEAD" else archive.read(start, stop)
+    if start and body:
+        try:
+            body = _begun(body)
+        except BusyError:
+            return error(
+                "503 Service Unavailable", "Please resume later.", **{"Retry-After": "30"}
+            )
     return Unchanged(status=status, headerlist=headers, app_iter=body)
+
+
+def _begun(body: Iterable[bytes]) -> Iterator[bytes]:
+    """The same, after its first block was read."""
+    blocks = iter(body)
+    return chain([next(blocks)], blocks)
 
 
 def _asked(request: Request, validators: Validators, length: int) -> list[tuple[int, int]] | None:
