@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from command_line import COMMAND, get, raw, serving, started
+from command_line import COMMAND, get, links, raw, serving, started
 from ports import connect, free_port
 
 from wsgifile.cli import announce
@@ -25,6 +25,14 @@ def test_file_whose_name_is_no_utf_8(site: Path) -> None:
     with serving(os.fsdecode(b"f\xff.txt"), cwd=site) as url:
         assert url.endswith("/f%FF.txt")
         assert get(url)[2] == b"odd"
+
+
+def test_names_that_begin_with_a_dash(site: Path) -> None:
+    (site / "--zip").mkdir()
+    (site / "-p").write_text("odd")
+    with serving("--quiet", "--", "--zip", "-p", "sub", cwd=site) as url:
+        assert links(url) == ["--zip/", "sub/", "-p"]
+        assert get(url + "-p")[2] == b"odd"
 
 
 def test_file(site: Path) -> None:
@@ -55,6 +63,15 @@ def test_options(site: Path) -> None:
         assert get(url)[2] == (site / "data.bin").read_bytes()
 
 
+LAZY = "def __getattr__(name): raise ValueError('\x1b[31m\\n no')\n"
+LATER = """
+async def app(scope, receive, send): pass
+class Later:
+    async def __call__(self, scope, receive, send): pass
+object = Later()
+"""
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
@@ -64,6 +81,9 @@ def test_options(site: Path) -> None:
         (["exits:app"], "cannot import exits: SystemExit: 3"),
         (["stopped:app"], "cannot import stopped: KeyboardInterrupt\n"),
         (["json:nosuch"], "json has no nosuch"),
+        (["lazy:app"], r"cannot get lazy:app: ValueError: \x1b[31m no"),
+        (["later:app"], "later:app is async, so it is no WSGI application"),
+        (["later:object"], "later:object is async, so it is no WSGI application"),
         (["json:__doc__"], "json:__doc__ is not callable, so it is no WSGI application"),
         (["fifo"], "fifo is neither a file nor a directory"),
         (["--port", "x"], "argument -p/--port: 'x' is not a number from 0 to 65535"),
@@ -98,6 +118,8 @@ def test_one_clear_line(tmp_path: Path, args: list[str], message: str) -> None:
     (tmp_path / "data").touch()
     (tmp_path / "broken.py").write_text("1 / 0\n")
     (tmp_path / "exits.py").write_text("raise SystemExit(3)\n")
+    (tmp_path / "lazy.py").write_text(LAZY)
+    (tmp_path / "later.py").write_text(LATER)
     (tmp_path / "stopped.py").write_text("raise KeyboardInterrupt  # As Ctrl-C does.\n")
     result = subprocess.run(
         [*COMMAND, *args], cwd=tmp_path, capture_output=True, text=True, timeout=60

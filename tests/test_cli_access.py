@@ -15,12 +15,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from email.message import Message
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from command_line import COMMAND, LINE, ask, get, logged, serving, started
 from test_cli_announce import connected
 from test_clients import Browser, needed
 from tls import CERTIFICATE, wrapped
+
+from wsgifile.cli.access import _ELSEWHERE, Local
+from wsgifile.cli.serving import _cut_off
 
 SECRET = "jörg:pass:wörd"
 
@@ -104,12 +108,12 @@ def test_curl_and_password(site: Path) -> None:
         assert part.read_bytes() == (site / "data.bin").read_bytes()
 
 
-@pytest.mark.parametrize("value", ["geheim", ":geheim", "geheim:"])
+@pytest.mark.parametrize("value", ["geheim", ":geheim", "geheim:", ""])
 @pytest.mark.parametrize("way", ["option", "environment"])
 def test_bad_password(site: Path, value: str, way: str) -> None:
     """The message does not show it."""
     options = ["--auth", value] if way == "option" else []
-    env = {**os.environ, "WSGIFILE_AUTH": "" if options else value}
+    env = {**os.environ, "WSGIFILE_AUTH": "other" if options else value}
     done = subprocess.run(
         [*COMMAND, *options, str(site)], capture_output=True, text=True, timeout=60, env=env
     )
@@ -130,6 +134,28 @@ def test_warning_without_tls(site: Path, options: list[str]) -> None:
         process.send_signal(signal.SIGINT)
         warned = "the password crosses the network in the clear" in process.communicate()[1]
         assert warned is not bool(options)
+
+
+def test_names_of_this_machine(site: Path) -> None:
+    """A site whose name leads to 127.0.0.1 cannot read the files by somebody's browser."""
+    own = ["localhost", "LOCALHOST:80", "a.localhost:1", "127.0.0.1:9", "127.1", "box", ""]
+    own += ["[::1]:80", "[::ffff:127.0.0.1]:80"]
+    with serving(str(site)) as url:
+        for host in (*own, f"{socket.gethostname()}.:80"):
+            assert status(url + "empty", Host=host)[0] == 200, host
+        for host in ("rebound.example", "rebound.example:80", "localhost.example", "127.0.0.1.b"):
+            assert status(url + "empty", Host=host)[::2] == (421, _ELSEWHERE), host
+            assert status(url + "nosuch", "HEAD", Host=host)[::2] == (421, b""), host
+    for options in (["--cors"], ["--auth", "a:b"], ["-b", "127.0.0.1"]):
+        asked = {"Host": "rebound.example", "Authorization": basic("a:b")}
+        with serving(str(site), *options) as url:
+            code = status(url + "empty", **asked)[0]
+            assert code == (421 if "-b" in options else 200), options
+
+
+def test_addresses_of_this_machine_only() -> None:
+    assert all(map(Local.is_for, ("127.0.0.1", "127.1.2.3", "::1", "[::1]", "localhost")))
+    assert not any(map(Local.is_for, ("0.0.0.0", "::", "192.0.2.1", "example.org", "")))
 
 
 def test_cors(site: Path) -> None:
@@ -204,10 +230,10 @@ def encrypting(
         assert process.wait(20) == 0
 
 
-def fetch(url: str, **headers: str) -> tuple[int, Message, bytes]:
+def fetch(url: str, data: bytes | None = None, **headers: str) -> tuple[int, Message, bytes]:
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    request = urllib.request.Request(url, headers=headers)
+    request = urllib.request.Request(url, data, headers)
     with urllib.request.urlopen(request, timeout=20, context=context) as answer:
         return answer.status, answer.headers, answer.read()
 
@@ -237,6 +263,32 @@ def test_tls_with_the_key_in_a_file_of_its_own(site: Path, tmp_path: Path) -> No
     command = [*COMMAND, "-p", "0", "--cert", "cert", "--key", "key", str(site)]
     with started(*command, cwd=tmp_path) as (_, line):
         assert fetch(line.split()[-1] + "empty")[2] == b""
+
+
+@pytest.mark.parametrize(
+    ("key", "options", "warned"),
+    [
+        ("site/key.pem", ["site"], True),
+        ("site/sub/key.pem", ["sub", "site"], True),
+        ("site/.key/pem", ["site"], False),
+        ("site/.key/pem", ["site", "--hidden"], True),
+        ("key.pem", ["site"], False),
+        ("key.pem", ["key.pem"], True),
+    ],
+)
+def test_key_that_is_served(tmp_path: Path, key: str, options: list[str], warned: bool) -> None:
+    """Whoever makes a certificate in the directory is told that others can read the key."""
+    pytest.importorskip("cheroot")
+    (tmp_path / "sub").mkdir()
+    for name in ("site", "site/sub", "site/.key"):
+        (tmp_path / name).mkdir()
+    (tmp_path / key).write_text(CERTIFICATE)
+    command = [*COMMAND, "-p", "0", "--cert", key, *options]
+    with started(*command, cwd=tmp_path) as (process, line):
+        assert fetch(line.split()[-1])[0] == 200
+        process.send_signal(signal.SIGTERM)
+        error = process.communicate(timeout=20)[1]
+    assert (f"wsgifile: the private key is served, too: {key}\n" in error) == warned
 
 
 def test_clients_that_keep_silent(site: Path, tmp_path: Path) -> None:
@@ -282,6 +334,69 @@ def test_download_over_tls_that_ends_early(site: Path, tmp_path: Path) -> None:
             assert sock.recv(100)
         [line] = logged(log, 1)
     assert line[4] == " aborted of 200000000: the connection was closed"
+
+
+def test_ctrl_c_during_a_download_over_tls(site: Path, tmp_path: Path) -> None:
+    """A client that takes nothing does not keep the process alive."""
+    with (site / "large").open("wb") as file:
+        file.truncate(200_000_000)
+    pytest.importorskip("cheroot")
+    command = [*COMMAND, "-p", "0", "--cert", str(certificate(tmp_path)), str(site)]
+    with started(*command) as (process, line), wrapped(connect(line.split()[-1])) as sock:
+        sock.sendall(b"GET /large HTTP/1.0\r\n\r\n")
+        assert sock.recv(100)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
+
+
+def test_nothing_in_the_clear_when_a_connection_is_cut_off(tmp_path: Path) -> None:
+    """The thread that sends cannot go on without encryption."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate(tmp_path))
+    ours, theirs = socket.socketpair()
+    with context.wrap_socket(ours, True, do_handshake_on_connect=False) as sock, theirs:
+        _cut_off(SimpleNamespace(socket=sock))
+        with pytest.raises(OSError, match=r"."):
+            sock.send(b"secret")
+        assert theirs.recv(100) == b""
+    _cut_off(None)  # A thread that has none.
+
+
+BODY = b"x" * ((64 << 10) + 1)
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_bodies_of_requests(site: Path, tmp_path: Path, tls: bool) -> None:
+    """Files need none. A server that takes it nevertheless would have to keep it."""
+    log = tmp_path / "log"
+    with encrypting(site, log=log) if tls else serving(str(site), log=log) as url:
+        for body, code in ((BODY, b" 413 "), (BODY[1:], b" 405 ")):
+            head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(body)
+            with wrapped(connect(url)) if tls else connect(url) as sock:
+                # The refusal comes before the body, which would meet a closed connection.
+                sock.sendall(head)
+                if code == b" 405 ":
+                    sock.sendall(body)
+                assert code in sock.recv(100)
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_bodies_for_an_application(tmp_path: Path, tls: bool) -> None:
+    """It may take uploads."""
+    (tmp_path / "module.py").write_text("""
+def app(environ, start_response):
+    count = len(environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"])))
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"%d" % count]
+""")
+    log = tmp_path / "log"
+    options = ("module:app",)
+    with (
+        encrypting(*options, log=log, cwd=tmp_path)
+        if tls
+        else serving(*options, log=log, cwd=tmp_path) as url
+    ):
+        assert fetch(url, BODY)[2] == b"%d" % len(BODY)
 
 
 def test_application_over_tls_that_fails(tmp_path: Path) -> None:

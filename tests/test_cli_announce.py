@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from command_line import COMMAND, ask, get, links, raw, serving, started
-from ports import free_port
+from ports import free_port, wait_until_listening
 from test_clients import needed
 
 from wsgifile.cli import announce
@@ -225,6 +225,18 @@ def test_several(several: list[str]) -> None:
             assert ask(url, f"/{path}".encode(), b"DELETE").split()[1] == b"405", path
 
 
+def test_page_of_several(several: list[str]) -> None:
+    """It has the filter and the previews that a listing has."""
+    with serving(*several) as url:
+        assert links(url + "?q=S") == ["m%C3%BCsic%20%3Cb%3E/", "site/"]
+        assert links(url + "?q=nosuch") == []
+        assert '<a href="film.mp4?view"' in get(url)[2].decode()
+        page = get(url + "film.mp4?view")[2].decode()
+        assert '<video controls preload="metadata" src="film.mp4">' in page
+        assert '<a href="./">/</a>' in page
+        assert get(url + "site/data.bin?view")[1]["Content-Type"] == "application/octet-stream"
+
+
 def test_nothing_outside_of_several(several: list[str]) -> None:
     """No path leads out of a target, or from one to what is beside it."""
     with serving(*several) as url:
@@ -253,6 +265,38 @@ def test_several_of_which_one_goes(several: list[str]) -> None:
         os.unlink(several[2])
         assert links(url) == ["m%C3%BCsic%20%3Cb%3E/", "site/"]
         assert raw(url, b"/film.mp4") == 404
+
+
+def test_output_that_nobody_reads(site: Path) -> None:
+    """As in ``wsgifile | head -1``. The files are sent, and --explain just ends."""
+    port = free_port()
+    read, write = os.pipe()
+    os.close(read)
+    process = subprocess.Popen(
+        [*COMMAND, "-p", str(port), "--quiet", str(site)], stdout=write, stderr=subprocess.PIPE
+    )
+    url = f"http://127.0.0.1:{port}/"
+    try:
+        wait_until_listening(("127.0.0.1", port), process)
+        assert get(url + "empty")[0] == 200
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=20)[1] == b""
+        assert process.returncode == 0
+    finally:
+        process.kill()
+    done = subprocess.run(
+        [*COMMAND, "--explain", str(site), "/empty"], stdout=write, stderr=subprocess.PIPE
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_output_without_the_characters(site: Path) -> None:
+    (site / "müsic").mkdir()
+    env = {"PYTHONIOENCODING": "ascii"}
+    command = [*COMMAND, "-p", "0", "müsic"]
+    with started(*command, cwd=site, env=env) as (_, line):
+        assert line.startswith(r"Serving m\xfcsic on http://")
 
 
 def test_port_in_short(site: Path) -> None:

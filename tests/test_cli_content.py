@@ -125,6 +125,25 @@ def test_copies_that_are_none(packed: Path) -> None:
     assert field("Vary", "notes.txt") is None
     (packed / "page" / "index.html.gz").write_bytes(gzip.compress(b"<p>index"))
     assert encoding("page/") == "gzip"
+    # What cannot be read, such as a directory, does not hide the file.
+    (packed / "style.css.br").mkdir()
+    assert encoding() is None
+    assert field("Content-Type") == "text/css; charset=utf-8"
+
+
+def test_links_to_outside(packed: Path) -> None:
+    """They have copies and pages as other files have."""
+    (packed.parent / "outside.png").write_bytes(PNG)
+    (packed / "sub" / "linked.png").symlink_to(packed.parent / "outside.png")
+    (packed.parent / "outside.css").write_bytes(TEXT)
+    (packed / "sub" / "linked.css").symlink_to(packed.parent / "outside.css")
+    (packed / "sub" / "linked.css.gz").write_bytes(gzip.compress(TEXT))
+    app = webtest.TestApp(directory_app(str(packed), follow_symlinks=True))
+    assert "<img " in app.get("/sub/linked.png?view").text
+    request = webob.Request.blank("/sub/linked.css", headers={"Accept-Encoding": "gzip"})
+    answer = request.get_response(app.app)
+    answer.app_iter.close()
+    assert answer.headers["Content-Encoding"] == "gzip"
 
 
 def test_curl_with_compressed_copies(packed: Path) -> None:

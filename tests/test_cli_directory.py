@@ -369,3 +369,5 @@ def test_moved(site: Path) -> None:
             answer = ask(url, target)
             assert answer.startswith(b"HTTP/1.0 301 ")
             assert b"\r\nLocation: " + location + b"\r\n" in answer
+            # The next directory that is served there may have a file of that name.
+            assert b"\r\nCache-Control: no-cache\r\n" in answer

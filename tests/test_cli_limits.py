@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import pytest
 pytest.importorskip("webtest")
 
 import webtest
-from command_line import ask, get, links, raw, serving
+from command_line import address, ask, get, links, raw, serving
 
 from wsgifile.cli import directory
 from wsgifile.cli.directory import directory_app, file_app
@@ -242,3 +244,35 @@ def test_path_that_is_shown(site: Path, path: str) -> None:
     assert "<title>Index of /</title>" in answer.text
     assert '<span aria-current="page">/</span></h1>' in answer.text
     assert '"../' not in answer.text
+
+
+APP = """
+import os
+import resource
+
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+taken = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+
+def app(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"answered"]
+"""
+
+
+def test_many_descriptors(tmp_path: Path) -> None:
+    """Clients can have that many files opened. select() fails with a descriptor above 1023."""
+    resource = pytest.importorskip("resource")
+    if resource.getrlimit(resource.RLIMIT_NOFILE)[1] < 1200:
+        pytest.skip("this process must not have so many")
+    (tmp_path / "module.py").write_text(APP)
+    with serving("module:app", cwd=tmp_path) as url:
+        assert get(url)[2] == b"answered"
+
+
+def test_many_connections(site: Path) -> None:
+    """As many as waitress takes by default are idle. Others are answered."""
+    with serving(str(site)) as url, ExitStack() as stack:
+        for _ in range(120):
+            stack.enter_context(socket.create_connection(address(url), 20))
+        assert get(url + "empty")[0] == 200

@@ -10,6 +10,7 @@ import urllib.request
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,7 +22,9 @@ from test_clients import needed
 
 from wsgifile.cli import archive, download
 from wsgifile.cli.archive import Archive, Member
+from wsgifile.cli.arguments import make_parser
 from wsgifile.cli.directory import directory_app
+from wsgifile.cli.serving import over_waitress
 from wsgifile.cli.site import Site, open_below
 
 
@@ -153,7 +156,7 @@ def test_ranges(folder: Path) -> None:
         assert part.body == whole.body[start:stop], start
         assert part.headers["Content-Range"] == f"bytes {start}-{stop - 1}/{length}"
     # Each cut through the first 300 bytes and the last 300, which are headers and directories.
-    made = Archive(download._members(*everything(folder), "files/", ()))
+    made = Archive(download._members(*everything(folder), "files/"))
     for start in (*range(300), *range(length - 300, length)):
         assert b"".join(made.read(start, start + 5)) == whole.body[start : start + 5]
     tag = whole.headers["ETag"]
@@ -197,7 +200,7 @@ def test_curl_resumes_a_zip(folder: Path, tmp_path: Path) -> None:
 def test_file_that_changes_meanwhile(site: Path, change: str) -> None:
     """The download breaks off. It never looks whole."""
     (site / "data.bin").write_bytes(bytes(2_000_000))
-    blocks = Archive(download._members(*everything(site), "files/", ())).read(0, 1 << 30)
+    blocks = Archive(download._members(*everything(site), "files/")).read(0, 1 << 30)
     got = next(blocks)
     while change == "shorter" and len(got) < 300_000:
         got += next(blocks)
@@ -255,6 +258,57 @@ def test_what_cannot_be_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert SERVED - names == left_out
 
 
+@pytest.mark.parametrize(("option", "threads"), [("--zip", 32), ("--quiet", 4)])
+def test_threads(option: str, threads: int) -> None:
+    """Each slow download of an archive has a thread to itself. A few leave threads for others."""
+    args = make_parser().parse_args([option])
+    server: Any = over_waitress(lambda *_: [], args, 0, files=True)
+    try:
+        assert len(server._server.task_dispatcher.threads) == threads
+    finally:
+        server._server.task_dispatcher.shutdown()
+        server._server.close()
+
+
+def test_directory_that_cannot_be_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is refused. An empty archive would look as if there were nothing."""
+
+    def refused(*_: object) -> int | str:
+        raise PermissionError
+
+    monkeypatch.setattr(download, "open_below", refused)
+    webtest.TestApp(directory_app(str(folder), zips=True)).get("/?zip", status=403)
+
+
+def test_deep_directories(tmp_path: Path) -> None:
+    """There may be more of them than functions of Python that call each other."""
+    made = [str(tmp_path) + "/d" * depth for depth in range(1, 1200)]
+    try:
+        for each in made:
+            os.mkdir(each)
+        app = webtest.TestApp(directory_app(str(tmp_path), zips=True))
+        with zipfile.ZipFile(io.BytesIO(app.get("/?zip").body)) as packed:
+            assert len(packed.namelist()) == len(made)
+    finally:  # What removes the directories of tests calls itself for each level, too.
+        for each in filter(os.path.isdir, reversed(made)):
+            os.rmdir(each)
+
+
+def test_names_that_become_one(tmp_path: Path) -> None:
+    """Without backslashes, each still has a name of its own. Otherwise one would be lost."""
+    for name in ("a\\b", "a_b", "a\\b_", "\\d", "_d"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text(name)
+    app = webtest.TestApp(directory_app(str(tmp_path), zips=True))
+    with zipfile.ZipFile(io.BytesIO(app.get("/?zip").body)) as packed:
+        files = [name for name in packed.namelist() if name.endswith("file")]
+        assert len(set(files)) == 5
+        assert {packed.read(name) for name in files} == {
+            name.encode() for name in os.listdir(tmp_path)
+        }
+        assert not any("\\" in name for name in files)
+
+
 def test_without_descriptors_of_directories(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("wsgifile.cli.site._BY_DESCRIPTOR", False)
     app = webtest.TestApp(directory_app(str(folder), zips=True))
@@ -273,6 +327,19 @@ def test_checksums_are_bounded(folder: Path, monkeypatch: pytest.MonkeyPatch) ->
     app = webtest.TestApp(directory_app(str(folder), zips=True))
     assert zipfile.ZipFile(io.BytesIO(app.get("/?zip").body)).testzip() is None
     assert len(archive._checksums) <= 2
+
+
+def test_checksums_at_once(folder: Path) -> None:
+    """Few, because a request for the end costs a client nothing, but may read many files."""
+    app = webtest.TestApp(directory_app(str(folder), zips=True))
+    end = {"Range": "bytes=-1"}
+    with archive._reading, archive._reading:
+        assert app.get("/?zip", headers=end, status=503).headers["Retry-After"] == "30"
+        whole = app.get("/?zip").body
+        # Now they are known.
+        assert app.get("/?zip", headers=end, status=206).body == whole[-1:]
+    archive._checksums.clear()
+    assert app.get("/?zip", headers=end, status=206).body == whole[-1:]
 
 
 class InArchive(io.RawIOBase):
@@ -307,7 +374,7 @@ def test_zip64_of_large_files(tmp_path: Path) -> None:
     os.utime(tmp_path / "large", (1, 1))
     # Reading it would take seconds.
     archive._checksums[str(tmp_path / "large"), size, 1.0] = 1234
-    made = Archive(download._members(*everything(tmp_path), "files/", ()))
+    made = Archive(download._members(*everything(tmp_path), "files/"))
     with zipfile.ZipFile(InArchive(made)) as packed:
         large, small = packed.infolist()
         assert (large.file_size, large.compress_size, large.CRC) == (size, size, 1234)

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,6 +18,10 @@ pytest.importorskip("h11")
 
 from client import Client
 from ports import serving
+from waitress.adjustments import Adjustments
+from waitress.channel import ClientDisconnected
+from waitress.parser import HTTPRequestParser
+from waitress.task import ErrorTask
 
 from wsgifile import FileWrapper, FileWrapperMiddleware, Transfer, sockets
 from wsgifile.servers import waitress
@@ -139,6 +144,31 @@ def test_truncated_where_there_is_no_sendfile(path: Path, monkeypatch: pytest.Mo
         assert answer.body == DATA[:100_000]
         wait_for(lambda: seen)
     assert type(seen[0].error).__name__ == "ShortFileError"
+
+
+def test_a_client_that_leaves_before_it_is_told_of_its_error() -> None:
+    """That is no error of ours. waitress failed, because it logged a path that was not there."""
+    request = HTTPRequestParser(Adjustments())
+    request.received(b"nonsense\r\n\r\n")
+    channel = waitress.Channel.__new__(waitress.Channel)
+    channel.__dict__.update(
+        adj=Adjustments(),
+        connected=True,
+        error_task_class=Gone,
+        outbuf_lock=threading.Condition(),
+        requests=[request],
+        requests_lock=threading.Lock(),
+        server=SimpleNamespace(pull_trigger=lambda: None),
+        total_outbufs_len=0,
+    )
+    channel.service()
+    assert channel.close_when_flushed
+    assert channel.requests == []
+
+
+class Gone(ErrorTask):  # type: ignore[misc]
+    def service(self) -> None:
+        raise ClientDisconnected
 
 
 @pytest.mark.usefixtures("cold")

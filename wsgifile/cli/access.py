@@ -1,18 +1,24 @@
-"""Who may read what is served: a password (``--auth``), and pages of other sites (``--cors``)."""
+"""Who may read what is served: a password (``--auth``), and pages of other sites (``--cors``).
+
+Without either, what only this machine can reach is for its own names: see :class:`Local`.
+"""
 
 from __future__ import annotations
 
 import binascii
 import hashlib
 import hmac
+import re
+import socket
 from base64 import b64decode
 from collections.abc import Callable, Iterable
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-__all__ = ["Cors", "Password"]
+__all__ = ["Cors", "Local", "Password"]
 
 
 class Password:
@@ -62,6 +68,55 @@ def _credentials(field: str) -> bytes:
         except binascii.Error:
             pass
     return b""
+
+
+class Local:
+    """The application, for requests that ask for this machine by a name of its own.
+
+    The owner of any name can have it lead to 127.0.0.1 once a browser has loaded a page from there
+    (DNS rebinding). For the browser, that page and our files are then one site, so its scripts can
+    read them. The Host field still has that name. A browser sends no password to it.
+    """
+
+    def __init__(self, app: WSGIApplication) -> None:
+        self._app = app
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if _is_own_name(environ.get("HTTP_HOST", "")):
+            return self._app(environ, start_response)
+        start_response("421 Misdirected Request", _NOT_HERE)
+        return [] if environ["REQUEST_METHOD"] == "HEAD" else [_ELSEWHERE]
+
+    @staticmethod
+    def is_for(host: str) -> bool:
+        """Whether only this machine can reach what listens on this address."""
+        try:
+            return ip_address(host.strip("[]")).is_loopback
+        except ValueError:
+            return host == "localhost"
+
+
+_ELSEWHERE = b"""\
+This answers only to names of this machine, such as localhost, so that pages of other sites cannot
+read it. With --auth, or with --bind and the address of a network, it answers to any name.
+"""
+_NOT_HERE = [
+    ("Content-Type", "text/plain; charset=utf-8"),
+    ("Content-Length", str(len(_ELSEWHERE))),
+    ("Cache-Control", "no-store"),
+]
+
+
+def _is_own_name(host: str) -> bool:
+    """Whether a Host field has an address, or a name that nobody else can have."""
+    name = re.sub(r":[0-9]*\Z", "", host).lower().rstrip(".")
+    return (
+        "." not in name
+        or name.endswith(".localhost")
+        or name == socket.gethostname().lower()
+        # No domain ends with a number, but curl takes 127.1, and a browser [::ffff:127.0.0.1].
+        or re.fullmatch(r"[0-9.]+|\[.*\]", name) is not None
+    )
 
 
 class Cors:

@@ -6,6 +6,7 @@ those two, so the addresses of the network interfaces are shown instead.
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
 import sys
@@ -16,7 +17,7 @@ from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
 
-__all__ = ["announce", "say"]
+__all__ = ["announce", "say", "tell"]
 
 #: Of Linux, for ioctl(): the flags and the IPv4 address of a network interface. If the system
 #: does not know them, only the address that leads to other networks is found.
@@ -49,7 +50,7 @@ def announce(
             url = _url(scheme, shown, port) + path
             if exposed and not ip_address(shown).is_loopback:
                 phone = phone or url
-            print(f"Serving {target} on {url}", flush=True)
+            tell(f"Serving {target} on {url}")
     if phone and sys.stdout.isatty():
         _print_qr_code(phone)
     if open_it:
@@ -58,6 +59,20 @@ def announce(
         # In a thread: some wait until the browser ends, and the browser waits for the server.
         threading.Thread(target=_open, args=(url,), daemon=True).start()
     return anyone
+
+
+def tell(line: str) -> None:
+    """A line on stdout. If nobody reads that any more, it is no reason to stop.
+
+    What its encoding has not is escaped.
+    """
+    encoding = getattr(sys.stdout, "encoding", None) or "ascii"
+    try:
+        print(line.encode(encoding, "backslashreplace").decode(encoding), flush=True)
+    except OSError:
+        # Otherwise Python would write it again at exit, and complain.
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def say(message: str) -> None:

@@ -13,6 +13,7 @@ from webob import Request, Response
 from ..conditions import Validators
 from .listing import POLICY, POLICY_OF_PREVIEW, Listing, error_page, preview_page
 from .media import kind_of_media
+from .site import path_of
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -66,7 +67,7 @@ def preview(root: str, name: str, shown: str) -> Response:
     :param root: with name, where the file is.
     :param shown: the path of the URL.
     """
-    status = os.stat(os.path.join(root, name), follow_symlinks=False)
+    status = os.stat(path_of(root, name), follow_symlinks=False)
     if not stat.S_ISREG(status.st_mode):
         return not_found()
     kind = kind_of_media(shown)
@@ -91,5 +92,6 @@ def moved(name: str, query: str) -> Response:
     location = f"./{quote(os.fsencode(name))}/"
     if query:
         location += "?" + quote(query, "!#$%&'()*+,/:;=?@[]~", "latin-1")
-    headers = [("Location", location), ("Content-Length", "0")]
+    # Browsers would keep it for ever. Tomorrow, this port may have a file of that name.
+    headers = [("Location", location), ("Content-Length", "0"), ("Cache-Control", "no-cache")]
     return Unchanged(status=301, headerlist=headers, app_iter=[])

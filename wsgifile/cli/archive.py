@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import os
 import struct
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from hashlib import sha256
-from typing import NamedTuple
+from typing import NamedTuple, cast
 from zlib import crc32
 
-__all__ = ["Archive", "Member"]
+__all__ = ["Archive", "BusyError", "Member"]
 
 _BLOCK = 256 << 10
 #: A field of 32 bits, or of 16, that says: see the ZIP64 extra field.
@@ -35,10 +36,20 @@ _checksums: dict[tuple[str, int, float], int] = {}
 _MOST_CHECKSUMS = 200_000
 
 
+#: So many files are read at once only for their checksums. Meanwhile nothing is sent, so nobody
+#: sees that the client has left. A request for the last byte of a large archive is cheap to make.
+_reading = threading.Semaphore(2)
+
+
+class BusyError(OSError):
+    """A checksum has to wait, because others are computed."""
+
+
 class Member(NamedTuple):
     """A file or a directory in the archive."""
 
-    #: Below the directory that was asked for, with slashes. A directory's ends with one.
+    #: Below the directory that was asked for, with slashes. A directory's ends with one. It has no
+    #: backslash: Windows would take that for a slash, and write "..\\x" outside of the directory.
     name: str
     #: Where it is on this machine. This is not in the archive.
     path: str
@@ -75,6 +86,7 @@ class Archive:
     def read(self, start: int, stop: int) -> Iterator[bytes]:
         """The bytes from start up to stop, in blocks.
 
+        :raises BusyError: if too many checksums are computed already.
         :raises OSError: if a file has changed since the archive was begun, or is gone.
         """
         for entry in self._entries:
@@ -107,11 +119,9 @@ class _Entry:
 
     def __init__(self, member: Member, offset: int) -> None:
         self.member, self.offset = member, offset
+        self._checksum: int | None = None
         self._large = member.size >= _LARGE
         self._name = os.fsencode(member.name)
-        # A zip archive has no backslash in a name. Windows would take it for a slash, so the
-        # file "..\\x" would be written outside of the directory.
-        self._name = self._name.replace(b"\\", b"_")
         self._flags = 0 if member.open is None else _DESCRIPTOR
         if _is_utf_8(self._name):
             self._flags |= _UTF_8
@@ -145,10 +155,17 @@ class _Entry:
         """The file's CRC-32."""
         if not self.member.size:
             return 0
-        if self._key not in _checksums:
-            for _ in self._read_file(0, self.member.size):
-                pass
-        return _checksums[self._key]
+        if self._checksum is None:
+            self._checksum = _checksums.get(self._key)
+        if self._checksum is None:
+            if not _reading.acquire(blocking=False):
+                raise BusyError("too many files are read for their checksums")
+            try:
+                for _ in self._read_file(0, self.member.size):
+                    pass
+            finally:
+                _reading.release()
+        return cast(int, self._checksum)
 
     @property
     def _key(self) -> tuple[str, int, float]:
@@ -172,7 +189,8 @@ class _Entry:
         if start == 0 and stop == self.member.size:
             if len(_checksums) >= _MOST_CHECKSUMS:
                 _checksums.clear()
-            _checksums[self._key] = checksum
+            # Its own, because another thread may clear those of all.
+            self._checksum = _checksums[self._key] = checksum
 
     def central(self, checksum: int) -> bytes:
         """The member's part of the central directory."""

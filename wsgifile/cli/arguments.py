@@ -9,8 +9,9 @@ from typing import Any, NoReturn
 
 from .. import __version__
 from ..blocks import DEFAULT_BLOCK_SIZE
+from ..log import one_line
 
-__all__ = ["Parser", "check", "go_to", "make_parser", "port_of_environment"]
+__all__ = ["Parser", "check", "go_to", "make_parser", "port_of_environment", "with_dashes"]
 
 #: By hand, because argparse takes more than a screen for it. A test compares it with the options.
 _HELP = f"""\
@@ -36,7 +37,7 @@ of a directory:
 
 serving:
   --quiet              do not log each request to stderr
-  --threads N          threads for the application (default: 4, or 32 for https)
+  --threads N          threads (default: 4, or 32 for https and for --zip)
   --block-size BYTES   to read at once if files are read (default: {DEFAULT_BLOCK_SIZE})
 
   --chdir DIR          go there first: TARGET and its imports are from there
@@ -57,7 +58,7 @@ class Parser(argparse.ArgumentParser):
     """Reports an error in one line, with exit status 2."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}\n")
+        self.exit(2, f"{self.prog}: {one_line(message)}\n")
 
     def format_help(self) -> str:
         return _HELP
@@ -89,10 +90,22 @@ def make_parser() -> Parser:
     return parser
 
 
+def with_dashes(argv: list[str]) -> list[str]:
+    """The arguments, where those after ``--`` are targets, also if they begin with a dash.
+
+    parse_intermixed_args() takes these for options nevertheless.
+    """
+    if "--" not in argv:
+        return argv
+    at = argv.index("--")
+    return argv[:at] + [f"./{each}" if each.startswith("-") else each for each in argv[at + 1 :]]
+
+
 def check(parser: Parser, args: argparse.Namespace) -> None:
     """Refuse options that do not fit together, and take the password of the environment."""
-    secret = os.environ.pop("WSGIFILE_AUTH", "")
-    if secret and args.auth is None:
+    secret = os.environ.pop("WSGIFILE_AUTH", None)
+    # An empty one is an error, or a slip of the finger would serve without a password.
+    if secret is not None and args.auth is None:
         try:
             args.auth = _user_and_password(secret)
         except argparse.ArgumentTypeError as error:

@@ -9,7 +9,7 @@ import stat
 from typing import BinaryIO
 
 from .media import ending
-from .site import Site, open_below
+from .site import Site, open_below, path_of
 
 __all__ = ["accepted", "compressed", "content_type", "has_copies"]
 
@@ -65,7 +65,8 @@ def compressed(
 ) -> tuple[str, tuple[str, str]] | None:
     """The encoding and the place of a compressed copy that the client takes, if there is one.
 
-    It is not taken if it is older than the file, or if it is a gzip file of another length.
+    It is not taken if it cannot be read, if it is older than the file, or if it is a gzip file of
+    another length.
 
     :param wanted: the path of the file that was asked for, and where it is.
     :param field: the request's Accept-Encoding.
@@ -75,29 +76,28 @@ def compressed(
         if encoding not in takes:
             continue
         try:
+            original = os.stat(path_of(*where))
             copy = site.find(wanted + suffix)
-            status, original = os.stat(os.path.join(*copy)), os.stat(os.path.join(*where))
-            if status.st_mtime < original.st_mtime:
-                continue
-            if encoding == "gzip" and _length_of_gzip(copy) != original.st_size % 2**32:
-                continue
+            with open(open_below(*copy, stat.S_ISREG), "rb") as file:
+                if os.fstat(file.fileno()).st_mtime < original.st_mtime:
+                    continue
+                if encoding == "gzip" and _length_of_gzip(file) != original.st_size % 2**32:
+                    continue
         except OSError:  # There is none, or it is not served.
             continue
         return encoding, copy
     return None
 
 
-def _length_of_gzip(where: tuple[str, str]) -> int:
+def _length_of_gzip(file: BinaryIO) -> int:
     """How long its content says it is, modulo 2**32 (RFC 1952, section 2.3.1).
 
     -1: it is no gzip file.
     """
-    found = open_below(*where, stat.S_ISREG)
-    with open(found, "rb") as file:
-        if file.read(2) != b"\x1f\x8b" or file.seek(0, os.SEEK_END) < 18:
-            return -1
-        file.seek(-4, os.SEEK_END)
-        return int.from_bytes(file.read(4), "little")
+    if file.read(2) != b"\x1f\x8b" or file.seek(0, os.SEEK_END) < 18:
+        return -1
+    file.seek(-4, os.SEEK_END)
+    return int.from_bytes(file.read(4), "little")
 
 
 def accepted(field: str) -> set[str]:

@@ -27,7 +27,7 @@ from .content import compressed, content_type, has_copies
 from .download import zipped
 from .listing import Listing, in_order, known_sort, text_of_total, visible
 from .media import kind_of_media
-from .site import Site, entries_of, open_below
+from .site import Site, entries_of, open_below, path_of
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
@@ -94,13 +94,16 @@ def directory_app(
 def file_app(path: str) -> WSGIApplication:
     """An application for one file, at its own name and at ``/``. Other paths are 404."""
     path = os.path.abspath(path)
-    names = {"/", "/" + os.path.basename(path)}
+    shown = "/" + os.path.basename(path)
 
     @wsgify  # type: ignore[untyped-decorator]
     def file(request: Request) -> Response:
-        if path_info(request.environ) not in names:
+        if path_info(request.environ) not in ("/", shown):
             return not_found()
-        return _found(request, lambda: _send(os.path.realpath(path), "", path))
+        real = os.path.realpath(path)
+        if request.query_string == "view" and kind_of_media(shown):
+            return _found(request, lambda: preview(real, "", shown))
+        return _found(request, lambda: _send(real, "", path))
 
     return file  # type: ignore[no-any-return]
 
@@ -140,7 +143,7 @@ def _send(root: str, name: str, shown: str, *more: tuple[str, str]) -> Response:
     """
     found = open_below(root, name, stat.S_ISREG)
     opener = None if isinstance(found, str) else lambda *_: found
-    file = open(os.path.join(root, name) if name else root, "rb", opener=opener)  # noqa: SIM115
+    file = open(path_of(root, name), "rb", opener=opener)  # noqa: SIM115
     headers = [
         ("Content-Type", content_type(shown, file)),
         # Browsers may keep it, but ask each time whether it has changed.

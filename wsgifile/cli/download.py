@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from urllib.parse import quote
 
 from webob import Request, Response
@@ -14,8 +14,9 @@ from webob import Request, Response
 from ..conditions import Validators
 from ..ranges import select
 from .answers import Unchanged, error
-from .archive import Archive, Member
-from .site import Site, entries_of, open_below
+from .archive import Archive, BusyError, Member
+from .listing import Entry
+from .site import Site, entries_of, open_below, path_of
 
 __all__ = ["zipped"]
 
@@ -30,7 +31,7 @@ def zipped(request: Request, site: Site, where: tuple[str, str], shown: str) -> 
     :param shown: the path of the URL. Its last name becomes the name of the archive.
     """
     name = os.path.basename(os.path.normpath(shown)) or "files"
-    members = list(islice(_members(site, where, f"{name}/", ()), _MOST + 1))
+    members = list(islice(_members(site, where, f"{name}/"), _MOST + 1))
     if len(members) > _MOST:
         return error("403 Forbidden", f"There are more than {_MOST:,} files and directories.")
     archive = Archive(members)
@@ -60,8 +61,21 @@ def zipped(request: Request, site: Site, where: tuple[str, str], shown: str) -> 
         status, [(start, stop)] = "206 Partial Content", ranges
         headers.append(("Content-Range", f"bytes {start}-{stop - 1}/{archive.length}"))
     headers.append(("Content-Length", str(stop - start)))
-    body = [] if request.method == "HEAD" else archive.read(start, stop)
+    body: Iterable[bytes] = [] if request.method == "HEAD" else archive.read(start, stop)
+    if start and body:
+        try:
+            body = _begun(body)
+        except BusyError:
+            return error(
+                "503 Service Unavailable", "Please resume later.", **{"Retry-After": "30"}
+            )
     return Unchanged(status=status, headerlist=headers, app_iter=body)
+
+
+def _begun(body: Iterable[bytes]) -> Iterator[bytes]:
+    """The same, after its first block was read."""
+    blocks = iter(body)
+    return chain([next(blocks)], blocks)
 
 
 def _asked(request: Request, validators: Validators, length: int) -> list[tuple[int, int]] | None:
@@ -73,35 +87,61 @@ def _asked(request: Request, validators: Validators, length: int) -> list[tuple[
     return select(wanted, length) if validators.allow_range(environ.get("HTTP_IF_RANGE")) else None
 
 
-def _members(
-    site: Site, where: tuple[str, str], prefix: str, above: tuple[str, ...]
-) -> Iterator[Member]:
+def _members(site: Site, where: tuple[str, str], prefix: str) -> Iterator[Member]:
     """What the listings of the directory and those below it show, as far as it can be read.
 
-    :param above: the directories above. A link to one of them would never end.
+    :raises OSError: if the directory itself cannot be read.
     """
-    directory = os.path.normpath(os.path.join(*where))
-    try:
-        found = open_below(*where, stat.S_ISDIR)
-    except OSError:  # It must not be read, or is gone.
-        return
+    root = os.path.realpath(site.root)
+    #: Directories to read, the next one last: its real path, its name in the archive, and the
+    #: real paths of those above. A link to one of these would never end.
+    waiting: list[tuple[str, str, tuple[str, ...]]] = [(path_of(*where), prefix, ())]
+    while waiting:
+        directory, prefix, above = waiting.pop()
+        try:
+            entries = _entries(site, site.served(root, directory), directory)
+        except OSError:  # It must not be read, or is gone.
+            if not above:
+                raise
+            continue
+        way = (*above, directory)
+        names, inside = {entry.name for entry in entries}, []
+        for entry in entries:
+            real = os.path.join(directory, entry.name)
+            if os.path.islink(real):
+                real = os.path.realpath(real)
+            if not os.access(real, os.R_OK) or real in way:
+                continue
+            name = prefix + _without_backslash(entry.name, names)
+            if entry.is_directory:
+                yield Member(f"{name}/", real, None, 0, entry.mtime)
+                inside.append((real, f"{name}/", way))
+            else:
+                opened = partial(open_below, *site.served(root, real), stat.S_ISREG)
+                yield Member(name, real, opened, entry.size, entry.mtime)
+        waiting += reversed(inside)
+
+
+def _entries(site: Site, where: tuple[str, str], directory: str) -> list[Entry]:
+    """What the listing of this directory shows."""
+    found = open_below(*where, stat.S_ISDIR)
     try:
         with os.scandir(found) as scan:
             named = (entry for entry in scan if site.lists(entry.name))
-            entries = sorted(islice(entries_of(site, directory, named), _MOST + 1))
+            return sorted(islice(entries_of(site, directory, named), _MOST + 1))
     finally:
         if isinstance(found, int):
             os.close(found)
-    root = os.path.realpath(site.root)
-    for entry in entries:
-        real = os.path.realpath(os.path.join(directory, entry.name))
-        name = prefix + entry.name
-        if not os.access(real, os.R_OK) or real in (*above, directory):
-            continue
-        if entry.is_directory:
-            yield Member(f"{name}/", real, None, 0, entry.mtime)
-            inside = (*above, directory)
-            yield from _members(site, site.served(root, real), f"{name}/", inside)
-        else:
-            opened = partial(open_below, *site.served(root, real), stat.S_ISREG)
-            yield Member(name, real, opened, entry.size, entry.mtime)
+
+
+def _without_backslash(name: str, taken: set[str]) -> str:
+    """The name in an archive, which must have no backslash: Windows would take it for a slash.
+
+    :param taken: the other names, to which this one is added.
+    """
+    if "\\" in name:
+        name = name.replace("\\", "_")
+        while name in taken:
+            name += "_"
+        taken.add(name)
+    return name

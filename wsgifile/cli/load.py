@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
 from importlib import import_module
@@ -100,14 +101,21 @@ def _load_callable(target: str) -> WSGIApplication:
         found: Any = import_module(module)
     except BaseException as error:
         # The module may raise anything. Or the user pressed Ctrl-C.
-        reason = " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
-        raise LoadError(f"cannot import {module}: {reason}") from error
+        raise LoadError(f"cannot import {module}: {_in_short(error)}") from error
     for attribute in attributes.split("."):
         try:
             found = getattr(found, attribute)
         except AttributeError:
             raise LoadError(f"{module} has no {attributes}") from None
+        except Exception as error:  # Some are computed when they are asked for.
+            raise LoadError(f"cannot get {module}:{attributes}: {_in_short(error)}") from error
     if not callable(found):
         raise LoadError(f"{module}:{attributes} is not callable, so it is no WSGI application")
+    if any(map(inspect.iscoroutinefunction, (found, type(found).__call__))):
+        raise LoadError(f"{module}:{attributes} is async, so it is no WSGI application")
     app: WSGIApplication = found
     return app
+
+
+def _in_short(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")

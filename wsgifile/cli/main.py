@@ -5,14 +5,16 @@ from __future__ import annotations
 import argparse
 import errno
 import logging
+import os
 import signal
+import sys
 from typing import TYPE_CHECKING
 
 from .. import FileWrapperMiddleware
 from ..log import one_line
-from .access import Cors, Password
-from .announce import announce, say
-from .arguments import Parser, check, go_to, make_parser, port_of_environment
+from .access import Cors, Local, Password
+from .announce import announce, say, tell
+from .arguments import Parser, check, go_to, make_parser, port_of_environment, with_dashes
 from .load import LoadError, load, need
 from .serving import CertificateError, over_tls, over_waitress, woken_by_signals
 
@@ -25,7 +27,7 @@ __all__ = ["main"]
 def main(argv: list[str] | None = None) -> int:
     """Run the command line until Ctrl-C, and return the exit status."""
     parser = make_parser()
-    args = parser.parse_intermixed_args(argv)
+    args = parser.parse_intermixed_args(with_dashes(sys.argv[1:] if argv is None else argv))
     # At WARNING this logger reports each request that waits for a thread. With browsers that
     # happens all the time.
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)
@@ -47,23 +49,28 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(str(error))
     if args.explain:
         return _explain(parser, app, *paths, headers=args.header)
-    return _serve(parser, args, app, ", ".join(map(one_line, targets)), path)
+    files = os.path.exists(targets[0])  # If not, it is an application.
+    return _serve(parser, args, app, targets, path, files=files)
 
 
 def _serve(
-    parser: Parser, args: argparse.Namespace, app: WSGIApplication, target: str, path: str
+    parser: Parser,
+    args: argparse.Namespace,
+    app: WSGIApplication,
+    targets: list[str],
+    path: str,
+    *,
+    files: bool,
 ) -> int:
     from .access_log import AccessLog
 
-    if args.cors:
-        app = Cors(app)
-    if args.auth:
-        app = Password(app, args.auth)
+    app = _guarded(app, args, files=files)
     through = FileWrapperMiddleware if args.quiet else AccessLog
     app = through(app, block_size=args.block_size)
     port = port_of_environment(parser) if args.port is None else args.port
+    serve = over_tls if args.cert else over_waitress
     try:
-        server = (over_tls if args.cert else over_waitress)(app, args, port)
+        server = serve(app, args, port, files=files)
     except CertificateError as error:
         parser.error(f"cannot use --cert and --key: {error}")
     except (OSError, ValueError) as error:
@@ -85,11 +92,37 @@ def _serve(
         signal.signal(number, stop)
     scheme = "https" if args.cert else "http"
     with woken_by_signals() as woken:
-        exposed = announce(server.addresses, target, path, scheme=scheme, open_it=args.open)
+        shown = ", ".join(map(one_line, targets))
+        exposed = announce(server.addresses, shown, path, scheme=scheme, open_it=args.open)
         if args.auth and exposed and not args.cert:
             say("the password crosses the network in the clear; --cert encrypts it")
+        key = args.key or args.cert
+        if key and _is_served(key, targets, hidden=args.hidden):
+            say(f"the private key is served, too: {one_line(key)}")
         server.run(lambda: stopped, woken)
     return 0
+
+
+def _guarded(app: WSGIApplication, args: argparse.Namespace, *, files: bool) -> WSGIApplication:
+    """The application, for those who may read it."""
+    if args.cors:
+        return Cors(app)
+    if args.auth:
+        return Password(app, args.auth)
+    return Local(app) if files and Local.is_for(args.host) else app
+
+
+def _is_served(path: str, targets: list[str], *, hidden: bool) -> bool:
+    """Whether this file is a target, or in one."""
+    path = os.path.realpath(path)
+    for target in map(os.path.realpath, targets):
+        if path == target:
+            return True
+        begin = os.path.join(target, "")
+        names = path.removeprefix(begin).split(os.sep)
+        if path.startswith(begin) and (hidden or not any(name.startswith(".") for name in names)):
+            return True
+    return False
 
 
 def _in_one_line(record: logging.LogRecord) -> bool:
@@ -105,7 +138,7 @@ def _explain(
     if not path.startswith("/") or not path.isascii() or not path.isprintable() or " " in path:
         parser.error(f"{path!r} is not the path of a URL: that begins with / and is quoted")
     for each in explain(app, path, headers):
-        print(each)
+        tell(each)
     return 0
 
 

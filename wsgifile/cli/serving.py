@@ -24,6 +24,14 @@ __all__ = ["CertificateError", "Serving", "over_tls", "over_waitress", "woken_by
 _WATERMARK = 64 << 20
 #: Number of bytes of a request's header, as in waitress.
 _HEADER = 256 << 10
+#: The largest number of bytes of a request's body. An application may take uploads, and gets what
+#: waitress allows. Files need none: waitress would keep it on the disk, and cheroot in memory.
+_BODY_FOR_APPLICATION, _BODY_FOR_FILES = 1 << 30, 64 << 10
+#: Number of threads where a slow download has one to itself: over TLS, because cheroot encrypts
+#: in it, and of a zip archive, which is made in it.
+_MANY_THREADS = 32
+#: Number of connections. An idle one is kept for two minutes.
+_CONNECTIONS = 500
 
 
 class CertificateError(Exception):
@@ -60,9 +68,12 @@ def woken_by_signals() -> Iterator[socket.socket]:
             signal.set_wakeup_fd(-1)
 
 
-def over_waitress(app: WSGIApplication, args: argparse.Namespace, port: int) -> Serving:
+def over_waitress(
+    app: WSGIApplication, args: argparse.Namespace, port: int, *, files: bool
+) -> Serving:
     """waitress, listening.
 
+    :param files: whether the application is one of ours for files.
     :raises OSError: if it cannot listen; ValueError: if there is no such address.
     """
     from waitress.server import create_server
@@ -75,13 +86,19 @@ def over_waitress(app: WSGIApplication, args: argparse.Namespace, port: int) -> 
         sockets,
         host=args.host,
         port=port,
-        threads=args.threads or 4,
+        threads=args.threads or (_MANY_THREADS if args.zip else 4),
         outbuf_high_watermark=_WATERMARK,
+        max_request_body_size=_largest_body(files) + 1,  # It refuses this number, too.
+        connection_limit=_CONNECTIONS,
     )
     # From the first request on, not only once a file is sent.
     for each in sockets.values():
         each.channel_class = Channel
     return _Waitress(server, sockets)
+
+
+def _largest_body(files: bool) -> int:
+    return _BODY_FOR_FILES if files else _BODY_FOR_APPLICATION
 
 
 class _Waitress:
@@ -93,10 +110,12 @@ class _Waitress:
 
     def run(self, stopped: Callable[[], bool], woken: socket.socket) -> None:
         _drain(woken, self._sockets)
-        # As server.run() does it, but step by step.
+        # As server.run() does it, but step by step. And by poll(), because select() fails with a
+        # descriptor above 1023. Clients can have so many files opened.
+        loop = self._server.asyncore.loop
         with suppress(KeyboardInterrupt, SystemExit):
             while not stopped():
-                self._server.asyncore.loop(timeout=1.0, map=self._sockets, count=1)
+                loop(timeout=1.0, use_poll=True, map=self._sockets, count=1)
         self._server.task_dispatcher.shutdown()
         self._server.close()
 
@@ -115,15 +134,17 @@ def _drain(sock: socket.socket, sockets: dict[int, Any]) -> None:
     Drain(sock, sockets)
 
 
-def over_tls(app: WSGIApplication, args: argparse.Namespace, port: int) -> Serving:
+def over_tls(app: WSGIApplication, args: argparse.Namespace, port: int, *, files: bool) -> Serving:
     """cheroot with TLS, listening.
 
+    :param files: whether the application is one of ours for files.
     :raises OSError: if it cannot listen; CertificateError: if it has no valid certificate.
     """
     adapter, cheroot = _classes()
-    # A slow download has a thread to itself, because cheroot encrypts in it.
-    server = cheroot((args.host, port), app, numthreads=args.threads or 32)
+    server = cheroot((args.host, port), app, numthreads=args.threads or _MANY_THREADS)
     server.max_request_header_size = _HEADER
+    server.max_request_body_size = _largest_body(files)
+    server.requests._force_close = _cut_off
     try:
         server.ssl_adapter = adapter(args.cert, args.key or args.cert)
     except SSLError as error:
@@ -184,6 +205,18 @@ def _classes() -> tuple[Any, Any]:
                 super().error_log(one_line(msg), level, traceback)
 
     return Adapter, Patient
+
+
+def _cut_off(conn: Any) -> None:
+    """End a connection on which a response is under way five seconds after Ctrl-C.
+
+    cheroot's own calls SSLSocket.shutdown(), which ends the encryption before anything else: the
+    rest of the response would leave in the clear. It also ends reading only, so a slow client
+    would keep the process alive.
+    """
+    if conn is not None:
+        with suppress(OSError):  # The client has left.
+            socket.socket.shutdown(conn.socket, socket.SHUT_RDWR)
 
 
 class _Cheroot:

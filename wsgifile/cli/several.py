@@ -12,7 +12,7 @@ from webob import Request
 
 from .answers import moved, not_allowed, not_found, page
 from .directory import MOST_OF_QUERY, path_info
-from .listing import Entry, Listing, in_order, known_sort, text_of_total
+from .listing import Entry, Listing, in_order, known_sort, text_of_total, visible
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -50,13 +50,16 @@ class Several:
             return not_allowed()  # type: ignore[no-any-return]
         if name:
             return not_found()  # type: ignore[no-any-return]
-        sort = known_sort(parse_qs(request.query_string[:MOST_OF_QUERY]).get("sort", [""])[0])
-        entries = in_order(self._entries(), sort, lambda entry: entry.is_directory)
-        columns = ("name", "size", "date")
-        return page(request, Listing("/", sort, columns, 1, 1, text_of_total(entries), entries))  # type: ignore[no-any-return]
+        asked = parse_qs(request.query_string[:MOST_OF_QUERY])
+        sort, text = known_sort(asked.get("sort", [""])[0]), visible(asked.get("q", [""])[0])
+        entries = in_order(self._entries(text), sort, lambda entry: entry.is_directory)
+        columns, total = ("name", "size", "date"), text_of_total(entries)
+        return page(request, Listing("/", sort, columns, 1, 1, total, entries, text))  # type: ignore[no-any-return]
 
-    def _entries(self) -> Iterable[Entry]:
+    def _entries(self, text: str) -> Iterable[Entry]:
         for name, (_, path) in self._targets.items():
+            if text.casefold() not in name.casefold():
+                continue
             try:
                 status = os.stat(path)
             except OSError:  # It is gone.

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from .listing import Entry
 
-__all__ = ["Site", "entries_of", "open_below"]
+__all__ = ["Site", "entries_of", "open_below", "path_of"]
 
 #: If not, as on Windows, files are opened by their path.
 _BY_DESCRIPTOR = os.open in os.supports_dir_fd and os.scandir in os.supports_fd
@@ -72,6 +72,11 @@ def _is_below(root: str, path: str) -> bool:
     return os.path.join(path, "").startswith(os.path.join(root, ""))
 
 
+def path_of(root: str, name: str) -> str:
+    """The path of what Site.find() returns. A slash at its end would mean a directory."""
+    return os.path.join(root, name) if name else root
+
+
 def open_below(root: str, name: str, is_wanted: Callable[[int], bool]) -> int | str:
     """A descriptor of the file or directory, if its mode is what is_wanted.
 
@@ -81,7 +86,7 @@ def open_below(root: str, name: str, is_wanted: Callable[[int], bool]) -> int | 
     path instead of a descriptor.
     """
     if not _BY_DESCRIPTOR:
-        found = os.path.join(root, name)
+        found = path_of(root, name)
         _check(os.stat(found), is_wanted)
         return found
     *through, last = [root, *name.split(os.sep)] if name else [root]

@@ -129,6 +129,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
     _writing = False
     #: Whether a thread waits to write.
     _blocked = False
+    requests: list[Any]
     will_close: bool
     last_activity: float
 
@@ -137,6 +138,8 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         with self.outbuf_lock:  # Otherwise all could be sent before _waiting is set.
             self._waiting = self._is_behind()
         if not self._waiting:
+            # A request that cannot be read has no path, but waitress logs it if the client leaves.
+            self.requests[0].__dict__.setdefault("path", "")
             super().service()
 
     def write_soon(self, data: Any) -> int:
