@@ -202,7 +202,7 @@ class _Line:
         if len(self._looks) > 1:
             then, before = self._looks[0]
             speed = (sent - before) / (now - then)
-            self.row = as_row(self._client, self._request, sent, count, speed)
+            self.row = as_row(self._client, self._request, sent, count=count, speed=speed)
         self._looks.append((now, sent))
 
 

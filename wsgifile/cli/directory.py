@@ -202,7 +202,9 @@ def _listing(site: Site, where: tuple[str, str], shown: str, query: str) -> List
             os.close(found)
     if len(read) > _MOST:
         total += f" This is not all: only {_MOST:,} names of a directory are read."
-    return Listing(path, sort, columns, number, pages, total, lines, text)
+    return Listing(
+        path, sort, columns, number=number, pages=pages, total=total, lines=lines, text=text
+    )
 
 
 def _chosen(entries: list[_T], number: int) -> tuple[int, int, list[_T]]:

@@ -114,11 +114,11 @@ def _members(site: Site, where: tuple[str, str], prefix: str) -> Iterator[Member
                 continue
             name = prefix + _without_backslash(entry.name, names)
             if entry.is_directory:
-                yield Member(f"{name}/", real, None, 0, entry.mtime)
+                yield Member(f"{name}/", real, None, size=0, mtime=entry.mtime)
                 inside.append((real, f"{name}/", way))
             else:
                 opened = partial(open_below, *site.served(root, real), stat.S_ISREG)
-                yield Member(name, real, opened, entry.size, entry.mtime)
+                yield Member(name, real, opened, size=entry.size, mtime=entry.mtime)
         waiting += reversed(inside)
 
 

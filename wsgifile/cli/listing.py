@@ -360,12 +360,12 @@ _SAMPLE = (
         "/a/",
         "-size",
         ("name", "size"),
-        2,
-        3,
-        "",
-        [Entry("a", True, 0, 0), Entry("b.png", False, 1, 0)],
-        "b",
-        True,
+        number=2,
+        pages=3,
+        total="",
+        lines=[Entry("a", True, 0, 0), Entry("b.png", False, 1, 0)],
+        text="b",
+        zips=True,
     )
     .page()
     .encode()

@@ -50,16 +50,16 @@ def main(argv: list[str] | None = None) -> int:
     if args.explain:
         return _explain(parser, app, *paths, headers=args.header)
     files = os.path.exists(targets[0])  # If not, it is an application.
-    return _serve(parser, args, app, targets, path, files=files)
+    return _serve(parser, args, app, targets=targets, path=path, files=files)
 
 
 def _serve(
     parser: Parser,
     args: argparse.Namespace,
     app: WSGIApplication,
+    *,
     targets: list[str],
     path: str,
-    *,
     files: bool,
 ) -> int:
     from .access_log import AccessLog

@@ -54,7 +54,10 @@ class Several:
         sort, text = known_sort(asked.get("sort", [""])[0]), visible(asked.get("q", [""])[0])
         entries = in_order(self._entries(text), sort, lambda entry: entry.is_directory)
         columns, total = ("name", "size", "date"), text_of_total(entries)
-        return page(request, Listing("/", sort, columns, 1, 1, total, entries, text))  # type: ignore[no-any-return]
+        listing = Listing(
+            "/", sort, columns, number=1, pages=1, total=total, lines=entries, text=text
+        )
+        return page(request, listing)  # type: ignore[no-any-return]
 
     def _entries(self, text: str) -> Iterable[Entry]:
         for name, (_, path) in self._targets.items():
