@@ -315,6 +315,7 @@ if sys.argv[-2] == "apps_to_explain:django":
                 "offload: X-Accel-Redirect: /_files/data$",
                 "sent: 0 bytes by X-Accel-Redirect",
                 "the client: 200 OK, 0 bytes",
+                "Range: bytes=.*: 200 OK, the proxy then answers the range",
             ],
         ),
         (

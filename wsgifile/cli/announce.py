@@ -31,7 +31,13 @@ _ELSEWHERE = {socket.AF_INET: "192.0.2.1", socket.AF_INET6: "2001:db8::1"}
 
 
 def announce(
-    listening: list[tuple[str, int]], target: str, path: str, *, scheme: str, open_it: bool
+    listening: list[tuple[str, int]],
+    target: str,
+    path: str,
+    *,
+    scheme: str,
+    open_it: bool,
+    anybody: str = "anyone",
 ) -> bool:
     """Print a URL for each address, and a QR code for the first that other machines can open.
 
@@ -39,13 +45,14 @@ def announce(
 
     :param path: of the URLs.
     :param open_it: whether to open the first URL in the browser of this machine.
+    :param anybody: for whom it is.
     """
     phone, anyone = "", False
     for host, port in listening:
         exposed = not ip_address(host).is_loopback
         anyone = anyone or exposed
         if exposed:
-            say(f"{target} is open to anyone who can reach {host} port {port}")
+            say(f"{target} is open to {anybody} who can reach {host} port {port}")
         for shown in _reachable(host):
             url = _url(scheme, shown, port) + path
             if exposed and not ip_address(shown).is_loopback:

@@ -93,7 +93,14 @@ def _serve(
     scheme = "https" if args.cert else "http"
     with woken_by_signals() as woken:
         shown = ", ".join(map(one_line, targets))
-        exposed = announce(server.addresses, shown, path, scheme=scheme, open_it=args.open)
+        exposed = announce(
+            server.addresses,
+            shown,
+            path,
+            scheme=scheme,
+            open_it=args.open,
+            anybody="anyone with the password" if args.auth else "anyone",
+        )
         if args.auth and exposed and not args.cert:
             say("the password crosses the network in the clear; --cert encrypts it")
         key = args.key or args.cert
