@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import http.cookiejar
+import json
 import os
 import re
 import shutil
@@ -64,9 +65,15 @@ def download(url: str, *options: str) -> Downloaded:
         return Downloaded(int(status), float(seconds), size, sha256(body), header.read_text())
 
 
+def seen(url: str, *options: str) -> object:
+    """What the client of a download gets."""
+    got = download(url, *options)
+    return got.status, got.size, got.sha256
+
+
 def is_304(url: str) -> bool:
     """Whether a client that has the file gets a 304 in its place."""
-    header = download(url, "--range", "0-0").header
+    header = download(url, "--range", "0-1").header  # Not one: WhiteNoise refuses.
     etag = re.search(r"(?im)^etag: (.*?)$", header)
     date = re.search(r"(?im)^last-modified: (.*?)$", header)
     if etag is not None:
@@ -303,3 +310,131 @@ def prepare_turbogears(python: Path, directory: Path, large: Path) -> None:
 def use_turbogears(url: str, python: Path, directory: Path) -> object:
     got = [download(url + path) for path in ("/", "/style.css", "/missing")]
     return [(one.status, one.size, one.sha256) for one in got[:2]], got[2].status
+
+
+# Kolibri: the start page's scripts, the film and the zip archive of a lesson, a login and the
+# list of users as CSV. The archive's files are what Kolibri hands to wsgi.file_wrapper itself.
+
+KOLIBRI = """
+from kolibri.deployment.default.alt_wsgi import alt_application
+from kolibri.deployment.default.wsgi import application
+
+def bare(environ, start_response):
+    # Kolibri itself gives each a port.
+    archive = environ["PATH_INFO"].startswith("/content/zipcontent/")
+    return (alt_application if archive else application)(environ, start_response)
+"""
+#: Its own server, which is made of cheroot's.
+KOLIBRI_SERVER = """
+import served
+from kolibri.utils.server import Server
+Server(("127.0.0.1", {port}), served.{name}).start()
+"""
+KOLIBRI_NAME = "0" * 32
+KOLIBRI_FILE = f"/content/storage/0/0/{KOLIBRI_NAME}"
+
+
+def prepare_kolibri(python: Path, directory: Path, large: Path) -> None:
+    for command in (
+        ["provisiondevice", "--facility", "School", "--preset", "nonformal", "--language_id", "en",
+         "--superusername", "admin", "--superuserpassword", "password", "--noinput"],
+        ["bulkexportusers", "--use-django-storage"],
+    ):  # fmt: skip
+        call(python.parent / "kolibri", "manage", *command, cwd=directory, KOLIBRI_HOME="home")
+    lesson = directory / f"home{KOLIBRI_FILE}"
+    lesson.parent.mkdir(parents=True)
+    shutil.copy(large, lesson.with_suffix(".mp4"))
+    with zipfile.ZipFile(lesson.with_suffix(".zip"), "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("index.html", "<p>Hello</p>")
+        archive.writestr("text.txt", "text" * 250_000)
+
+
+def use_kolibri(url: str, python: Path, directory: Path) -> object:
+    page = urllib.request.urlopen(f"{url}/", timeout=60).read().decode()
+    scripts = sorted(set(re.findall(r'"(/static/[^"]+\.js)"', page)))  # In no certain order.
+    assert len(scripts) > 10, page
+    archive = f"{url}/content/zipcontent/{KOLIBRI_NAME}.zip"
+    gets = [
+        *(seen(url + script) for script in scripts),
+        seen(f"{url}{KOLIBRI_FILE}.mp4"),
+        seen(f"{url}{KOLIBRI_FILE}.mp4", "--range", "1000-1999"),
+        seen(f"{archive}/index.html"),
+        seen(f"{archive}/text.txt"),
+        seen(f"{archive}/text.txt", "--range", "1001-1999"),
+        download(f"{archive}/missing").status,
+    ]
+    opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+    facility = json.load(opener.open(f"{url}/api/public/v1/facility/", timeout=20))[0]["id"]
+    login = {"username": "admin", "password": "password", "facility": facility}
+    opener.open(
+        urllib.request.Request(
+            f"{url}/api/auth/session/",
+            json.dumps(login).encode(),
+            {"Content-Type": "application/json"},
+        ),
+        timeout=20,
+    )
+    users = f"{url}/facility/api/downloadcsvfile/user/{facility}/"
+    return gets, download(users).status, opener.open(users, timeout=20).read()
+
+
+# Pyramid: the project that pcreate makes, with a view that returns a large file.
+
+PIPELINE = """
+[pipeline:main]
+pipeline = wsgifile project
+
+[filter:wsgifile]
+use = egg:wsgifile
+
+[app:project]
+"""
+
+#: Where run.py learns by which sender the files went: the ini cannot set on_sent.
+PYRAMID_LOG = """
+[logger_wsgifile]
+level = DEBUG
+handlers = transfers
+qualname = wsgifile
+propagate = 0
+
+[handler_transfers]
+class = FileHandler
+args = ("transfers",)
+level = NOTSET
+formatter =
+"""
+
+
+def prepare_pyramid(python: Path, directory: Path, large: Path) -> None:
+    project = directory / "project"
+    call(python.parent / "pcreate", "--scaffold", "starter", "project", cwd=directory)
+    call(python, "setup.py", "--quiet", "egg_info", cwd=project)
+    shutil.copy(large, directory)
+    route = "config.add_route('home', '/')"
+    main = project / "project/__init__.py"
+    more = f"{route}\n    config.add_route('large', '/large')"
+    main.write_text(main.read_text().replace(route, more))
+    with (project / "project/views.py").open("a") as views:
+        views.write(
+            "\n\nfrom pyramid.response import FileResponse\n\n\n"
+            "@view_config(route_name='large')\n"
+            "def large(request):\n"
+            f"    return FileResponse({str(directory / 'large')!r}, request=request)\n"
+        )
+    ini = (project / "production.ini").read_text().replace("*:6543", "127.0.0.1:%(port)s")
+    (project / "bare.ini").write_text(ini)
+    for old, new in (
+        ("[app:main]\n", PIPELINE),
+        ("keys = root, project", "keys = root, project, wsgifile"),
+        ("keys = console", "keys = console, transfers"),
+    ):
+        ini = ini.replace(old, new)
+    (project / "wrapped.ini").write_text(ini + PYRAMID_LOG)
+
+
+def use_pyramid(url: str, python: Path, directory: Path) -> object:
+    host = ("--header", "Host: example.org")  # The page has it in its links.
+    paths = ("/", "/missing", "/static/theme.css", "/static/pyramid.png", "/large")
+    parts = [seen(f"{url}/large", "--range", part) for part in ("1000-1999", "-1000")]
+    return [seen(url + path, *host) for path in paths], parts

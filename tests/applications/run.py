@@ -1,9 +1,11 @@
 """Do complete applications work as before with wsgifile put in, and what does it change for them?
 
 Each one is the newest release from PyPI, installed in a venv of its own and started as its own
-documentation says, on gunicorn with threads: once bare, and once in FileWrapperMiddleware. What
-its users do is done with both, and has to give the same. Then a large file is downloaded from
-both in turn.
+documentation says: once bare, and once in FileWrapperMiddleware. What its users do is done with
+both, and has to give the same. Then a large file is downloaded from both in turn.
+
+The server is gunicorn with threads. Kolibri is on the server that it comes with. Pyramid is on
+waitress, by pserve, and is 1.10: the last release that can make a project without GitHub.
 
 This needs the project's own venv with the extra ``test``, PyPI for the first run, curl, and for
 WsgiDAV also Debian's litmus. The exit status is 1 if something differs that must not.
@@ -13,8 +15,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
+import re
 import shutil
 import statistics
 import sys
@@ -40,16 +42,18 @@ REPEATS = 5
 
 #: What comes after the application's own lines, in the module that the server imports.
 SERVED = """
-import json
 from wsgifile import FileWrapperMiddleware
 
 def note(transfer):
-    line = json.dumps([transfer.environ["PATH_INFO"], transfer.sent, transfer.sender])
+    path = transfer.environ["PATH_INFO"]
     with open("transfers", "a") as file:
-        file.write(line + "\\n")
+        file.write(f"{transfer.sent} bytes of {path!r} by {transfer.sender}\\n")
 
 wrapped = FileWrapperMiddleware(bare, on_sent=note)
 """
+
+GUNICORN = ("-m", "gunicorn", "--worker-class", "gthread", "--threads", "4",
+            "--no-control-socket", "--bind", "127.0.0.1:{port}", "served:{name}")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,8 @@ class Application:
     #: What it needs besides itself.
     requirements: Sequence[str] = ()
     environ: Mapping[str, str] = field(default_factory=dict)
+    #: How it is served: arguments of its Python. The name is bare or wrapped.
+    server: Sequence[str] = GUNICORN
 
 
 APPLICATIONS = [
@@ -122,6 +128,26 @@ APPLICATIONS = [
         flows.use_turbogears,
         "/large",
     ),
+    Application(
+        "kolibri",
+        flows.KOLIBRI,
+        flows.prepare_kolibri,
+        flows.use_kolibri,
+        flows.KOLIBRI_FILE + ".mp4",
+        environ={"KOLIBRI_HOME": "home"},
+        server=["-c", flows.KOLIBRI_SERVER],
+    ),
+    Application(
+        "pyramid",
+        "bare = None  # The ini files are served.\n",
+        flows.prepare_pyramid,
+        flows.use_pyramid,
+        "/large",
+        ["pyramid<2", "pyramid_jinja2", "setuptools>=80,<81", "waitress"],
+        # So that egg:project is found.
+        environ={"PYTHONPATH": f"{ROOT}{os.pathsep}project"},
+        server=["-m", "pyramid.scripts.pserve", "project/{name}.ini", "port={port}"],
+    ),
 ]
 
 
@@ -137,8 +163,9 @@ class Side:
     def sender(self, path: str) -> str:
         """By which sender all of this path was sent; "-" if it was not recognised."""
         log = self.directory / "transfers"
-        ends = map(json.loads, log.read_text().splitlines() if log.exists() else [])
-        return next((sender for one, sent, sender in ends if (one, sent) == (path, LARGE)), "-")
+        lines = log.read_text() if log.exists() else ""
+        found = re.search(rf"\b{LARGE} bytes of '\S*{re.escape(path)}' by (\S+)", lines)
+        return found[1] if found else "-"
 
 
 def step(text: str) -> None:
@@ -169,8 +196,7 @@ def served(
     application.prepare(python, directory, large)
     (directory / "served.py").write_text(application.code + SERVED)
     port, name = free_port(), "wrapped" if wrapped else "bare"
-    command = [str(python), "-m", "gunicorn", "--worker-class", "gthread", "--threads", "4",
-               "--no-control-socket", "--bind", f"127.0.0.1:{port}", f"served:{name}"]  # fmt: skip
+    command = [str(python), *(part.format(port=port, name=name) for part in application.server)]
     environ = {**os.environ, "PYTHONPATH": str(ROOT), **application.environ}
     with running(command, port, directory / "log", cwd=directory, env=environ):
         yield Side(f"http://127.0.0.1:{port}", directory)
