@@ -124,7 +124,13 @@ def test_slow_clients_hold_no_thread() -> None:
     }
 
 
-@pytest.mark.parametrize("kind", ["memory", "file", "ranges of memory", "ranges of a file"])
+class Named(io.BytesIO):
+    """A sub-class that changes nothing."""
+
+
+@pytest.mark.parametrize(
+    "kind", ["memory", "named memory", "file", "ranges of memory", "ranges of a file"]
+)
 def test_slow_clients_of_local_files(
     kind: str, tmp_path: Path, channels: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -139,7 +145,8 @@ def test_slow_clients_of_local_files(
         start_response("200 OK", [("Content-Type", "text/plain")])
         if environ["PATH_INFO"] == "/ping":
             return [b"pong"]
-        files.append(io.BytesIO(DATA) if "memory" in kind else open(path, "rb"))
+        memory = Named if "named" in kind else io.BytesIO
+        files.append(memory(DATA) if "memory" in kind else open(path, "rb"))
         return files[-1]
 
     half = len(DATA) // 2

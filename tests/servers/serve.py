@@ -193,6 +193,8 @@ def recorded(name: str) -> None:
         from waitress.buffers import ReadOnlyFileBasedBuffer
         from waitress.channel import HTTPChannel
 
+        from wsgifile.servers.waitress import ReadBuffer
+
         record(
             HTTPChannel,
             "write_soon",
@@ -203,6 +205,13 @@ def recorded(name: str) -> None:
                 and getattr(data, "sender", None) != "read"
                 else None
             ),
+        )
+        # What is in memory has no reader.
+        record(
+            ReadBuffer,
+            "prepare",
+            "read",
+            lambda body, size: body.remain if body._pieces else None,
         )
     elif name.startswith("gunicorn"):
         from gunicorn.http.wsgi import Response

@@ -243,7 +243,7 @@ class ReadBuffer(ChannelBody):
         """The same. It reads the first block, so that the client gets a 500 if that fails."""
         if not self._pieces:
             with self._reporting():
-                self._block = memoryview(self.blocks.next_block(self.remain))
+                self._block = memoryview(self.blocks.next_block(self.send.block_size))
         return super().prepare(size)
 
     def get(self, numbytes: int) -> memoryview:
