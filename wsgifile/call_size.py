@@ -1,9 +1,9 @@
 """The size of a call of os.sendfile that costs the least processor time on this machine.
 
 If the client runs on the same machine, small calls can have each page reach the client while
-it is still in the processor's cache. One processor sends 1.8 times as fast in calls of 18 KiB
-as in calls of 1 MiB, and another one a third as fast. So the process tries several sizes while
-it sends, and keeps to the best.
+it is still in the processor's cache. One processor sends twice as fast in calls of 18 KiB as in
+calls of 1 MiB, and another one a third as fast. So the process tries several sizes while it
+sends, and keeps to the best.
 """
 
 from __future__ import annotations
@@ -14,11 +14,17 @@ __all__ = ["LARGEST", "CallSize"]
 SIZES = (2 << 20, 256 << 10, 64 << 10, 18 << 10)
 #: Where it starts. The largest size that is worth a call of its own.
 LARGEST = SIZES[0]
-#: Number of bytes to send in calls of one size to measure it, and how often. One sample takes
-#: only a millisecond or two, so anything else that runs then distorts it.
-_SAMPLE, _SAMPLES = 8 << 20, 3
-#: Number of bytes to send by the best size, before all are measured again.
-_KEEP = 8 << 30
+#: Number of bytes to send in calls of one size to measure it.
+_SAMPLE = 8 << 20
+#: Number of samples of each size before the first choice.
+_FIRST = 3
+#: Number of bytes to send by the best size, before each is measured once more: at first, and in
+#: the end. It doubles in between.
+_KEEP, _KEEP_LONG = 256 << 20, 4 << 30
+#: The least weight of a new sample in the mean. It takes the mean, because the kernel may do the
+#: work of the receiving end in the server's thread or in the client's, for a whole download. So a
+#: size may cost the server five times as much in one download as in the next.
+_NEW = 0.2
 #: A smaller size has to cost this much less than the largest, because samples vary.
 _WORTH = 0.75
 
@@ -29,34 +35,35 @@ class CallSize:
     def __init__(self) -> None:
         #: Number of bytes to send in one call.
         self.size: int = LARGEST
-        #: The least seconds for a byte in the samples, by size.
+        #: The mean of the seconds for a byte, by size.
         self._costs: dict[int, float] = {}
-        #: Number of samples. The sizes take turns, so what happens meanwhile happens to all.
+        #: Number of samples to take before the next choice. The sizes take turns, so what happens
+        #: meanwhile happens to all.
+        self._left = _FIRST * len(SIZES)
         self._samples = 0
+        self._keep = _KEEP
         self._sent = 0
         self._seconds = 0.0
 
     def add(self, count: int, seconds: float) -> None:
         """Take note of count bytes, sent in calls of this size in seconds of processor time."""
         # Another thread may set these to zero at any moment, so they are read only here.
-        sent, seconds = self._sent + count, self._seconds + seconds
+        sent, seconds, left = self._sent + count, self._seconds + seconds, self._left
         self._sent, self._seconds = sent, seconds
-        kept = self._samples >= _SAMPLES * len(SIZES)
-        if sent < (_KEEP if kept else _SAMPLE):
+        if sent < (_SAMPLE if left else self._keep):
             return
-        if kept:
-            self._costs, self._samples = {}, 0
-        else:
-            self._costs[self.size] = min(self._cost(self.size), seconds / sent)
-            self._samples += 1
         self._sent, self._seconds = 0, 0.0
-        if self._samples < _SAMPLES * len(SIZES):
-            self.size = SIZES[self._samples % len(SIZES)]
+        if left:
+            mean = self._costs.get(self.size, 0.0)
+            weight = max(_NEW, 1 / (self._samples // len(SIZES) + 1))
+            self._costs[self.size] = mean + weight * (seconds / sent - mean)
+            self._samples += 1
+            left -= 1
         else:
-            self.size = min(SIZES, key=self._weighted)
-
-    def _cost(self, size: int) -> float:
-        return self._costs.get(size, float("inf"))
+            left = len(SIZES)
+            self._keep = min(2 * self._keep, _KEEP_LONG)
+        self._left = left
+        self.size = SIZES[-left % len(SIZES)] if left else min(SIZES, key=self._weighted)
 
     def _weighted(self, size: int) -> float:
-        return self._cost(size) * (_WORTH if size == LARGEST else 1)
+        return self._costs.get(size, float("inf")) * (_WORTH if size == LARGEST else 1)
