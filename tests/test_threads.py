@@ -50,6 +50,14 @@ def test_a_thread_serves_again() -> None:
     assert (len(seen), len(set(seen))) == (5, 1)
 
 
+def test_a_job_that_ends_its_thread() -> None:
+    """It does not. Otherwise the pool would count a thread that it no longer has."""
+    one, done = Pool(1), threading.Event()
+    one.submit(sys.exit)
+    one.submit(done.set)
+    assert done.wait(10)
+
+
 def test_two_jobs_for_one_idle_thread() -> None:
     """Neither job waits for the other."""
     few, together = Pool(8), threading.Barrier(3)

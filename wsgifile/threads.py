@@ -65,7 +65,7 @@ class Pool:
                 job = self._jobs.popleft()
             try:
                 job()
-            except Exception:
+            except (Exception, SystemExit):
                 logger.exception("a job of the pool failed")
             del job  # Or what it refers to would live until the next job comes.
 
