@@ -348,6 +348,24 @@ def test_wrapper_and_range(path: Path) -> None:
         assert (region.start, region.stop) == (110, len(DATA))
 
 
+def test_a_close_of_its_own(tmp_path: Path) -> None:
+    """It may need the thread of the application, unless a server's wrapper may call it."""
+
+    class Sub(io.BytesIO):
+        def close(self) -> None:
+            super().close()
+
+    class Same(io.BytesIO):
+        pass
+
+    (tmp_path / "data").write_bytes(DATA)
+    with open(tmp_path / "data", "rb") as on_disk:
+        for file in (io.BytesIO(DATA), Same(DATA), on_disk):
+            assert not region_of(file).close_in_thread
+    assert region_of(Sub(DATA)).close_in_thread
+    assert not region_of(FileWrapper(Sub(DATA))).close_in_thread
+
+
 def test_subclass_of_the_wrapper() -> None:
     """It is looked through, unless it may return other bytes. Then it is iterated."""
 

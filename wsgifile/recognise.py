@@ -229,7 +229,7 @@ def _region(
         None if inner.count is None else start + inner.count,
         inner.block_size,
         status,
-        inner.close_in_thread or (inner.iterated and kernel is not None and kind.closes_itself),
+        inner.close_in_thread or (inner.iterated and end is not None and kind.closes_itself),
         reason,
         inner.temporary,
         source,
