@@ -133,6 +133,20 @@ def test_poll() -> None:
     assert called == [2, 4]
 
 
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_poll_keeps_to_the_depth(depth: int) -> None:
+    """The block that the caller has counts, unless nothing would be read ahead then."""
+    source = Source()
+    source.open_wide()
+    blocks = ahead(source, depth)
+    blocks.give_whole_blocks()
+    assert blocks.next_block(BLOCK)
+    for reads in range(3):
+        wait_until(lambda: len(blocks._ready) == max(1, depth - 1) and blocks._reading is None)
+        assert len(source.sizes) == reads + 1 + max(1, depth - 1)
+        assert blocks.poll(lambda: None)
+
+
 def test_poll_without_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Pool, "submit", lambda self, job: False)
     source = Source()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import operator
 import os
+import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
@@ -66,6 +68,19 @@ class Site:
 
 
 @pytest.fixture
+def buffers(monkeypatch: pytest.MonkeyPatch) -> list[waitress.ReadBuffer]:
+    buffers: list[waitress.ReadBuffer] = []
+    init = waitress.ReadBuffer.__init__
+
+    def noted(self: waitress.ReadBuffer, send: Any, server: Any, channel: Any) -> None:
+        buffers.append(self)
+        init(self, send, server, channel)
+
+    monkeypatch.setattr(waitress.ReadBuffer, "__init__", noted)
+    return buffers
+
+
+@pytest.fixture
 def channels(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The channels for which something is read."""
     channels: list[Any] = []
@@ -104,6 +119,10 @@ def ping(port: int) -> None:
 
 def began(site: Site, number: int) -> bool:
     return len(site.sources) > number
+
+
+def ended(site: Site, number: int) -> bool:
+    return len(site.seen) == number
 
 
 def test_slow_clients_hold_no_thread() -> None:
@@ -293,6 +312,133 @@ def test_the_client_leaves_while_it_is_read() -> None:
         ping(port)
 
 
+def test_a_client_that_leaves_leaves_no_memory(buffers: list[waitress.ReadBuffer]) -> None:
+    """Its channel lives until the garbage is collected."""
+    sources: list[Any] = [fast(), io.BytesIO(DATA)]
+    site = Site(sources.pop)
+    with serving(site.app) as port:
+        for number in (1, 2):
+            with Client(port) as client:
+                client.send("/")
+                wait_until(lambda: buffers and buffers[-1].sent)
+            wait_until(partial(ended, site, number))
+            buffer = buffers.pop()
+            assert (len(buffer._block), buffer._pieces) == (0, [])
+
+
+def test_a_slow_close_stops_nobody() -> None:
+    closing, may_close = threading.Event(), threading.Event()
+
+    class Slow(Source):
+        def close(self) -> None:
+            closing.set()
+            assert may_close.wait(10)
+            super().close()
+
+    def make() -> Source:
+        source = Slow(DATA)
+        source.open_wide()
+        return source
+
+    site = Site(make)
+    with serving(site.app) as port, Client(port) as client:
+        assert fetch(client).body == DATA
+        assert closing.wait(10)
+        ping(port)
+        # The client that has it all may ask for more.
+        assert client.get("/ping").body == b"pong"
+        may_close.set()
+        assert site.wait_until_over().sent == len(DATA)
+
+
+def test_an_agent_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """on_sent gets the error of the file all the same."""
+
+    def report(app_iter: object, error: BaseException) -> None:
+        raise RuntimeError("the agent")
+
+    monkeypatch.setattr("wsgifile.agents.report", report)
+
+    def make() -> Source:
+        source = Source(DATA[:100_000])
+        source.open_wide()
+        return source
+
+    site = Site(make)
+    with serving(site.app) as port, Client(port) as client:
+        assert fetch(client).short
+        assert type(site.wait_until_over().error).__name__ == "ShortFileError"
+
+
+@pytest.mark.parametrize(("kind", "count"), [("memory", 200_000), ("memory", 0), ("file", 0)])
+def test_local_bytes_that_are_too_few(kind: str, count: int, tmp_path: Path) -> None:
+    """The application says that they are a larger part of something. If none come, it is a 500."""
+    seen: list[Transfer] = []
+    (tmp_path / "data").write_bytes(DATA[:count])
+
+    def app(environ: WSGIEnvironment, start_response: StartResponse) -> Any:
+        headers = [("Content-Range", "bytes 0-299999/300000"), ("Content-Length", "300000")]
+        start_response("206 Partial Content", headers)
+        return io.BytesIO(DATA[:count]) if kind == "memory" else open(tmp_path / "data", "rb")
+
+    with (
+        serving(FileWrapperMiddleware(app, on_sent=seen.append)) as port,
+        Client(port) as client,
+    ):
+        answer = fetch(client)
+        if count:
+            assert (answer.status, answer.body, answer.short) == (206, DATA[:count], True)
+        else:
+            assert answer.status == 500
+        wait_until(lambda: seen)
+    [told] = seen
+    assert (told.sent, type(told.error).__name__) == (count, "ShortFileError")
+
+
+class Kept(io.BytesIO):
+    """The application uses it again."""
+
+    closers: list[int]
+
+    def close(self) -> None:
+        self.closers.append(threading.get_ident())
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize("wanted", [(), (("Range", "bytes=0-29999999,31000000-31999999"),)])
+def test_bytes_in_memory_that_change_later(
+    wrapped: bool, wanted: tuple[tuple[str, str], ...], channels: list[Any]
+) -> None:
+    """What the application writes when its thread is free is for somebody else."""
+    file = Kept(DATA)
+    file.closers = []
+    threads: list[int] = []
+
+    def app(environ: WSGIEnvironment, start_response: StartResponse) -> Any:
+        if environ["PATH_INFO"] == "/ping":
+            file.seek(0)
+            file.write(bytes(len(DATA)))
+            start_response("200 OK", [("Content-Length", "4")])
+            return [b"pong"]
+        threads.append(threading.get_ident())
+        start_response("200 OK", [])
+        return environ["wsgi.file_wrapper"](file) if wrapped else file
+
+    with serving(FileWrapperMiddleware(app), threads=1) as port, Client(port) as client:
+        client.send("/", headers=wanted)
+        if wrapped:
+            wait_until(lambda: channels)
+            ping(port)
+        body = client.receive(1 << 18).body
+        assert (body == DATA) or (
+            wanted and DATA[:30_000_000] in body and DATA[31_000_000:] in body
+        )
+        wait_until(lambda: file.closers)
+    # A class with a close() of its own is closed where it was made, as without wsgifile.
+    assert (file.closers == threads) == (not wrapped)
+    assert bool(channels) == wrapped
+
+
 def test_no_thread_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
     """The main loop reads."""
     monkeypatch.setattr(Pool, "submit", lambda self, job: False)
@@ -305,6 +451,8 @@ def test_no_thread_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
 def behind_filter(app: WSGIApplication) -> WSGIApplication:
     def filtered(environ: WSGIEnvironment, start_response: StartResponse) -> Any:
         iterable = app(environ, start_response)
+        # This would be the number of its blocks.
+        assert operator.length_hint(iterable) == 0
         try:
             yield from iterable
         finally:

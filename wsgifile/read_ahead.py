@@ -72,6 +72,13 @@ class ReadAhead:
                 self._reading = threading.get_ident()
             self._read()  # The first block, or all threads of the pool are busy.
 
+    def give_whole_blocks(self) -> None:
+        """The caller takes whole blocks, and keeps each until it asks for the next one.
+
+        That one counts, so that a slow client takes no more memory than otherwise.
+        """
+        self._depth = max(1, self._depth - 1)
+
     def poll(self, on_ready: Callable[[], object]) -> bytes | None:
         """The next block, ``b""`` at the end, or None: it is not there.
 

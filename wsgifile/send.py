@@ -188,10 +188,11 @@ class Send:
         if plan.count is None or not plan.sized:
             return Declined("there is no Content-Length")
         if region.kernel is None:
-            if type(region.filelike) is not io.BytesIO or region.end is None:
+            if not (region.is_local and isinstance(region.filelike, io.BytesIO)):
                 return Declined(region.reason)
-            # getvalue() copies nothing. A view of the object itself would prevent its close().
-            data = memoryview(region.filelike.getvalue())
+            # It copies nothing. A view of the object itself would prevent its close(). A
+            # sub-class that reads as BytesIO does may still have another getvalue().
+            data = memoryview(io.BytesIO.getvalue(region.filelike))
         rest: list[memoryview | tuple[int, int]] = []
         for part in plan.parts:
             if isinstance(part, bytes):

@@ -211,7 +211,7 @@ def recorded(name: str) -> None:
             ReadBuffer,
             "prepare",
             "read",
-            lambda body, size: body.remain if body._pieces else None,
+            lambda body, size: body._count if body._pieces else None,
         )
     elif name.startswith("gunicorn"):
         from gunicorn.http.wsgi import Response

@@ -194,14 +194,22 @@ class ChannelBody(Body, ReadOnlyFileBasedBuffer):  # type: ignore[misc]
     """A body in the channel's list of output buffers.
 
     If a filter iterates it, it is like any other Body.
+
+    :param count: number of bytes to send.
     """
 
     sent: int
-    #: Number of bytes that are left to send.
+    #: Number of bytes that are left to send, and waitress's length of a buffer. 0 until waitress
+    #: has recognised it: for a filter, a length would be the number of blocks (PEP 3333).
     remain: int
 
+    def __init__(self, send: Send, server: Base, count: int) -> None:
+        super().__init__(send, server)
+        self._count = count
+
     def prepare(self, size: int | None = None) -> int:
-        """The number of bytes that are left. size is the Content-Length."""
+        """The number of bytes to send. size is the Content-Length."""
+        self.remain = self._count
         return self.remain
 
     def skip(self, numbytes: int, allow_prune: bool = False) -> None:
@@ -216,8 +224,10 @@ class ChannelBody(Body, ReadOnlyFileBasedBuffer):  # type: ignore[misc]
 
     def report_failure(self, error: Exception) -> Exception:
         """Report the error, and return it."""
-        self.report_to_agents(error)
-        self.fail(error)
+        try:
+            self.report_to_agents(error)
+        finally:
+            self.fail(error)
         return error
 
 
@@ -225,25 +235,33 @@ class ReadBuffer(ChannelBody):
     """What has to be read. Unless it is in memory, other threads read it ahead of the client."""
 
     def __init__(self, send: Send, server: Base, channel: HTTPChannel) -> None:
-        super().__init__(send, server)
         assert send.plan.count is not None
-        self.remain = send.plan.count
+        super().__init__(send, server, send.plan.count)
         self._channel = channel
         self._block = memoryview(b"")
-        #: What is in memory.
+        #: The thread that called the application, and whether the channel has to close this
+        #: without waiting for it.
+        self._worker = threading.get_ident()
+        self._handed_over = False
+        #: What is in memory. The application may change the BytesIO once its thread is free.
         self._pieces: list[Any] = []
-        if send.region.kernel is not None:
+        if send.region.is_local:
             assert not isinstance(self.blocks, ReadAhead)
-            self.blocks = ReadAhead(self.blocks, _DEPTH, send.block_size)
-        elif send.region.is_local:
-            pieces = send.rest(0)
-            self._pieces = [] if isinstance(pieces, Declined) else pieces
+            pieces = send.rest(0) if send.region.kernel is None else None
+            if isinstance(pieces, list):
+                self._pieces = pieces
+            else:
+                self.blocks = ReadAhead(self.blocks, _DEPTH, send.block_size)
 
     def prepare(self, size: int | None = None) -> int:
         """The same. It reads the first block, so that the client gets a 500 if that fails."""
-        if not self._pieces:
-            with self._reporting():
-                self._block = memoryview(self.blocks.next_block(self.send.block_size))
+        with self._reporting():
+            if isinstance(self.blocks, ReadAhead):
+                self.blocks.give_whole_blocks()
+                self._block = memoryview(self.blocks.next_block(self._count))
+                self._handed_over = True
+            else:
+                self._block = self._next_piece()
         return super().prepare(size)
 
     def get(self, numbytes: int) -> memoryview:
@@ -254,16 +272,20 @@ class ReadBuffer(ChannelBody):
         return self._block[:numbytes]
 
     def _next_block(self) -> bytes | memoryview | None:
-        if self._pieces:
-            piece: memoryview = self._pieces.pop(0)
-            return piece
         if not isinstance(self.blocks, ReadAhead):
-            return self.blocks.next_block(self.send.block_size)
+            return self._next_piece()
         self._channel.writable = self._is_writable
         block = self.blocks.poll(self._wake)
         if block is not None:
             self._channel.__dict__.pop("writable", None)
         return block
+
+    def _next_piece(self) -> memoryview:
+        while self._pieces:
+            piece: memoryview = self._pieces.pop(0)
+            if piece:  # It is empty if the BytesIO is too short.
+                return piece
+        raise ShortFileError(self.send.region.filelike, self._count, self.sent)
 
     @contextmanager
     def _reporting(self) -> Iterator[None]:
@@ -290,6 +312,15 @@ class ReadBuffer(ChannelBody):
         self._block = self._block[numbytes:]
         super().skip(numbytes)
 
+    def close(self) -> None:
+        """The same. What is slow to read may be slow to close, so the main loop does not do it."""
+        handed_over, self._handed_over = self._handed_over, False
+        # A channel that has ended refers to this until the garbage is collected.
+        self._block, self._pieces, self.remain = memoryview(b""), [], 0
+        elsewhere = handed_over and threading.get_ident() != self._worker
+        if not (elsewhere and pool("closes").submit(super().close)):
+            super().close()
+
 
 def wake(channel: HTTPChannel) -> None:
     """Have the main loop ask again whether the channel is writable. Any thread may call this."""
@@ -311,10 +342,9 @@ class Buffer(ChannelBody):
     def __init__(
         self, send: Send, server: Base, file_slice: FileSlice, channel: HTTPChannel | None
     ) -> None:
-        super().__init__(send, server)
+        super().__init__(send, server, file_slice.stop - file_slice.start)
         self.file = file_slice.file
         self._position = file_slice.start
-        self._count = self.remain = file_slice.stop - file_slice.start
         self._channel = channel
         self._behind = False
         self._lookahead = Lookahead(file_slice.start)
