@@ -275,9 +275,13 @@ class ReadBuffer(ChannelBody):
         if not isinstance(self.blocks, ReadAhead):
             return self._next_piece()
         self._channel.writable = self._is_writable
-        block = self.blocks.poll(self._wake)
-        if block is not None:
-            self._channel.__dict__.pop("writable", None)
+        waits = False
+        try:
+            block = self.blocks.poll(self._wake)
+            waits = block is None
+        finally:
+            if not waits:
+                self._channel.__dict__.pop("writable", None)
         return block
 
     def _next_piece(self) -> memoryview:
