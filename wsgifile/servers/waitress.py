@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from waitress.buffers import ReadOnlyFileBasedBuffer
 from waitress.channel import HTTPChannel
 
-from ..blocks import FileReadError, ShortFileError, name_of
+from ..blocks import BlockReader, ChainedReader, FileReadError, ShortFileError, name_of
 from ..body import Body
 from ..page_cache import Lookahead, may_block, prefetch
 from ..read_ahead import ReadAhead
@@ -233,6 +233,10 @@ class ChannelBody(Body, ReadOnlyFileBasedBuffer):  # type: ignore[misc]
 
 class ReadBuffer(ChannelBody):
     """What has to be read. Unless it is in memory, other threads read it ahead of the client."""
+
+    # Declared again because type checkers infer narrower types from the assignments here.
+    blocks: BlockReader | ChainedReader | ReadAhead
+    remain: int
 
     def __init__(self, send: Send, server: Base, channel: HTTPChannel) -> None:
         assert send.plan.count is not None
