@@ -6,6 +6,7 @@ import errno
 import gzip
 import io
 import os
+import random
 import socket
 import sys
 import threading
@@ -291,7 +292,7 @@ def test_calls_of_sendfile(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_call_size() -> None:
-    """It is found within 100 MiB, whichever is the best, and again if another becomes it."""
+    """It is found within 110 MiB, whichever is the best, and again if another becomes it."""
     call_size = CallSize()
 
     def send(count: int) -> list[int]:
@@ -303,10 +304,11 @@ def test_call_size() -> None:
 
     for best in SIZES:
         call_size = CallSize()
+        call_size.add(4 * LARGEST, 0.0)  # This fills the sockets' buffers.
         send(48)
         assert set(send(50)) == {best}
     for best in (SIZES[0], SIZES[2]):
-        send(20_000)
+        send(40_000)
         sizes = send(4200)
         assert sizes.count(best) > 4000
         assert set(sizes) == set(SIZES)
@@ -320,19 +322,19 @@ def test_call_size_has_to_be_worth_it() -> None:
     assert call_size.size == LARGEST
 
 
-@pytest.mark.parametrize(("small", "large", "best"), [((1, 3), (0.5, 6), 1), ((2, 6), (1, 3), 0)])
+@pytest.mark.parametrize(("small", "large", "share"), [((1, 3), (0.5, 6), 1), ((2, 6), (1, 3), 0)])
 def test_call_size_of_downloads_that_vary(
-    small: tuple[float, float], large: tuple[float, float], best: int
+    small: tuple[float, float], large: tuple[float, float], share: int
 ) -> None:
     """In some downloads, it is the client that does the kernel's work. What counts is the mean."""
-    call_size = CallSize()
-    for download in range(100):
-        for _ in range(30):
-            costs = large if call_size.size != SIZES[-1] else small
-            call_size.add(LARGEST, costs[download % 2])
-    for _ in range(8):  # While they are measured, all have their turn.
-        call_size.add(4 * LARGEST, 1.0)
-    assert (call_size.size == SIZES[-1]) is bool(best)
+    call_size, chosen = CallSize(), []
+    pick = random.Random(21).choice
+    for _ in range(1000):
+        case = pick((0, 1))
+        for _ in range(100):
+            chosen.append(call_size.size == SIZES[-1])
+            call_size.add(LARGEST, (small if chosen[-1] else large)[case])
+    assert abs(chosen.count(True) / len(chosen) - share) < 0.15
 
 
 def test_call_size_of_many_threads() -> None:

@@ -20,11 +20,11 @@ _SAMPLE = 8 << 20
 _FIRST = 3
 #: Number of bytes to send by the best size, before each is measured once more: at first, and in
 #: the end. It doubles in between.
-_KEEP, _KEEP_LONG = 256 << 20, 4 << 30
+_KEEP, _KEEP_LONG = 128 << 20, 4 << 30
 #: The least weight of a new sample in the mean. It takes the mean, because the kernel may do the
 #: work of the receiving end in the server's thread or in the client's, for a whole download. So a
 #: size may cost the server five times as much in one download as in the next.
-_NEW = 0.2
+_NEW = 0.1
 #: A smaller size has to cost this much less than the largest, because samples vary.
 _WORTH = 0.75
 
@@ -39,8 +39,10 @@ class CallSize:
         self._costs: dict[int, float] = {}
         #: Number of samples to take before the next choice. The sizes take turns, so what happens
         #: meanwhile happens to all.
-        self._left = _FIRST * len(SIZES)
-        self._samples = 0
+        self._left = _FIRST * len(SIZES) + 1
+        #: Number of samples taken. The first one does not count: it fills the sockets' buffers,
+        #: which costs little by any size.
+        self._samples = -1
         self._keep = _KEEP
         self._sent = 0
         self._seconds = 0.0
@@ -54,9 +56,10 @@ class CallSize:
             return
         self._sent, self._seconds = 0, 0.0
         if left:
-            mean = self._costs.get(self.size, 0.0)
-            weight = max(_NEW, 1 / (self._samples // len(SIZES) + 1))
-            self._costs[self.size] = mean + weight * (seconds / sent - mean)
+            if self._samples >= 0:
+                mean = self._costs.get(self.size, 0.0)
+                weight = max(_NEW, 1 / (self._samples // len(SIZES) + 1))
+                self._costs[self.size] = mean + weight * (seconds / sent - mean)
             self._samples += 1
             left -= 1
         else:
