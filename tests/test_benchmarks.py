@@ -269,12 +269,6 @@ TABLES: dict[str, dict[str, Cell]] = {
         "MiB resident after 10 GiB": resident("10,240 MiB"),
     },
     "receivers": {
-        "waitress, thrown away, throughput: ours / by hand": target(
-            "discard.txt", "thrown away: GB/s, ours / by_hand"
-        ),
-        "waitress, 12 small windows, CPU: ours / by hand": target(
-            "windows.txt", "small windows: CPU, ours / by_hand"
-        ),
         **{f"CPU, {k}": v for k, v in received("ours / by_hand", "cpu_s_per_gb").items()},
         **{
             f"CPU of all, {k}": v
