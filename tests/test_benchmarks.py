@@ -238,7 +238,7 @@ ADDED = {
     for name in ("list", "Flask response", "Django HttpResponse")
     for other in ("wsgifile", "WhiteNoise", "ProxyFix")
 }
-LATENCY = both("readers.txt", "beside_p99_ms", "waitress, 500 slow readers: p99 in ms")
+LATENCY = both("readers.txt", "beside_p99_ms", "waitress, 500 slow readers: p99 in ms", "waitress")
 QUEUE = both("queue.txt", "50", "gunicorn sync, 50 slow downloads: ms")
 #: The tables by their name: the label of each row, and what makes its cells.
 TABLES: dict[str, dict[str, Cell]] = {
@@ -278,10 +278,10 @@ TABLES: dict[str, dict[str, Cell]] = {
         **{f"throughput, {k}": v for k, v in received("ours / nginx", "gb_per_s").items()},
     },
     "slow": {
-        **both("readers.txt", "idle_p99_ms", "waitress, idle: p99 in ms"),
+        **both("readers.txt", "idle_p99_ms", "waitress, idle: p99 in ms", "waitress"),
         **LATENCY,
-        **both("readers.txt", "grown_mib", "waitress, 500 slow readers: MiB grown"),
-        **both("readers.txt", "cpu_share", "waitress, 500 slow readers: CPU share"),
+        **both("readers.txt", "grown_mib", "waitress, 500 slow readers: MiB grown", "waitress"),
+        **both("readers.txt", "cpu_share", "waitress, 500 slow readers: CPU share", "waitress"),
         **QUEUE,
     },
     "cold": {
