@@ -17,7 +17,10 @@ from collections.abc import Callable
 from .blocks import BlockReader, ChainedReader
 from .threads import pool
 
-__all__ = ["FIRST_OF_STORE", "ReadAhead"]
+__all__ = ["DEPTH", "FIRST_OF_STORE", "ReadAhead"]
+
+#: Number of blocks to read ahead, by default: the client takes one, and the other is on its way.
+DEPTH = 2
 
 #: Size of the first read in bytes. It is small so that the client gets something soon. Each
 #: further read is twice as large, up to the block size.

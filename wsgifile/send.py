@@ -118,6 +118,14 @@ class Send:
             return Declined("the kernel may send old bytes of a file on this file system")
         return None
 
+    @property
+    def depth(self) -> int:
+        """Number of blocks to read ahead of the client, in another thread; 0: none."""
+        source = self.region.source
+        if self.read_ahead is None:
+            return 0 if source is None else source.read_ahead
+        return 0 if self.region.is_local else self.read_ahead
+
     def blocks(self) -> BlockReader | ChainedReader | ReadAhead:
         """The bytes to send, by read()."""
         return self._read_ahead(self.read_now())
@@ -134,11 +142,7 @@ class Send:
         self, reader: BlockReader | ChainedReader
     ) -> BlockReader | ChainedReader | ReadAhead:
         """The bytes of this reader, read ahead of the client if that is any good."""
-        depth, source = self.read_ahead, self.region.source
-        if depth is None:
-            depth = 0 if source is None else source.read_ahead
-        elif self.region.is_local:
-            depth = 0
+        depth = self.depth
         if not depth or isinstance(reader, ChainedReader) or reader.remaining == 0:
             return reader
         if not reader.read_size:

@@ -56,8 +56,8 @@ class Server:
         return Declined("the server has none, or os.sendfile is faster")
 
     def wrap_blocks(self, send: Send) -> Iterable[bytes] | Declined:
-        """The same for what has to be read."""
-        return Declined("the server waits while a file is read")
+        """A body of what has to be read, which the server sends without holding the worker."""
+        return Declined("the server has none")
 
     def keeps_connection(self, *, sized: bool) -> bool:
         """Whether the connection stays open after an error in the body.

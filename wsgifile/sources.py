@@ -24,6 +24,7 @@ from typing import Any
 from .blocks import DEFAULT_BLOCK_SIZE, BlockReader, FileLike, is_seekable, name_of
 from .conditions import is_etag, seconds_of_date
 from .layers import ITERATING_METHODS, READING_METHODS, inherited
+from .read_ahead import DEPTH
 
 __all__ = ["Fetched", "Forwards", "Source", "describer_of", "goes_forwards"]
 
@@ -33,8 +34,6 @@ __all__ = ["Fetched", "Forwards", "Source", "describer_of", "goes_forwards"]
 _REQUEST = 16 * 2**20
 #: The same for a body that arrives without further requests. It is urllib3's own number.
 _STREAMED = 65536
-#: Number of blocks to read ahead: one is taken by the client, the other one is on its way.
-_AHEAD = 2
 
 #: Caches of fsspec that only read ahead, by their names. Others may be shared or be on a disk.
 _READING_AHEAD = frozenset({"bytes", "none", "readahead"})
@@ -226,7 +225,7 @@ def _fsspec(file: Any) -> Source | None:
     source = Source(file.size, file.tell())
     if getattr(file.fs, "async_impl", False):
         # It asks in a thread of its own, whoever reads. Of others, one connection may be all.
-        source.read_ahead = _AHEAD
+        source.read_ahead = DEPTH
     if getattr(file.cache, "name", None) in _READING_AHEAD:
         source.reader = Fetched(file, file.size, _past_cache(file.cache))
         source.read_size = _request(file.blocksize)
@@ -314,14 +313,14 @@ def _django_storages(file: Any) -> Source | None:
         etag=etag,
         modified_ns=_nanoseconds(modified),
         read_size=_request(file.buffer_size),
-        read_ahead=_AHEAD,
+        read_ahead=DEPTH,
     )
 
 
 def _streaming_body(body: Any) -> Source:
     length, taken = body._content_length, body._amount_read
     size = None if length is None else int(length) - taken
-    source = Source(size, random=False, read_ahead=_AHEAD, checks_end=True)
+    source = Source(size, random=False, read_ahead=DEPTH, checks_end=True)
     headers = getattr(body._raw_stream, "headers", {})
     if not taken and "Content-Range" not in headers:
         source.etag = _etag(headers.get("ETag"))
@@ -331,7 +330,7 @@ def _streaming_body(body: Any) -> Source:
 
 def _urllib3(response: Any) -> Source:
     # read() gives the bytes as they are on the wire. Iterating may decompress them.
-    source = Source(None, random=False, read_ahead=_AHEAD, iterates=False)
+    source = Source(None, random=False, read_ahead=DEPTH, iterates=False)
     if "content-encoding" not in response.headers and not response.tell():
         source.size = response.length_remaining
     if source.size is not None:

@@ -193,7 +193,7 @@ def recorded(name: str) -> None:
         from waitress.buffers import ReadOnlyFileBasedBuffer
         from waitress.channel import HTTPChannel
 
-        from wsgifile.servers.waitress import ReadBuffer
+        from wsgifile.servers.waitress import MemoryBuffer
 
         record(
             HTTPChannel,
@@ -207,12 +207,7 @@ def recorded(name: str) -> None:
             ),
         )
         # What is in memory has no reader.
-        record(
-            ReadBuffer,
-            "prepare",
-            "read",
-            lambda body, size: body._count if body._pieces else None,
-        )
+        record(MemoryBuffer, "prepare", "read", lambda body, size: body._count)
     elif name.startswith("gunicorn"):
         from gunicorn.http.wsgi import Response
 

@@ -37,7 +37,7 @@ def announce(
     *,
     scheme: str,
     open_it: bool,
-    anybody: str = "anyone",
+    anybody: str,
 ) -> bool:
     """Print a URL for each address, and a QR code for the first that other machines can open.
 

@@ -31,7 +31,7 @@ from ..blocks import name_of
 from ..hidden import hides_file
 from ..layers import unwrap
 from ..log import logger
-from ..offload import Proxies
+from ..offload import Proxies, XAccelRedirect, XSendfile
 from ..plan import Headers, Plan, never_has_body
 from ..recognise import NOT_FILES, FileRegion, FileSlice
 from ..registry import SERVERS
@@ -217,7 +217,7 @@ def _asked_otherwise(port: int, path: str, headers: list[tuple[str, str]]) -> It
     if not any(name.lower() == "range" for name, _ in headers):
         got = _ask(port, "GET", path, [*headers, ("Range", _PART)], only=206)
         whole = "the whole, because it has no ranges"
-        if {"x-accel-redirect", "x-sendfile"} & got.fields.keys():
+        if any(each.header.lower() in got.fields for each in (XAccelRedirect, XSendfile)):
             whole = "the proxy then answers the range"
         part = got.fields.get("content-range", whole)
         yield _line(f"Range: {_PART}", got.told(part))

@@ -49,8 +49,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(str(error))
     if args.explain:
         return _explain(parser, app, *paths, headers=args.header)
-    files = os.path.exists(targets[0])  # If not, it is an application.
-    return _serve(parser, args, app, targets=targets, path=path, files=files)
+    return _serve(parser, args, app, targets=targets, path=path)
 
 
 def _serve(
@@ -60,10 +59,10 @@ def _serve(
     *,
     targets: list[str],
     path: str,
-    files: bool,
 ) -> int:
     from .access_log import AccessLog
 
+    files = os.path.exists(targets[0])  # If not, it is an application.
     app = _guarded(app, args, files=files)
     through = FileWrapperMiddleware if args.quiet else AccessLog
     app = through(app, block_size=args.block_size)

@@ -29,7 +29,7 @@ from waitress.channel import HTTPChannel
 from ..blocks import BlockReader, ChainedReader, FileReadError, ShortFileError, name_of
 from ..body import Body
 from ..page_cache import Lookahead, may_block, prefetch
-from ..read_ahead import ReadAhead
+from ..read_ahead import DEPTH, ReadAhead
 from ..recognise import FileSlice, KernelFile
 from ..send import Send
 from ..server import Server as Base
@@ -48,8 +48,6 @@ _TURN = 4 << 20
 #: What is not in memory is read from the disk by a thread, this number of bytes at a time,
 #: while the main loop serves others.
 _PIECE = 1 << 20
-#: The number of blocks that are read ahead from where the main loop would have to wait.
-_DEPTH = 2
 #: The next request of a connection begins when at most this number of bytes of the responses
 #: before it are left to send. This bounds the memory and the open files of a connection.
 _AHEAD = 1 << 20
@@ -98,7 +96,11 @@ class Server(Base):
         if declined is not None:
             return declined
         region = send.region
-        if not (region.is_local or isinstance(send.blocks(), ReadAhead)):
+        if region.is_local and region.kernel is None:
+            pieces = send.rest(0)
+            if not isinstance(pieces, Declined):
+                return MemoryBuffer(send, self, pieces)
+        if not (region.is_local or send.depth):
             return Declined("other threads may not read it")
         return ReadBuffer(send, self, self._channel)
 
@@ -231,72 +233,38 @@ class ChannelBody(Body, ReadOnlyFileBasedBuffer):  # type: ignore[misc]
         return error
 
 
-class ReadBuffer(ChannelBody):
-    """What has to be read. Unless it is in memory, other threads read it ahead of the client."""
+class BlockBuffer(ChannelBody):
+    """Blocks that are in memory when the main loop sends them."""
 
-    # Declared again because type checkers infer narrower types from the assignments here.
-    blocks: BlockReader | ChainedReader | ReadAhead
-    remain: int
-
-    def __init__(self, send: Send, server: Base, channel: HTTPChannel) -> None:
+    def __init__(self, send: Send, server: Base) -> None:
         assert send.plan.count is not None
         super().__init__(send, server, send.plan.count)
-        self._channel = channel
-        self._block = memoryview(b"")
-        #: The thread that called the application, and whether the channel has to close this
-        #: without waiting for it.
-        self._worker = threading.get_ident()
-        self._handed_over = False
-        #: What is in memory. The application may change the BytesIO once its thread is free.
-        self._pieces: list[Any] = []
-        if send.region.is_local:
-            assert not isinstance(self.blocks, ReadAhead)
-            pieces = send.rest(0) if send.region.kernel is None else None
-            if isinstance(pieces, list):
-                self._pieces = pieces
-            else:
-                self.blocks = ReadAhead(self.blocks, _DEPTH, send.block_size)
+        self.block = memoryview(b"")
 
-    def prepare(self, size: int | None = None) -> int:
-        """The same. It reads the first block, so that the client gets a 500 if that fails."""
-        with self._reporting():
-            if isinstance(self.blocks, ReadAhead):
-                self.blocks.give_whole_blocks()
-                self._block = memoryview(self.blocks.next_block(self._count))
-                self._handed_over = True
-            else:
-                self._block = self._next_piece()
-        return super().prepare(size)
+    def fetch(self) -> bytes | memoryview | None:
+        """What comes next; None: it is not there yet."""
+        raise NotImplementedError
 
     def get(self, numbytes: int) -> memoryview:
         """Up to numbytes of what comes next; nothing as long as it is not there."""
-        if not self._block:
-            with self._reporting():
-                self._block = memoryview(self._next_block() or b"")
-        return self._block[:numbytes]
+        if not self.block:
+            with self.reporting():
+                self.block = memoryview(self.fetch() or b"")
+        return self.block[:numbytes]
 
-    def _next_block(self) -> bytes | memoryview | None:
-        if not isinstance(self.blocks, ReadAhead):
-            return self._next_piece()
-        self._channel.writable = self._is_writable
-        waits = False
-        try:
-            block = self.blocks.poll(self._wake)
-            waits = block is None
-        finally:
-            if not waits:
-                self._channel.__dict__.pop("writable", None)
-        return block
+    def skip(self, numbytes: int, allow_prune: bool = False) -> None:
+        """Go on by numbytes, which have been sent."""
+        self.block = self.block[numbytes:]
+        super().skip(numbytes)
 
-    def _next_piece(self) -> memoryview:
-        while self._pieces:
-            piece: memoryview = self._pieces.pop(0)
-            if piece:  # It is empty if the BytesIO is too short.
-                return piece
-        raise ShortFileError(self.send.region.filelike, self._count, self.sent)
+    def close(self) -> None:
+        """The same. A channel that has ended refers to this until the garbage is collected."""
+        self.block = memoryview(b"")
+        super().close()
 
     @contextmanager
-    def _reporting(self) -> Iterator[None]:
+    def reporting(self) -> Iterator[None]:
+        """Report what is raised here."""
         try:
             yield
         except Exception as error:
@@ -307,6 +275,76 @@ class ReadBuffer(ChannelBody):
             failure = FileReadError(f"reading {name_of(self.send.region.filelike)} failed")
             raise self.report_failure(failure) from error
 
+
+class MemoryBuffer(BlockBuffer):
+    """What is in memory.
+
+    :param pieces: the bytes. The application may change its BytesIO once its thread is free.
+    """
+
+    def __init__(self, send: Send, server: Base, pieces: list[Any]) -> None:
+        super().__init__(send, server)
+        self.pieces = pieces
+
+    def prepare(self, size: int | None = None) -> int:
+        """The same. If there is nothing to send, the client gets a 500."""
+        with self.reporting():
+            self.block = self.fetch()
+        return super().prepare(size)
+
+    def fetch(self) -> memoryview:
+        """What comes next."""
+        while self.pieces:
+            piece: memoryview = self.pieces.pop(0)
+            if piece:  # It is empty if the BytesIO is too short.
+                return piece
+        raise ShortFileError(self.send.region.filelike, self._count, self.sent)
+
+    def close(self) -> None:
+        """The same."""
+        self.pieces = []
+        super().close()
+
+
+class ReadBuffer(BlockBuffer):
+    """What other threads read ahead of the client."""
+
+    # Declared again because type checkers infer a narrower type from the assignment here.
+    blocks: BlockReader | ChainedReader | ReadAhead
+    remain: int
+
+    def __init__(self, send: Send, server: Base, channel: HTTPChannel) -> None:
+        super().__init__(send, server)
+        blocks = self.blocks
+        if not isinstance(blocks, ReadAhead):
+            blocks = ReadAhead(blocks, send.depth or DEPTH, send.block_size)
+        self.blocks = self._ahead = blocks
+        self._channel = channel
+        #: The thread that called the application, and whether the channel has to close this
+        #: without waiting for it.
+        self._worker = threading.get_ident()
+        self._handed_over = False
+
+    def prepare(self, size: int | None = None) -> int:
+        """The same. It reads the first block, so that the client gets a 500 if that fails."""
+        self._ahead.give_whole_blocks()
+        with self.reporting():
+            self.block = memoryview(self._ahead.next_block(self._count))
+        self._handed_over = True
+        return super().prepare(size)
+
+    def fetch(self) -> bytes | None:
+        """What comes next. Until it is there, the channel is not writable."""
+        self._channel.writable = self._is_writable
+        waits = False
+        try:
+            block = self._ahead.poll(self._wake)
+            waits = block is None
+        finally:
+            if not waits:
+                self._channel.__dict__.pop("writable", None)
+        return block
+
     def _is_writable(self) -> bool:
         """While a block is read. Then the source is slow, not the client."""
         self._channel.last_activity = time.time()
@@ -315,16 +353,10 @@ class ReadBuffer(ChannelBody):
     def _wake(self) -> None:
         wake(self._channel)
 
-    def skip(self, numbytes: int, allow_prune: bool = False) -> None:
-        """Go on by numbytes, which have been sent."""
-        self._block = self._block[numbytes:]
-        super().skip(numbytes)
-
     def close(self) -> None:
         """The same. What is slow to read may be slow to close, so the main loop does not do it."""
         handed_over, self._handed_over = self._handed_over, False
-        # A channel that has ended refers to this until the garbage is collected.
-        self._block, self._pieces, self.remain = memoryview(b""), [], 0
+        self.block, self.remain = memoryview(b""), 0
         elsewhere = handed_over and threading.get_ident() != self._worker
         if not (elsewhere and pool("closes").submit(super().close)):
             super().close()
