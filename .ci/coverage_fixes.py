@@ -1,6 +1,6 @@
 """Mends two faults of coverage's tracer (7.17), in each process that it measures.
 
-.ci/run puts this beside coverage, and coverage_fixes.pth has Python import it at its start.
+.ci/run puts this beside coverage, and a0_coverage_fixes.pth has Python import it at its start.
 """
 
 from __future__ import annotations
