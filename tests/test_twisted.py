@@ -216,6 +216,33 @@ def test_a_client_that_leaves(path: Path, serve: Serve, kind: str, takes: int) -
         assert told.sent < len(DATA)
 
 
+def test_a_client_that_leaves_while_the_disk_is_read(
+    path: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file is closed when it has been read."""
+    reading, left = threading.Event(), threading.Event()
+    read, stop = twisted.Producer._read, twisted.Producer.stopProducing
+
+    def held(self: twisted.Producer) -> None:
+        reading.set()
+        assert left.wait(10)
+        read(self)
+
+    def noted(self: twisted.Producer, reason: object = None) -> None:
+        stop(self, reason)
+        left.set()
+
+    monkeypatch.setattr(twisted.Producer, "_read", held)
+    monkeypatch.setattr(twisted.Producer, "stopProducing", noted)
+    app = App(lambda: open(path, "rb"))
+    with serve(app) as port:
+        with Pipeline(port) as client:
+            client.send("GET /")
+            assert reading.wait(10)
+        wait_for(lambda: app.seen and app.files[0].closed)
+        app.check_alive(port)
+
+
 @pytest.mark.parametrize("kind", ["file", "reads"])
 def test_a_client_that_never_reads(
     path: Path, serve: Serve, kind: str, monkeypatch: pytest.MonkeyPatch

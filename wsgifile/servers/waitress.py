@@ -19,6 +19,7 @@ import os
 import socket
 import threading
 import time
+from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
@@ -241,9 +242,9 @@ class BlockBuffer(ChannelBody):
         super().__init__(send, server, send.plan.count)
         self.block = memoryview(b"")
 
+    @abstractmethod
     def fetch(self) -> bytes | memoryview | None:
         """What comes next; None: it is not there yet."""
-        raise NotImplementedError
 
     def get(self, numbytes: int) -> memoryview:
         """Up to numbytes of what comes next; nothing as long as it is not there."""
