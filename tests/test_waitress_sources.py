@@ -294,7 +294,7 @@ def test_a_client_that_leaves_leaves_no_memory(buffers: list[Any]) -> None:
                 wait_until(lambda: buffers and buffers[-1].sent)
             wait_until(partial(ended, site, number))
             buffer = buffers.pop()
-            assert (len(buffer.block), getattr(buffer, "pieces", [])) == (0, [])
+            assert (len(buffer._block), getattr(buffer, "_pieces", [])) == (0, [])
 
 
 def test_a_slow_close_stops_nobody() -> None:

@@ -240,7 +240,7 @@ class BlockBuffer(ChannelBody):
     def __init__(self, send: Send, server: Base) -> None:
         assert send.plan.count is not None
         super().__init__(send, server, send.plan.count)
-        self.block = memoryview(b"")
+        self._block = memoryview(b"")
 
     @abstractmethod
     def fetch(self) -> bytes | memoryview | None:
@@ -248,19 +248,19 @@ class BlockBuffer(ChannelBody):
 
     def get(self, numbytes: int) -> memoryview:
         """Up to numbytes of what comes next; nothing as long as it is not there."""
-        if not self.block:
+        if not self._block:
             with self.reporting():
-                self.block = memoryview(self.fetch() or b"")
-        return self.block[:numbytes]
+                self._block = memoryview(self.fetch() or b"")
+        return self._block[:numbytes]
 
     def skip(self, numbytes: int, allow_prune: bool = False) -> None:
         """Go on by numbytes, which have been sent."""
-        self.block = self.block[numbytes:]
+        self._block = self._block[numbytes:]
         super().skip(numbytes)
 
     def close(self) -> None:
         """The same. A channel that has ended refers to this until the garbage is collected."""
-        self.block = memoryview(b"")
+        self._block = memoryview(b"")
         super().close()
 
     @contextmanager
@@ -285,25 +285,25 @@ class MemoryBuffer(BlockBuffer):
 
     def __init__(self, send: Send, server: Base, pieces: list[Any]) -> None:
         super().__init__(send, server)
-        self.pieces = pieces
+        self._pieces = pieces
 
     def prepare(self, size: int | None = None) -> int:
         """The same. If there is nothing to send, the client gets a 500."""
         with self.reporting():
-            self.block = self.fetch()
+            self._block = self.fetch()
         return super().prepare(size)
 
     def fetch(self) -> memoryview:
         """What comes next."""
-        while self.pieces:
-            piece: memoryview = self.pieces.pop(0)
+        while self._pieces:
+            piece: memoryview = self._pieces.pop(0)
             if piece:  # It is empty if the BytesIO is too short.
                 return piece
         raise ShortFileError(self.send.region.filelike, self._count, self.sent)
 
     def close(self) -> None:
         """The same."""
-        self.pieces = []
+        self._pieces = []
         super().close()
 
 
@@ -330,7 +330,7 @@ class ReadBuffer(BlockBuffer):
         """The same. It reads the first block, so that the client gets a 500 if that fails."""
         self._ahead.give_whole_blocks()
         with self.reporting():
-            self.block = memoryview(self._ahead.next_block(self._count))
+            self._block = memoryview(self._ahead.next_block(self._count))
         self._handed_over = True
         return super().prepare(size)
 
@@ -357,7 +357,7 @@ class ReadBuffer(BlockBuffer):
     def close(self) -> None:
         """The same. What is slow to read may be slow to close, so the main loop does not do it."""
         handed_over, self._handed_over = self._handed_over, False
-        self.block, self.remain = memoryview(b""), 0
+        self._block, self.remain = memoryview(b""), 0
         elsewhere = handed_over and threading.get_ident() != self._worker
         if not (elsewhere and pool("closes").submit(super().close)):
             super().close()
