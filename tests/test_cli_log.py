@@ -101,7 +101,8 @@ def test_log_of_an_application(tmp_path: Path) -> None:
                 caught.value.close()
         assert get(url + "write")[2] == b"1234567890"
         assert get(url + "blocks")[2] == b"67890"
-        get(url + "blocks", method="HEAD")
+        # waitress sends the body even for HEAD. A client that does not read it has left early.
+        assert ask(url, b"/blocks", b"HEAD").endswith(b"67890")
         assert len(get(url + "file")[2]) == 100_005
         assert get(url + "long")[2] == b"123456789"
         with socket.create_connection(address(url), 20) as sock:
@@ -131,8 +132,7 @@ def test_log_of_an_application(tmp_path: Path) -> None:
         ),
         ("GET /write HTTP/1.1", "201", "10", "-", ""),
         ("GET /blocks HTTP/1.1", "201", "5", "-", ""),
-        # waitress sends the body even for HEAD.
-        ("HEAD /blocks HTTP/1.1", "201", "5", "-", ""),
+        ("HEAD /blocks HTTP/1.0", "201", "5", "-", ""),
         ("GET /file HTTP/1.1", "201", "100005", "read", ""),
         ("GET /long HTTP/1.1", "201", "9", "-", ""),
         ("GET /exits HTTP/1.1", "-", "-", "-", " aborted: SystemExit()"),
