@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import os
 import signal
 import socket
 import subprocess
+import termios
 import threading
 import time
 from collections.abc import Iterator
@@ -93,6 +95,17 @@ def wait_until_listening(
                 what = "has ended" if ended else "does not listen"
                 raise ServerError(f"the server {what}:\n{said}") from None
             time.sleep(0.05)
+
+
+def wait_until_full(sock: socket.socket) -> None:
+    """Return once no more arrives, as the client does not read and all buffers are full."""
+    sock.recv(1, socket.MSG_PEEK)
+    deadline = time.monotonic() + 20
+    queued: list[bytes] = []
+    while len(queued) < 10 or len(set(queued[-10:])) > 1:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+        queued.append(fcntl.ioctl(sock, termios.FIONREAD, bytes(4)))
 
 
 @contextmanager

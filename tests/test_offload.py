@@ -26,7 +26,7 @@ pytest.importorskip("h11")
 pytest.importorskip("webob")
 
 from client import Answer, Client
-from ports import free_port, serving, wait_until_listening
+from ports import free_port, serving, wait_until_full, wait_until_listening
 
 from wsgifile import FileWrapperMiddleware, Transfer, XAccelRedirect, XSendfile
 from wsgifile.offload import Offload, Proxies
@@ -356,7 +356,7 @@ def test_large_and_slow(through: Through, app: App) -> None:
     data = DATA * 100
     app.respond = sends(lambda: io.BytesIO(data))
     through[1].send("/")
-    time.sleep(0.5)
+    wait_until_full(through[1].connect())
     assert through[1].receive(1 << 20).body == data
 
 

@@ -14,6 +14,7 @@ from cases import DATA
 from client import Client, events, open_files
 from frameworks import WAYS, Way
 from known import SERVERS
+from ports import wait_until_full
 
 from conftest import Running
 
@@ -183,7 +184,8 @@ def test_thread_of_the_end(running: Running, client: Client, path: str) -> None:
     with open(cases.path("large"), "wb") as file:
         file.truncate(32 * 2**20)
     client.send(f"/{path}?file=large")
-    time.sleep(0.3)  # A server that sends from another thread must wait there.
+    # A server that sends from another thread must wait there.
+    wait_until_full(client.connect())
     assert len(client.receive(piece=1 << 20).body) == 32 * 2**20
     deadline = time.monotonic() + 5
     seen: list[list[Any]] = []

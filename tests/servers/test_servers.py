@@ -19,6 +19,7 @@ import pytest
 from cases import DATA, EXPECTED
 from client import Answer, Client, events
 from known import SERVERS
+from ports import wait_until_full
 
 h11 = pytest.importorskip("h11")
 
@@ -121,15 +122,6 @@ def send_large(client: Client, stack: str = "ours", size: int = 64 * 2**20) -> s
         file.truncate(size)
     client.send(f"/{stack}/large")
     return path
-
-
-def wait_until_begun(client: Client) -> None:
-    """Wait for the whole header, and then a moment longer, until the buffers are full."""
-    deadline = time.monotonic() + 20
-    while b"\r\n\r\n" not in client.connect().recv(4096, socket.MSG_PEEK):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    time.sleep(0.1)
 
 
 def check_usable(client: Client, closes: int = 1) -> None:
@@ -323,7 +315,7 @@ def test_truncated_while_sent(server: Running, client: Client, stack: str) -> No
     if buffers:
         seen += events(server.port, closes=1)
     else:
-        wait_until_begun(client)
+        wait_until_full(client.connect())
     os.truncate(large, 1000)
     answer = client.receive(piece=1 << 20)
     if not buffers:
@@ -386,7 +378,7 @@ def test_next_request_before_truncation(server: Running, client: Client, stack: 
 def test_growing_while_sent(server: Running, client: Client) -> None:
     """The length stays what it was when the response began."""
     large = send_large(client, size=16 * 2**20)
-    wait_until_begun(client)
+    wait_until_full(client.connect())
     with open(large, "ab") as file:
         file.write(b"more" * 1000)
     answer = client.receive(piece=1 << 20)
@@ -459,8 +451,7 @@ def test_client_leaves_a_slow_source(server: Running, client: Client) -> None:
 def test_client_stops_reading(server: Running, client: Client) -> None:
     """Others are served meanwhile. The file is closed when the client leaves."""
     send_large(client)
-    assert client.connect().recv(1000)
-    time.sleep(0.1)
+    wait_until_full(client.connect())
     others = 0 if SERVERS[server.name].one_at_a_time else 1
     for _ in range(others):
         with Client(server.port, 5) as other:
@@ -486,7 +477,7 @@ def test_server_is_shut_down(server: Running, client: Client) -> None:
     """It exits, and the client has all bytes or sees that it has not."""
     server.save_coverage()
     send_large(client)
-    wait_until_begun(client)
+    wait_until_full(client.connect())
     server.process.terminate()
     answer = client.receive(piece=1 << 20)
     assert answer.short or len(answer.body) == 64 * 2**20
