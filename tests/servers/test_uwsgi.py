@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from client import Client
-from ports import free_port, running
+from ports import free_port, running, wait_until_full
 
 pytest.importorskip("pyuwsgi")
 
@@ -38,6 +38,8 @@ def on_sent(transfer):
     print(f"SENT {transfer.sender} {type(transfer.error).__name__}\\n", end="", flush=True)
 
 ours = FileWrapperMiddleware(bare, on_sent=on_sent)
+worker = FileWrapperMiddleware(bare, on_sent=on_sent, background=0)
+stacks = {"/bare": bare, "/ours": ours, "/worker": worker}
 
 def application(environ, start_response):
     if environ["PATH_INFO"] == "/coverage":
@@ -47,7 +49,7 @@ def application(environ, start_response):
     if environ["PATH_INFO"] in ("/small", "/coverage"):
         start_response("200 OK", [("Content-Length", "5")])
         return [b"small"]
-    return (bare if environ["PATH_INFO"] == "/bare" else ours)(environ, start_response)
+    return stacks[environ["PATH_INFO"]](environ, start_response)
 """
 SOCKETS = [["--http-socket"], ["--http11-socket"], ["--http-keepalive", "--http"]]
 
@@ -208,9 +210,22 @@ def test_client_leaves(tmp_path: Path) -> None:
         with server.path.open("r+b") as file:
             file.truncate(64 << 20)
         with Client(server.port, 10) as client:
-            client.send("/ours")
-            assert client.connect().recv(1, socket.MSG_PEEK)
-        log = server.logged("GET /ours => ")
+            client.send("/worker")
+            wait_until_full(client.connect())
+        log = server.logged("GET /worker => ")
         assert log.count("SENT wsgi.file_wrapper ConnectionError") == 1
         assert log.count("OSError: write error") == 1
         assert log.count("SIGPIPE") <= 1
+
+
+def test_file_becomes_shorter(tmp_path: Path) -> None:
+    """If others share the thread, one call of uwsgi.sendfile() sends all. read() has the error."""
+    with uwsgi(tmp_path, "--async", "2", "--ugreen", "--http-socket") as server:
+        with server.path.open("r+b") as file:
+            file.truncate(64 << 20)
+        with Client(server.port, 10) as client:
+            client.send("/ours")
+            wait_until_full(client.connect())
+            os.truncate(server.path, 1000)
+            assert client.receive(piece=1 << 20).short
+        server.logged("SENT wsgi.file_wrapper ShortFileError")
