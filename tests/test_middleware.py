@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from wsgiref.simple_server import demo_app
 from wsgiref.util import setup_testing_defaults
 from wsgiref.validate import validator
 
@@ -19,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sources import ENDINGS, Scripted, ScriptedBuffer
 
-from wsgifile import FileWrapper, FileWrapperMiddleware
+from wsgifile import FileWrapper, FileWrapperMiddleware, Transfer
 from wsgifile.blocks import DEFAULT_BLOCK_SIZE, ShortFileError
 
 if TYPE_CHECKING:
@@ -164,6 +165,15 @@ def test_async_app(app: Any) -> None:
     """The mistake would otherwise show at the first request, as a coroutine never awaited."""
     with pytest.raises(TypeError, match="is an async function"):
         FileWrapperMiddleware(app)
+
+
+def test_async_on_sent() -> None:
+    """It would never be awaited, either."""
+
+    async def on_sent(transfer: Transfer) -> None: ...
+
+    with pytest.raises(TypeError, match="on_sent must be a function, but .* is an async function"):
+        FileWrapperMiddleware(demo_app, on_sent=on_sent)
 
 
 @pytest.mark.parametrize("app_iter", [[b"x"], (b"x",), {b"x": 1}, b"", iter([b"x"])])

@@ -421,8 +421,8 @@ async def coroutine(file: Any) -> str:
     ("make", "error", "message"),
     [
         (lambda: Redirect(URL), TypeError, "url_for must be a function"),  # type: ignore[arg-type]
-        (lambda: Redirect(coroutine), TypeError, "must be a function that is not async"),  # type: ignore[arg-type]
-        (lambda: XAccelRedirect({coroutine: "/s"}), TypeError, "must be a function that is not"),
+        (lambda: Redirect(coroutine), TypeError, "is an async function"),  # type: ignore[arg-type]
+        (lambda: XAccelRedirect({coroutine: "/s"}), TypeError, "is an async function"),
         (lambda: XAccelRedirect({print: "s"}), ValueError, "'s' is not a location"),
         (lambda: Redirect(print, head=1), TypeError, "head must be True or False"),  # type: ignore[arg-type]
         (lambda: Redirect(print, with_headers=1), TypeError, "with_headers must be"),  # type: ignore[arg-type]

@@ -18,6 +18,7 @@ __all__ = [
     "FileLike",
     "FileReadError",
     "ShortFileError",
+    "check_function",
     "check_int",
     "check_seconds",
     "close_app_iter",
@@ -201,6 +202,14 @@ def check_seconds(name: str, value: float) -> None:
         raise TypeError(f"{name} must be a number of seconds, not {value!r}")
     if not 0 < value <= _LONGEST:
         raise ValueError(f"{name} must be more than 0 and at most {_LONGEST}, not {value}")
+
+
+def check_function(name: str, value: object, what: str = "a function") -> None:
+    """Raise TypeError unless it can be called. An async function would never be awaited."""
+    if not callable(value):
+        raise TypeError(f"{name} must be {what}, not {value!r}")
+    if any(map(inspect.iscoroutinefunction, (value, type(value).__call__))):
+        raise TypeError(f"{name} must be {what}, but {value!r} is an async function")
 
 
 def name_of(filelike: object) -> str:

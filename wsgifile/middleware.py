@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING
 from . import servers
 from .agents import span_iterable
 from .background import default_limit
-from .blocks import DEFAULT_BLOCK_SIZE, close_app_iter
+from .blocks import DEFAULT_BLOCK_SIZE, check_function, close_app_iter
 from .body import CloseOnce, OneBlock
 from .hidden import tell_if_hidden
 from .log import logger, warn_first
@@ -97,10 +96,7 @@ class FileWrapperMiddleware:
         background: int | None = None,
         sendfile: bool = True,
     ) -> None:
-        if not callable(app):
-            raise TypeError(f"app must be a WSGI application, a callable, not {app!r}")
-        if any(map(inspect.iscoroutinefunction, (app, type(app).__call__))):
-            raise TypeError(f"app must be a WSGI application, but {app!r} is an async function")
+        check_function("app", app, "a WSGI application, a callable")
         servers.preload()
         self.app = app
         self.options: Options = Options(

@@ -11,7 +11,6 @@ the file, and sees nothing of the request.
 
 from __future__ import annotations
 
-import inspect
 import os
 import re
 from abc import ABC, abstractmethod
@@ -20,6 +19,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any, ClassVar
 from urllib.parse import quote, urlsplit
 
+from .blocks import check_function
 from .log import logger, warn_once
 from .recognise import FileRegion, KernelFile
 from .transfer import Declined
@@ -245,8 +245,7 @@ class _Urls:
     """The URLs of files in an object store, by a function that is not trusted to be right."""
 
     def __init__(self, url_for: Callable[..., str | None]) -> None:
-        if not callable(url_for) or inspect.iscoroutinefunction(url_for):
-            raise TypeError(f"url_for must be a function that is not async, not {url_for!r}")
+        check_function("url_for", url_for)
         self._url_for = url_for
 
     def of(self, region: FileRegion, longest: int, *more: object) -> str | Declined:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .blocks import DEFAULT_BLOCK_SIZE, check_int, check_seconds
+from .blocks import DEFAULT_BLOCK_SIZE, check_function, check_int, check_seconds
 from .offload import Offload, Proxies, Redirect
 from .transfer import Transfer
 
@@ -49,5 +49,5 @@ class Options:
             raise ValueError("trusted_proxies is for offload, which is not set")
         if self.trusted_proxies is not None and isinstance(self.offload, Redirect):
             raise ValueError("trusted_proxies is for a proxy, and with Redirect there is none")
-        if self.on_sent is not None and not callable(self.on_sent):
-            raise TypeError(f"on_sent must be callable, not {self.on_sent!r}")
+        if self.on_sent is not None:
+            check_function("on_sent", self.on_sent)
