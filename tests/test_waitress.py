@@ -242,7 +242,7 @@ def test_the_body_of_the_request_sent_back(path: Path) -> None:
         socket.create_connection(("127.0.0.1", port), 20) as sock,
     ):
         sock.sendall(b"POST / HTTP/1.0\r\nContent-Length: %d\r\n\r\n" % len(sent) + sent)
-        wait_until_full(sock)  # Or it could take everything before waitress closes the file.
+        wait_until_full(sock)  # Otherwise it could be all sent before waitress closes the file.
         # Up to the end of the connection, when waitress has closed its own files too.
         head, _, body = sock.makefile("rb").read().partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.0 200 OK\r\n")

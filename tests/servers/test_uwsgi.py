@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 import random
+import re
 import socket
 import struct
 import sys
@@ -204,17 +205,29 @@ def test_log(tmp_path: Path, stops: bool) -> None:
         assert f"GET /ours => generated {size} bytes" in server.logged("GET /ours => ")
 
 
-def test_client_leaves(tmp_path: Path) -> None:
-    """uWSGI logs its error as often as without the middleware, and the worker reads no more."""
+@pytest.mark.parametrize(
+    ("path", "sent", "errors"),
+    [
+        ("/bare", "", 1),
+        ("/worker", "SENT wsgi.file_wrapper ConnectionError\n", 1),
+        ("/ours", "SENT background (ConnectionReset|BrokenPipe)Error\n", 0),
+    ],
+    ids=["bare", "worker", "background"],
+)
+def test_client_leaves(tmp_path: Path, path: str, sent: str, errors: int) -> None:
+    """uWSGI logs its error no more often than without us, and the worker reads no more."""
     with uwsgi(tmp_path, "--http-socket") as server:
         with server.path.open("r+b") as file:
             file.truncate(64 << 20)
         with Client(server.port, 10) as client:
-            client.send("/worker")
+            client.send(path)
             wait_until_full(client.connect())
-        log = server.logged("GET /worker => ")
-        assert log.count("SENT wsgi.file_wrapper ConnectionError") == 1
-        assert log.count("OSError: write error") == 1
+            if not errors:
+                server.logged(f"GET {path} => ")  # The worker is free.
+        server.logged("SENT ", count=bool(sent))
+        log = server.logged(f"GET {path} => ")
+        assert re.fullmatch(sent, "".join(re.findall("SENT .*\n", log)))
+        assert log.count("OSError: write error") == errors
         assert log.count("SIGPIPE") <= 1
 
 

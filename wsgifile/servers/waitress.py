@@ -19,7 +19,7 @@ import os
 import socket
 import threading
 import time
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
@@ -234,7 +234,7 @@ class ChannelBody(Body, ReadOnlyFileBasedBuffer):  # type: ignore[misc]
         return error
 
 
-class BlockBuffer(ChannelBody):
+class BlockBuffer(ChannelBody, ABC):
     """Blocks that are in memory when the main loop sends them."""
 
     def __init__(self, send: Send, server: Base) -> None:
