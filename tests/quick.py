@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import socket
 import sys
+import threading
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,18 @@ import pytest
 #: Events of sys.audit() that start a process.
 PROCESSES = {"os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.system", "subprocess.Popen"}
 
+#: Whether they are watched. Before 3.12, CPython cannot begin to trace a thread while an audit
+#: hook runs in another one: the thread ends. So they are not watched while coverage is measured.
+#: .ci/try_dist.py runs them without coverage.
+WATCHED = sys.version_info >= (3, 12) or threading.gettrace() is None
+
 #: Whether a quick test is running.
 _running = False
 
 
 def pytest_configure() -> None:
-    sys.addaudithook(_audit)
+    if WATCHED:
+        sys.addaudithook(_audit)
 
 
 def _audit(event: str, args: tuple[Any, ...]) -> None:

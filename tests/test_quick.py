@@ -9,10 +9,12 @@ import sys
 from collections.abc import Callable
 
 import pytest
+import quick
 
 pytestmark = pytest.mark.quick
 
 
+@pytest.mark.skipif(not quick.WATCHED, reason="they are not watched while coverage is measured")
 @pytest.mark.parametrize(
     "start",
     [
