@@ -20,7 +20,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-@settings(deadline=None, max_examples=1500)
+@settings(deadline=None, derandomize=True, max_examples=1500)
 @given(data=ANYTHING)
 def test_any_header(files: Path, data: bytes) -> None:
     case = decode(data, files)

@@ -555,7 +555,7 @@ def test_webob_response_with_a_file() -> None:
     assert file.closes == 1
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, derandomize=True, max_examples=150)
 @given(
     pieces=st.lists(st.binary(min_size=1, max_size=40), max_size=5),
     ending=st.sampled_from(sorted(ENDINGS)),
