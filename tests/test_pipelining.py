@@ -234,7 +234,8 @@ def test_a_file_that_runs_short(app: Files, stalls: bool) -> None:
         if stalls:
             check_alive(port)
         assert pipeline.receive() == (200, BIG)
-        wait_for(lambda: "shrinks" in app.calls)
+        if not pipeline.rest:  # Its header tells the length before the file is truncated.
+            assert pipeline.sock.recv(1, socket.MSG_PEEK)
         os.truncate(app.directory / "shrinks", 10 << 20)
         status, body = pipeline.receive()
         assert status == 200
