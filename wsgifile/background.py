@@ -191,9 +191,8 @@ class _Delivery:
 
     def is_over(self) -> bool:
         """Whether the client, to which all was sent, has all and has closed, or has left."""
-        if self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-            return True
-        return self.eof and not self.queued
+        failed = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0
+        return failed or (self.eof and not self.queued)
 
     def close(self) -> None:
         """Give back the descriptors."""
